@@ -1,0 +1,200 @@
+"""The study plan as frozen, strict models: no rules, no file access.
+
+One TOML file holds everything about a study. Field rules that pydantic can say (types, ranges,
+unknown keys) are here; rules between fields are numbered in `common.study.rules`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from common import limits
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Text = Annotated[str, Field(min_length=1, max_length=4000)]
+Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}/[^\s/][^\n]{0,120}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+class PlanPart(BaseModel):
+    """Base of every part: frozen, strict, no unknown key."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class StudyHeader(PlanPart):
+    """What the study is for and under what authority it runs."""
+
+    id: Slug
+    title: Text
+    purpose: Text
+    lawful_basis: Text
+    contact: Text
+
+
+class CohortDefinition(PlanPart):
+    """Who is in the study; the table source reads one row a patient that already meets it."""
+
+    description: Text
+    age_years_min: Annotated[int, Field(ge=0, le=130)] = 0
+    age_years_max: Annotated[int, Field(ge=0, le=130)] = 130
+
+
+class NumericFeature(PlanPart):
+    """One measured quantity in one unit.
+
+    `plausible_range` bounds what is believed (a value outside is set missing and counted);
+    `clip` are the public bounds to which values are clipped and then scaled to [-1, 1].
+    """
+
+    kind: Literal["numeric"]
+    name: Name
+    description: Text
+    codes: Annotated[tuple[Code, ...], Field(min_length=1, max_length=50, strict=False)]
+    unit: Text
+    plausible_range: Annotated[tuple[Finite, Finite], Field(strict=False)]
+    clip: Annotated[tuple[Finite, Finite], Field(strict=False)]
+    aggregate: Literal["last", "first", "min", "max", "mean", "median"] = "last"
+    window_days: Annotated[int, Field(ge=1, le=36_500)] = 365
+    missing: Literal["indicator", "none_allowed"] = "indicator"
+
+
+class CategoricalFeature(PlanPart):
+    """One quantity with declared levels; a value outside them is missing and counted."""
+
+    kind: Literal["categorical"]
+    name: Name
+    description: Text
+    codes: Annotated[tuple[Code, ...], Field(min_length=1, max_length=50, strict=False)]
+    levels: Annotated[
+        tuple[Text, ...], Field(min_length=2, max_length=limits.CATEGORIES_MAX, strict=False)
+    ]
+    window_days: Annotated[int, Field(ge=1, le=36_500)] = 365
+    missing: Literal["indicator", "none_allowed"] = "indicator"
+
+
+Feature = Annotated[NumericFeature | CategoricalFeature, Field(discriminator="kind")]
+
+
+class BinaryLabel(PlanPart):
+    """The outcome to predict: 1 when the event happens in the prediction window, else 0."""
+
+    name: Name
+    description: Text
+    codes: Annotated[tuple[Code, ...], Field(min_length=1, max_length=50, strict=False)]
+    prediction_window_days: Annotated[int, Field(ge=1, le=36_500)]
+
+
+class FairnessGroup(PlanPart):
+    """A categorical feature by whose levels performance is compared."""
+
+    feature: Name
+
+
+class LogisticRegression(PlanPart):
+    """One linear layer; output is a logit."""
+
+    kind: Literal["logistic_regression"]
+
+
+class MultilayerPerceptron(PlanPart):
+    """Linear layers with tanh between; output is a logit."""
+
+    kind: Literal["mlp"]
+    hidden: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=4096)], ...],
+        Field(min_length=1, max_length=8, strict=False),
+    ]
+
+
+ModelSpec = Annotated[LogisticRegression | MultilayerPerceptron, Field(discriminator="kind")]
+
+
+class FedAvg(PlanPart):
+    """The weighted mean of updates is added to the model (McMahan et al. 2017)."""
+
+    kind: Literal["fedavg"]
+    server_learning_rate: Positive = 1.0
+
+
+class FedAdam(PlanPart):
+    """Adam on the mean update at the coordinator (Reddi et al. 2021, Algorithm 2)."""
+
+    kind: Literal["fedadam"]
+    server_learning_rate: Positive
+    beta_1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    tau: Positive = 1e-3
+
+
+StrategySpec = Annotated[FedAvg | FedAdam, Field(discriminator="kind")]
+
+
+class Training(PlanPart):
+    """How rounds and local steps run; `sampling_probability` and steps are public."""
+
+    strategy: StrategySpec
+    rounds: Annotated[int, Field(ge=1, le=limits.ROUNDS_MAX)]
+    local_steps: Annotated[int, Field(ge=1, le=limits.LOCAL_STEPS_MAX)]
+    sampling_probability: Probability
+    learning_rate: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    quorum: Annotated[int, Field(ge=1, le=limits.SITES_MAX)]
+    round_deadline_s: Annotated[int, Field(ge=5, le=7 * 24 * 3600)]
+    update_norm_max: Positive
+
+
+class Evaluation(PlanPart):
+    """Held-out patients, scored by the received model, counted in [label, score bin] with noise.
+
+    `releases` evaluations are made: the last of the final model, the others spread evenly.
+    """
+
+    held_out_fraction: Annotated[float, Field(gt=0, lt=0.9)]
+    score_bins: Annotated[int, Field(ge=4, le=50)]
+    releases: Annotated[int, Field(ge=1, le=1000)]
+
+
+class Privacy(PlanPart):
+    """The promise to each patient: (epsilon, delta) for all of this study's releases at a site."""
+
+    unit: Literal["patient"]
+    neighboring_relation: Literal["add_or_remove_one"]
+    epsilon: Annotated[float, Field(gt=0, le=limits.EPSILON_MAX)]
+    delta: Annotated[float, Field(gt=0, le=limits.DELTA_MAX)]
+    clipping_norm: Positive
+    noise_multiplier: Literal["calibrate"] | Positive
+    rows_per_patient_max: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
+class Monitoring(PlanPart):
+    """What sites report about the promoted model; the reports come with the monitoring protocol."""
+
+    sentinel_features: Annotated[tuple[Name, ...], Field(max_length=20, strict=False)]
+    bins: Annotated[int, Field(ge=2, le=50)] = 10
+    epsilon_per_report: Positive
+    cadence_days: Annotated[int, Field(ge=1, le=3660)] = 30
+
+
+class StudyPlan(PlanPart):
+    """One question with its cohort, variables, model, rounds and privacy budget."""
+
+    plan_version: Literal[1]
+    study: StudyHeader
+    cohort: CohortDefinition
+    features: Annotated[
+        tuple[Feature, ...], Field(min_length=1, max_length=limits.FEATURES_MAX, strict=False)
+    ]
+    label: BinaryLabel
+    fairness_groups: Annotated[tuple[FairnessGroup, ...], Field(max_length=20, strict=False)] = ()
+    model: ModelSpec
+    training: Training
+    evaluation: Evaluation
+    privacy: Privacy
+    monitoring: Monitoring | None = None
