@@ -1,0 +1,97 @@
+"""Child processes that never outlive us: started in their own session, stopped as a group."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from common.errors import ServiceError
+
+STOP_WAIT_S = 15.0
+
+
+class ProcessGroup:
+    """Named child processes, each the leader of its own session.
+
+    Used as a context manager: leaving it stops every child and its descendants, first by SIGTERM,
+    then by SIGKILL after `STOP_WAIT_S` seconds.
+    """
+
+    def __init__(self, log_folder: Path) -> None:
+        self.log_folder = log_folder
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop_all()
+
+    def start(
+        self, name: str, command: Sequence[str], *, environment: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        """Start a child whose output goes to `<name>.log`; raises `ServiceError`."""
+        self.log_folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with (self.log_folder / f"{name}.log").open("ab") as log:
+                child = subprocess.Popen(  # noqa: S603 - our own console scripts
+                    list(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=dict(environment),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise ServiceError(
+                f"{name} does not start",
+                expected=f"an executable {command[0]}",
+                arrived=error.strerror or type(error).__name__,
+                todo="install the project with `make install`",
+            ) from None
+        self._children[name] = child
+        return child
+
+    def is_running(self, name: str) -> bool:
+        """Return whether the named child is still running."""
+        child = self._children.get(name)
+        return child is not None and child.poll() is None
+
+    def kill(self, name: str) -> None:
+        """Send SIGKILL to the named child and everything in its session's group."""
+        child = self._children.pop(name)
+        _signal_group(child.pid, signal.SIGKILL)
+        child.wait()
+
+    def stop_all(self) -> None:
+        """Stop every child, newest first, and wait until each is gone."""
+        children = list(reversed(self._children.values()))
+        self._children.clear()
+        for child in children:
+            _signal_group(child.pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_WAIT_S
+        for child in children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=max(0.1, deadline - time.monotonic()))
+            # A leader that has gone may leave members of its group behind.
+            _signal_group(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def _signal_group(leader_pid: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(leader_pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
