@@ -1,0 +1,1 @@
+"""Keys, signatures, seals and certificates, each bound to its one use."""

@@ -1,0 +1,66 @@
+"""Secret files: made once, readable by their owner only, never overwritten."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from common.errors import KeyFileError
+
+SECRET_FILE_BYTES_MAX = 64 << 10
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write a new file with mode 0600 and make it durable; raises `KeyFileError` if it exists."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except FileExistsError:
+        raise KeyFileError(
+            "a key file is never overwritten",
+            expected=f"no file {path}",
+            arrived="a file is there",
+            todo="keep the existing key, or move it away first if it must be replaced",
+        ) from None
+    except OSError as error:
+        raise KeyFileError(
+            "a key file cannot be written",
+            expected=f"a writable folder {path.parent}",
+            arrived=error.strerror or type(error).__name__,
+            todo="create the folder, or free disk space",
+        ) from None
+
+
+def read_secret(path: Path) -> bytes:
+    """Read a secret file; raises `KeyFileError` if others can read it or it is not a plain file."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise KeyFileError(
+            "a key file cannot be read",
+            expected=f"a file {path}",
+            arrived=error.strerror or type(error).__name__,
+            todo="enrol first, or restore the key from its backup",
+        ) from None
+    with os.fdopen(handle, "rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) & 0o077:
+            raise KeyFileError(
+                "a key file is open to others",
+                expected=f"a plain file {path} with mode 0600",
+                arrived=f"mode {stat.S_IMODE(status.st_mode):04o}",
+                todo=f"chmod 600 {path}, and replace the key if anyone may have read it",
+            )
+        content = stream.read(SECRET_FILE_BYTES_MAX + 1)
+    if len(content) > SECRET_FILE_BYTES_MAX:
+        raise KeyFileError(
+            "a key file is too large",
+            expected=f"at most {SECRET_FILE_BYTES_MAX} bytes in {path}",
+            arrived="more",
+            todo="restore the key from its backup",
+        )
+    return content
