@@ -16,7 +16,7 @@ from typing import NoReturn, TypeAlias
 from common.errors import ProtocolError
 from common.ids import Digest
 
-Canonical: TypeAlias = "None | bool | int | str | Sequence[Canonical] | Mapping[str, Canonical]"
+Canonical: TypeAlias = "bool | int | str | Sequence[Canonical] | Mapping[str, Canonical] | None"
 
 _INTEGER_MAX = 2**53 - 1  # RFC 7493 (I-JSON) section 2.2: larger integers do not interoperate.
 

@@ -8,7 +8,9 @@ PARAMETERS_BYTES_MAX: Final = 200 << 20  # what an envelope may carry after its 
 ENROLMENT_FILE_BYTES_MAX: Final = 4 << 20  # a roster of 10,000 sites
 HEADER_BYTES_MAX: Final = 64 << 10  # envelope headers are about 1 kB
 REQUEST_AGE_S_MAX: Final = 7 * 24 * 3600  # no request lives longer than a week
-CLOCK_SKEW_S_MAX: Final = 300  # hospital clocks differ; Flower's node authentication allows the same
+CLOCK_SKEW_S_MAX: Final = (
+    300  # hospital clocks differ; Flower's node authentication allows the same
+)
 SITES_MAX: Final = 10_000
 FEATURES_MAX: Final = 10_000
 ROUNDS_MAX: Final = 10_000
@@ -16,7 +18,9 @@ LOCAL_STEPS_MAX: Final = 100_000
 CATEGORIES_MAX: Final = 200  # levels of one categorical feature
 LINE_BYTES_MAX: Final = 1 << 20  # a CSV line longer than 1 MiB is not a table
 TABLE_COLUMNS_MAX: Final = 16_384
-OUT_OF_RANGE_FRACTION_MAX: Final = 0.2  # above it the declared unit is more likely wrong than the patients
+OUT_OF_RANGE_FRACTION_MAX: Final = (
+    0.2  # above it the declared unit is more likely wrong than the patients
+)
 EPSILON_MAX: Final = 100.0  # beyond it the statement means nothing
 DELTA_MAX: Final = 1e-2
 LEDGER_RECORDS_PER_RELEASE_MAX: Final = 16

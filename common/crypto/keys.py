@@ -1,8 +1,8 @@
 """Signing and sealing keys as values: text form, fingerprint, and secret files.
 
-Signatures are Ed25519 (RFC 8032). Seals are HPKE (RFC 9180) with the hybrid ML-KEM-768 + X25519 KEM,
-so that what is recorded today does not open when X25519 falls. A private key's repr shows only its
-fingerprint, and its bytes leave this module only into a 0600 file.
+Signatures are Ed25519 (RFC 8032). Seals are HPKE (RFC 9180) with the hybrid KEM of ML-KEM-768 and
+X25519, so that what is recorded today does not open when X25519 falls. A private key's repr shows
+only its fingerprint, and its bytes leave this module only into a 0600 file.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What a noisy step is, what it costs, and the record of what was spent."""

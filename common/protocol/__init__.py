@@ -1,0 +1,1 @@
+"""What crosses the boundary of a site: messages, their bytes, envelopes and enrolment."""

@@ -1,0 +1,1 @@
+"""The study plan: one file that a steward can read, approve and hold everyone to."""

@@ -1,0 +1,190 @@
+"""The consortium's certificate authority and the certificates it signs (X.509, EC P-256)."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from common.crypto.key_files import read_secret, write_secret
+from common.errors import EnrolmentError, KeyFileError
+
+AUTHORITY_DAYS: Final = 3650
+LEAF_DAYS: Final = 825  # CA/Browser Forum's former limit, still what clients accept
+
+
+@dataclass(frozen=True, repr=False)
+class TlsKey:
+    """An EC P-256 private key for one TLS certificate."""
+
+    key: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a new key from the operating system's randomness."""
+        return cls(ec.generate_private_key(ec.SECP256R1()))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a PEM key file; raises `KeyFileError`."""
+        try:
+            key = load_pem_private_key(read_secret(path), password=None)
+        except (ValueError, TypeError):
+            key = None
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise KeyFileError(
+                "a TLS key file does not hold the key it should",
+                expected=f"an EC private key in PEM form in {path}",
+                arrived="something else",
+                todo="restore the key from its backup",
+            )
+        return cls(key)
+
+    def write(self, path: Path) -> None:
+        """Write a new 0600 PEM file; raises `KeyFileError`."""
+        write_secret(
+            path, self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+
+    def __repr__(self) -> str:
+        return "TlsKey(...)"
+
+
+@dataclass(frozen=True, repr=False)
+class Authority:
+    """The consortium's certificate authority: its certificate and its key."""
+
+    certificate: x509.Certificate
+    key: TlsKey
+
+    @classmethod
+    def make(cls, name: str, key: TlsKey, *, now_s: int) -> Self:
+        """Return a self-signed authority that may sign end certificates only."""
+        subject = _name(name)
+        builder = (
+            _builder(subject, subject, key, now_s=now_s, days=AUTHORITY_DAYS)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(is_authority=True), critical=True)
+        )
+        return cls(builder.sign(key.key, SHA256()), key)
+
+    @classmethod
+    def from_pem(cls, certificate_pem: str, key: TlsKey) -> Self:
+        """Return the authority of a stored certificate and key."""
+        return cls(x509.load_pem_x509_certificate(certificate_pem.encode()), key)
+
+    @property
+    def certificate_pem(self) -> str:
+        """The authority's certificate."""
+        return self.certificate.public_bytes(Encoding.PEM).decode()
+
+    def issue_server_certificate(self, hosts: Sequence[str], key: TlsKey, *, now_s: int) -> str:
+        """Return a server certificate (PEM) for host names and IP addresses."""
+        names: list[x509.GeneralName] = []
+        for host in hosts:
+            try:
+                names.append(x509.IPAddress(ipaddress.ip_address(host)))
+            except ValueError:
+                names.append(x509.DNSName(host))
+        builder = (
+            self._leaf(_name(hosts[0]), key.key.public_key(), now_s=now_s)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        )
+        return builder.sign(self.key.key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+    def issue_site_certificate(self, request_pem: str, site_id: str, *, now_s: int) -> str:
+        """Return a client certificate (PEM) for a site's request; raises `EnrolmentError`.
+
+        The name in the certificate is the admitted site id, whatever the request says.
+        """
+        try:
+            request = x509.load_pem_x509_csr(request_pem.encode())
+            is_valid = request.is_signature_valid
+            public_key = request.public_key()
+        except ValueError:
+            is_valid, public_key = False, None
+        if not is_valid or not isinstance(public_key, ec.EllipticCurvePublicKey):
+            raise EnrolmentError(
+                "a certificate request is refused",
+                expected="a PEM request for an EC key, signed by that key",
+                arrived="something else",
+                todo="make the request again with `cohortium-site enroll`",
+            )
+        builder = self._leaf(_name(site_id), public_key, now_s=now_s).add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
+        return builder.sign(self.key.key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+    def _leaf(
+        self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey, *, now_s: int
+    ) -> x509.CertificateBuilder:
+        return (
+            _builder(subject, self.certificate.subject, public_key, now_s=now_s, days=LEAF_DAYS)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(is_authority=False), critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.key.public_key()),
+                critical=False,
+            )
+        )
+
+
+def make_certificate_request(key: TlsKey, site_id: str) -> str:
+    """Return a certificate request (PEM) signed by the site's TLS key."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(_name(site_id))
+    return builder.sign(key.key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: TlsKey | ec.EllipticCurvePublicKey,
+    *,
+    now_s: int,
+    days: int,
+) -> x509.CertificateBuilder:
+    public_key = key.key.public_key() if isinstance(key, TlsKey) else key
+    now = datetime.datetime.fromtimestamp(now_s, tz=datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+    )
+
+
+def _key_usage(*, is_authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_authority,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
