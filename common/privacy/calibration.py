@@ -1,0 +1,258 @@
+"""The smallest noise multiplier that keeps a plan inside its budget.
+
+Training and evaluation touch disjoint patients (held-out patients never train), so each of the two
+is calibrated to the plan's whole epsilon and delta. Parameters are fixed before the first release
+and a study stops at its planned number of rounds, so composition at that number holds however the
+releases are used in between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal, Protocol
+
+from common import limits
+from common.errors import AccountingError
+from common.privacy.accountant import epsilon_of
+from common.privacy.mechanism import (
+    PATIENT_HASH_PARTS,
+    DpSgdSteps,
+    GaussianVector,
+    PatientPart,
+)
+
+_GRID: Final = 10_000
+"""Noise multipliers are whole multiples of 1/10,000: equal on every machine and short to read."""
+
+
+class TrainingNumbers(Protocol):
+    """What calibration reads of a plan's training part."""
+
+    @property
+    def rounds(self) -> int:
+        """Number of training rounds."""
+
+    @property
+    def local_steps(self) -> int:
+        """DP-SGD steps in a round."""
+
+    @property
+    def sampling_probability(self) -> float:
+        """Poisson rate of each patient in a step."""
+
+
+class EvaluationNumbers(Protocol):
+    """What calibration reads of a plan's evaluation part."""
+
+    @property
+    def held_out_fraction(self) -> float:
+        """Share of patients who never train."""
+
+    @property
+    def releases(self) -> int:
+        """Number of evaluations in the study."""
+
+
+class PrivacyNumbers(Protocol):
+    """What calibration reads of a plan's privacy part."""
+
+    @property
+    def epsilon(self) -> float:
+        """The study's promise to each patient."""
+
+    @property
+    def delta(self) -> float:
+        """At which epsilon is stated."""
+
+    @property
+    def noise_multiplier(self) -> Literal["calibrate"] | float:
+        """Of a training step, or calibrate."""
+
+
+class PlanNumbers(Protocol):
+    """A study plan, as far as its noise is concerned."""
+
+    @property
+    def training(self) -> TrainingNumbers:
+        """Rounds, steps and sampling."""
+
+    @property
+    def evaluation(self) -> EvaluationNumbers:
+        """Held-out share and releases."""
+
+    @property
+    def privacy(self) -> PrivacyNumbers:
+        """Epsilon, delta and noise."""
+
+
+@dataclass(frozen=True)
+class PlannedMechanisms:
+    """Every noisy step that a plan makes at one site.
+
+    Args:
+        train_per_round: the record of one training round.
+        evaluation_per_release: the record of one evaluation.
+        rounds: number of training rounds.
+        releases: number of evaluations.
+        evaluation_rounds: rounds whose request asks for an evaluation of the received model,
+            rising; the last is rounds + 1, the final model.
+    """
+
+    train_per_round: DpSgdSteps
+    evaluation_per_release: GaussianVector
+    rounds: int
+    releases: int
+    evaluation_rounds: tuple[int, ...]
+
+
+def plan_mechanisms(plan: PlanNumbers) -> PlannedMechanisms:
+    """Return every noisy step that the plan makes at one site; raises `AccountingError`."""
+    training, evaluation, privacy = plan.training, plan.evaluation, plan.privacy
+    noise_multiplier = privacy.noise_multiplier
+    if noise_multiplier == "calibrate":
+        noise_multiplier = calibrate_training(
+            epsilon=privacy.epsilon,
+            delta=privacy.delta,
+            sampling_probability=training.sampling_probability,
+            steps=training.rounds * training.local_steps,
+        )
+    return PlannedMechanisms(
+        train_per_round=DpSgdSteps(
+            noise_multiplier=noise_multiplier,
+            sampling_probability=training.sampling_probability,
+            steps=training.local_steps,
+            part=training_part(evaluation.held_out_fraction),
+        ),
+        evaluation_per_release=GaussianVector(
+            noise_multiplier=calibrate_evaluation(
+                epsilon=privacy.epsilon, delta=privacy.delta, releases=evaluation.releases
+            ),
+            part=held_out_part(evaluation.held_out_fraction),
+        ),
+        rounds=training.rounds,
+        releases=evaluation.releases,
+        evaluation_rounds=evaluation_rounds(rounds=training.rounds, releases=evaluation.releases),
+    )
+
+
+def held_out_part(held_out_fraction: float) -> PatientPart:
+    """Return the patients who are only evaluated: the lowest share of the salted hash."""
+    return PatientPart(0, round(held_out_fraction * PATIENT_HASH_PARTS))
+
+
+def training_part(held_out_fraction: float) -> PatientPart:
+    """Return the patients who train: all who are not in `held_out_part`."""
+    return PatientPart(held_out_part(held_out_fraction).stop, PATIENT_HASH_PARTS)
+
+
+def evaluation_rounds(*, rounds: int, releases: int) -> tuple[int, ...]:
+    """Return the rounds that evaluate the received model, evenly spread, the last rounds + 1.
+
+    Round 1 receives the untrained model and is never among them while releases <= rounds.
+    """
+    return tuple(1 + (number * rounds) // releases for number in range(1, releases + 1))
+
+
+@lru_cache(maxsize=256)
+def calibrate_training(
+    *, epsilon: float, delta: float, sampling_probability: float, steps: int
+) -> float:
+    """Return the smallest noise multiplier whose `steps` DP-SGD steps stay within the budget.
+
+    Args:
+        epsilon, delta: the budget.
+        sampling_probability: Poisson rate of each patient in a step.
+        steps: all steps of the study, at most `limits.STEPS_TOTAL_MAX`.
+
+    Raises:
+        AccountingError: when no noise multiplier that makes sense keeps the budget.
+    """
+
+    def spent(noise_multiplier: float) -> float:
+        record = DpSgdSteps(noise_multiplier, sampling_probability, steps)
+        return epsilon_of((record,), delta=delta)
+
+    # Central limit: T steps at rate q are about one Gaussian release at noise sigma / (q sqrt(T)).
+    guess = sampling_probability * math.sqrt(steps) * _gaussian_guess(epsilon, delta)
+    return _smallest_noise(spent, epsilon, guess=max(guess, 0.5))
+
+
+@lru_cache(maxsize=256)
+def calibrate_evaluation(*, epsilon: float, delta: float, releases: int) -> float:
+    """Return the smallest noise multiplier whose `releases` vectors stay within the budget.
+
+    Args:
+        epsilon, delta: the budget.
+        releases: number of vectors released about the same patients.
+
+    Raises:
+        AccountingError: when no noise multiplier that makes sense keeps the budget.
+    """
+
+    def spent(noise_multiplier: float) -> float:
+        return epsilon_of((GaussianVector(noise_multiplier),) * releases, delta=delta)
+
+    return _smallest_noise(
+        spent, epsilon, guess=math.sqrt(releases) * _gaussian_guess(epsilon, delta)
+    )
+
+
+def _gaussian_guess(epsilon: float, delta: float) -> float:
+    tail = math.sqrt(2 * math.log(1 / delta))
+    return (tail + math.sqrt(tail * tail + 2 * epsilon)) / (2 * epsilon)
+
+
+def _smallest_noise(spent: Callable[[float], float], epsilon: float, *, guess: float) -> float:
+    """Search the grid for the smallest noise with `spent(noise) <= epsilon`."""
+    lowest = math.ceil(limits.NOISE_MULTIPLIER_MIN * _GRID)
+    highest = math.floor(limits.NOISE_MULTIPLIER_MAX * _GRID)
+    good, bad = _bracket(spent, epsilon, min(max(round(guess * _GRID), lowest), highest))
+    for turn in range(200):
+        if good - bad <= 1:
+            return good / _GRID
+        middle = (good + bad) // 2
+        if turn % 3 != 2:  # two interpolations, then one halving: fast, and never stuck
+            middle = min(max(_interpolate(spent, epsilon, good, bad), bad + 1), good - 1)
+        if spent(middle / _GRID) <= epsilon:
+            good = middle
+        else:
+            bad = middle
+    raise _no_noise(epsilon)
+
+
+def _bracket(spent: Callable[[float], float], epsilon: float, start: int) -> tuple[int, int]:
+    """Return grid numbers (good, bad): good keeps the budget, bad does not or is off the grid."""
+    lowest = math.ceil(limits.NOISE_MULTIPLIER_MIN * _GRID)
+    highest = math.floor(limits.NOISE_MULTIPLIER_MAX * _GRID)
+    good = start
+    while spent(good / _GRID) > epsilon:
+        if good == highest:
+            raise _no_noise(epsilon)
+        good = min(good * 2, highest)
+    bad = good
+    while spent(bad / _GRID) <= epsilon:
+        good = bad
+        if bad == lowest:
+            return good, lowest - 1  # the floor of the grid is enough
+        bad = max(bad * 2 // 3, lowest)
+    return good, bad
+
+
+def _interpolate(spent: Callable[[float], float], epsilon: float, good: int, bad: int) -> int:
+    # log(epsilon) is close to linear in log(noise); `spent` is cached, so asking again is free.
+    over = math.log(spent(bad / _GRID) / epsilon)
+    under = math.log(max(spent(good / _GRID), 1e-12) / epsilon)
+    share = over / (over - under) if over > under else 0.5
+    return round(bad * math.pow(good / bad, share))
+
+
+def _no_noise(epsilon: float) -> AccountingError:
+    return AccountingError(
+        "no noise keeps the plan inside its budget",
+        expected=f"a noise multiplier up to {limits.NOISE_MULTIPLIER_MAX:.0f}",
+        arrived=f"epsilon={epsilon} for more steps or releases than it can pay",
+        todo="plan fewer rounds, steps or releases, or a larger epsilon",
+    )
