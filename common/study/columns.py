@@ -1,0 +1,80 @@
+"""The columns of the feature matrix and the shapes of the model, decided by the plan alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from common.study.plan import (
+    CategoricalFeature,
+    LogisticRegression,
+    NumericFeature,
+    StudyPlan,
+)
+from common.study.plan_bytes import plan_digest
+
+MISSING_SUFFIX: Final = "__missing"
+
+
+def columns_of_feature(feature: NumericFeature | CategoricalFeature) -> tuple[str, ...]:
+    """Return the matrix columns that one feature makes, in order.
+
+    A numeric feature makes a column of its name, a categorical one a column `name=level` for each
+    level; either makes `name__missing` as well when its missing values have an indicator.
+    """
+    if isinstance(feature, NumericFeature):
+        columns: tuple[str, ...] = (feature.name,)
+    else:
+        columns = tuple(f"{feature.name}={level}" for level in feature.levels)
+    if feature.missing == "indicator":
+        columns += (feature.name + MISSING_SUFFIX,)
+    return columns
+
+
+def feature_columns(plan: StudyPlan) -> tuple[str, ...]:
+    """Return all matrix columns, features in the plan's order."""
+    return tuple(
+        itertools.chain.from_iterable(columns_of_feature(feature) for feature in plan.features)
+    )
+
+
+def parameter_shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter by name, as in `common.models`' state dict."""
+    width = len(feature_columns(plan))
+    if isinstance(plan.model, LogisticRegression):
+        return {"linear.weight": (1, width), "linear.bias": (1,)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    widths = (width, *plan.model.hidden, 1)
+    for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
+        shapes[f"layers.{layer}.weight"] = (fan_out, fan_in)
+        shapes[f"layers.{layer}.bias"] = (fan_out,)
+    return shapes
+
+
+def parameter_count(plan: StudyPlan) -> int:
+    """Return the number of the model's parameters."""
+    return sum(math.prod(shape) for shape in parameter_shapes(plan).values())
+
+
+def initial_parameters(plan: StudyPlan) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the model of round 1: the same bytes on every machine, from the plan's digest.
+
+    Logistic regression starts at zero. A multilayer perceptron starts with Glorot uniform weights
+    (Glorot and Bengio 2010, equation 16) and zero biases.
+    """
+    # PCG64's raw output is fixed by NumPy's compatibility policy; its float methods are not.
+    stream = np.random.PCG64(int(plan_digest(plan), 16))
+    parameters: dict[str, npt.NDArray[np.float32]] = {}
+    for name, shape in parameter_shapes(plan).items():
+        if len(shape) == 1 or isinstance(plan.model, LogisticRegression):
+            parameters[name] = np.zeros(shape, dtype=np.float32)
+            continue
+        bound = math.sqrt(6 / (shape[0] + shape[1]))
+        raw = np.asarray(stream.random_raw(math.prod(shape)), dtype=np.uint64)
+        unit = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        parameters[name] = ((2 * unit - 1) * bound).astype(np.float32).reshape(shape)
+    return parameters

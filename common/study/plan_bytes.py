@@ -1,0 +1,31 @@
+"""A plan's one byte form, which is digested, signed, stored and approved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from common.canonical import Canonical, canonical_bytes, canonical_float, digest_bytes
+from common.ids import Digest
+from common.study.plan import StudyPlan
+
+
+def plan_bytes(plan: StudyPlan) -> bytes:
+    """Return the canonical bytes of a plan: every field, defaults too, real numbers as text."""
+    return canonical_bytes(_without_floats(plan.model_dump(mode="json")))
+
+
+def plan_digest(plan: StudyPlan) -> Digest:
+    """Return the digest by which a site approves exactly this plan."""
+    return digest_bytes("study-plan", plan_bytes(plan))
+
+
+def _without_floats(value: object) -> Canonical:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return canonical_float(value)
+    if isinstance(value, Mapping):
+        return {str(key): _without_floats(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_without_floats(item) for item in value]
+    raise TypeError(f"a plan holds no {type(value).__name__}")

@@ -1,0 +1,217 @@
+"""The table of all numbered plan rules; `docs/study-plan.md` says each in a steward's words.
+
+P1 to P5 are found while the file is read (`plan_draft`); the others are one pure function each,
+in `feature_rules` and `training_rules`. A number is never given to another rule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from common.study import feature_rules as of_features
+from common.study import training_rules as of_training
+from common.study.plan import StudyPlan
+from common.study.problems import Problem
+
+EACH_FEATURE: Final = "each feature"
+"""A need that is met by the features which are well formed, whatever the others are."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One numbered rule.
+
+    Args:
+        number: "P1" and so on.
+        says: the rule as a sentence.
+        needs: the plan's parts, or fields of parts, that must be well formed before the rule can be
+            asked; with `EACH_FEATURE` it is asked of those features that are.
+        check: yields problems without their number; None for what reading the file finds.
+    """
+
+    number: str
+    says: str
+    needs: tuple[str, ...] = ()
+    check: Callable[[StudyPlan], Iterable[Problem]] | None = None
+
+
+_NOISE: Final = (
+    "training.rounds",
+    "training.local_steps",
+    "training.sampling_probability",
+    "evaluation.held_out_fraction",
+    "evaluation.releases",
+    "privacy.epsilon",
+    "privacy.delta",
+    "privacy.noise_multiplier",
+)
+
+RULES: Final = (
+    Rule("P1", "The file is UTF-8 text in TOML 1.0, at most 1 MiB."),
+    Rule("P2", "Every key is one that a plan has."),
+    Rule("P3", "Every key that a plan must have is there."),
+    Rule("P4", "Every value has its type, its form and its range."),
+    Rule("P5", "Texts are not blank and hold only visible characters."),
+    Rule(
+        "P6",
+        "No two features share a name.",
+        (EACH_FEATURE,),
+        of_features.rule_feature_names_are_unique,
+    ),
+    Rule(
+        "P7",
+        "No two features make a column of one name.",
+        (EACH_FEATURE,),
+        of_features.rule_columns_are_unique,
+    ),
+    Rule(
+        "P8",
+        "A plausible range has its lower bound below its upper bound.",
+        (EACH_FEATURE,),
+        of_features.rule_plausible_range_is_ordered,
+    ),
+    Rule(
+        "P9",
+        "Clip bounds are ordered and lie inside the plausible range.",
+        (EACH_FEATURE,),
+        of_features.rule_clip_lies_in_plausible_range,
+    ),
+    Rule(
+        "P10",
+        "Levels differ in more than case and surrounding space.",
+        (EACH_FEATURE,),
+        of_features.rule_levels_are_distinct,
+    ),
+    Rule(
+        "P11",
+        "LOINC and SNOMED codes have their right check digit; no code is listed twice.",
+        (EACH_FEATURE, "label.codes"),
+        of_features.rule_codes_are_well_typed,
+    ),
+    Rule(
+        "P12",
+        "The label is not among the features.",
+        (EACH_FEATURE, "label.name"),
+        of_features.rule_label_name_is_no_feature,
+    ),
+    Rule(
+        "P13",
+        "No feature is read from the codes that define the label.",
+        (EACH_FEATURE, "label.codes"),
+        of_features.rule_label_codes_are_no_feature_codes,
+    ),
+    Rule(
+        "P14",
+        "The cohort's lowest age is not above its highest.",
+        ("cohort.age_years_min", "cohort.age_years_max"),
+        of_training.rule_ages_are_ordered,
+    ),
+    Rule(
+        "P15",
+        "Every fairness group names a categorical feature, once.",
+        ("features", "fairness_groups"),
+        of_features.rule_groups_are_categorical_features,
+    ),
+    Rule(
+        "P16",
+        "Every sentinel feature is a feature, once.",
+        ("features", "monitoring.sentinel_features"),
+        of_features.rule_sentinels_are_features,
+    ),
+    Rule(
+        "P17",
+        "The model's parameters fit one message of 200 MiB.",
+        ("features", "model"),
+        of_training.rule_model_fits_a_message,
+    ),
+    Rule(
+        "P18",
+        "A round is made of two sites or more.",
+        ("training.quorum",),
+        of_training.rule_quorum_hides_each_site,
+    ),
+    Rule(
+        "P19",
+        "There are not more evaluations than rounds.",
+        ("training.rounds", "evaluation.releases"),
+        of_training.rule_releases_fit_the_rounds,
+    ),
+    Rule(
+        "P20",
+        "At least 1 % of the patients are held out.",
+        ("evaluation.held_out_fraction",),
+        of_training.rule_both_parts_have_patients,
+    ),
+    Rule(
+        "P21",
+        "All steps of the study together are at most 1,000,000.",
+        ("training.rounds", "training.local_steps"),
+        of_training.rule_steps_can_be_accounted,
+    ),
+    Rule(
+        "P22",
+        "Delta is from 1e-10 to 1e-3.",
+        ("privacy.delta",),
+        of_training.rule_delta_is_small,
+    ),
+    Rule(
+        "P23",
+        "The training noise keeps all rounds inside epsilon and delta.",
+        _NOISE,
+        of_training.rule_training_noise_meets_epsilon,
+    ),
+    Rule(
+        "P24",
+        "Some noise keeps all evaluations inside epsilon and delta.",
+        _NOISE,
+        of_training.rule_evaluation_noise_can_be_calibrated,
+    ),
+    Rule(
+        "P25",
+        "An honest update of a small site passes the norm bound.",
+        ("features", "model", "training", "privacy.clipping_norm", *_NOISE),
+        of_training.rule_update_norm_is_achievable,
+    ),
+    Rule(
+        "P26",
+        "Every patient has one row.",
+        ("privacy.rows_per_patient_max",),
+        of_training.rule_one_row_a_patient,
+    ),
+    Rule(
+        "P27",
+        "One monitoring report spends no more than the whole study.",
+        ("monitoring.epsilon_per_report", "privacy.epsilon"),
+        of_training.rule_report_costs_no_more_than_study,
+    ),
+)
+
+_STOPS: Final[dict[str, tuple[str, ...]]] = {
+    # Accounting is not asked what its own bounds have already refused.
+    "P23": ("P21", "P22"),
+    "P24": ("P22",),
+    "P25": ("P20", "P21", "P22", "P23", "P24", "P17"),
+}
+
+
+def check_rules(plan: StudyPlan, *, complete: frozenset[str] | None = None) -> list[Problem]:
+    """Return every problem of a plan, in the table's order.
+
+    Args:
+        plan: the plan; parts that are not named in `complete` may be absent.
+        complete: the needs that are met; all of them when not given.
+    """
+    problems: list[Problem] = []
+    broken: set[str] = set()
+    for rule in RULES:
+        is_met = complete is None or complete.issuperset(rule.needs)
+        if rule.check is None or not is_met or broken.intersection(_STOPS.get(rule.number, ())):
+            continue
+        found = [dataclasses.replace(item, number=rule.number) for item in rule.check(plan)]
+        if found:
+            broken.add(rule.number)
+        problems.extend(found)
+    return problems
