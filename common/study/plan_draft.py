@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from common.ids import SLUG_RULE
@@ -128,9 +128,11 @@ def _well_formed_fields(model: type[BaseModel], table: Mapping[str, object]) -> 
 
 @lru_cache(maxsize=256)
 def _type_of(model: type[BaseModel], name: str) -> TypeAdapter[Any]:
+    """Return what validates one field of a model as the model itself would."""
     field = model.model_fields[name]
-    strict_type: Any = Annotated[field.annotation, Field(strict=True), field]
-    return TypeAdapter(strict_type)
+    is_part = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    field_type: Any = field.annotation if is_part else Annotated[field.annotation, field]
+    return TypeAdapter(field_type, config=None if is_part else model.model_config)
 
 
 @lru_cache(maxsize=1)
