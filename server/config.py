@@ -1,0 +1,152 @@
+"""`server.toml` and the coordinator's folder; the one place that knows where its files lie."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import ConfigError
+
+HOME_VARIABLE = "COHORTIUM_COORDINATOR_HOME"
+DEFAULT_HOME = Path("coordinator")
+
+
+@dataclass(frozen=True)
+class CoordinatorPaths:
+    """Where every file of one coordinator lies.
+
+    Args:
+        home: the coordinator's folder.
+    """
+
+    home: Path
+
+    @property
+    def config(self) -> Path:
+        """`server.toml`."""
+        return self.home / "server.toml"
+
+    @property
+    def keys(self) -> Path:
+        """Folder of secrets, mode 0700."""
+        return self.home / "keys"
+
+    @property
+    def signing_key(self) -> Path:
+        """The key that signs plans, requests, enrolments and model actions."""
+        return self.keys / "signing.key"
+
+    @property
+    def opening_key(self) -> Path:
+        """The key that opens the sites' replies."""
+        return self.keys / "opening.key"
+
+    @property
+    def ca_key(self) -> Path:
+        """The certificate authority's key."""
+        return self.keys / "ca.key"
+
+    @property
+    def server_key(self) -> Path:
+        """The SuperLink's TLS key."""
+        return self.keys / "server.key"
+
+    @property
+    def operator_token(self) -> Path:
+        """What opens the Control API on loopback."""
+        return self.keys / "operator.token"
+
+    @property
+    def superexec_secret(self) -> Path:
+        """What the SuperExec shows to the Runtime API."""
+        return self.keys / "superexec.secret"
+
+    @property
+    def ca_certificate(self) -> Path:
+        """The certificate authority's certificate, public."""
+        return self.home / "ca.crt"
+
+    @property
+    def server_certificate(self) -> Path:
+        """The SuperLink's certificate, public."""
+        return self.home / "server.crt"
+
+    @property
+    def database(self) -> Path:
+        """Our own store, when server.toml names no other."""
+        return self.home / "coordinator.db"
+
+    @property
+    def flower_home(self) -> Path:
+        """Flower's own folder."""
+        return self.home / "flower"
+
+    @property
+    def flower_database(self) -> Path:
+        """Flower's state; it holds sealed envelopes only."""
+        return self.flower_home / "superlink.db"
+
+    @property
+    def models(self) -> Path:
+        """Model parameters, one file a version, named by digest."""
+        return self.home / "models"
+
+    @property
+    def logs(self) -> Path:
+        """Log files of the services."""
+        return self.home / "logs"
+
+
+class ServerConfig(BaseModel):
+    """What an operator decides about one coordinator.
+
+    Ports are TCP; `host` and `port` are what sites connect to, `listen_host` where we listen.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    consortium: Annotated[str, Field(min_length=1, max_length=200)]
+    host: Annotated[str, Field(min_length=1, max_length=253)]
+    port: Annotated[int, Field(ge=1, le=65535)]
+    operator_port: Annotated[int, Field(ge=1, le=65535)]
+    listen_host: Annotated[str, Field(min_length=1, max_length=253)] = "0.0.0.0"  # noqa: S104
+    database_url: str | None = None
+
+    @property
+    def address(self) -> str:
+        """`host:port` as sites use it."""
+        return f"{self.host}:{self.port}"
+
+
+def read_config(paths: CoordinatorPaths) -> ServerConfig:
+    """Read `server.toml`; raises `ConfigError` with every problem at once."""
+    try:
+        document = tomllib.loads(paths.config.read_text(encoding="utf-8"))
+        return ServerConfig.model_validate(document)
+    except FileNotFoundError:
+        raise ConfigError(
+            "there is no coordinator here",
+            expected=f"a file {paths.config}",
+            arrived="none",
+            todo="run `cohortium-coordinator init`, or name the folder with --home",
+        ) from None
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
+        )
+        raise _refuse(paths.config, problems) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise _refuse(paths.config, str(error)) from None
+
+
+def _refuse(path: Path, arrived: str) -> ConfigError:
+    return ConfigError(
+        f"{path.name} is refused",
+        expected="the keys in docs/operating-a-coordinator.md",
+        arrived=arrived,
+        todo="correct the file",
+    )

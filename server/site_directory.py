@@ -1,0 +1,217 @@
+"""Enrolled sites, their keys, their suspension, and the signed roster that names them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, func, insert, or_, select, update
+
+from common.clock import Clock
+from common.crypto.certificates import Authority, TlsKey
+from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
+from common.crypto.node_key import parse_node_public_key
+from common.errors import EnrolmentError
+from common.ids import SiteId, parse_site_id
+from common.protocol.enrolment import (
+    EnrolmentRecord,
+    EnrolmentRequest,
+    Roster,
+    RosterEntry,
+    request_digest,
+    write_enrolment,
+)
+from server.config import CoordinatorPaths, ServerConfig
+from server.storage.database import Database
+from server.storage.tables import roster_versions, sites
+
+
+@dataclass(frozen=True)
+class Site:
+    """One enrolled site.
+
+    Args:
+        site_id: its id.
+        organisation: its name.
+        verify_key: checks its signatures.
+        sealing_key: seals requests to its agent.
+        node_public_key: OpenSSH text, its courier's login at Flower.
+        is_active: false while suspended.
+    """
+
+    site_id: SiteId
+    organisation: str
+    verify_key: VerifyKey
+    sealing_key: SealingKey
+    node_public_key: str
+    is_active: bool
+
+
+class SiteDirectory:
+    """Who is in the consortium; adding a site touches no other site."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def admit(
+        self,
+        request: EnrolmentRequest,
+        *,
+        paths: CoordinatorPaths,
+        config: ServerConfig,
+        answer: Path,
+    ) -> Site:
+        """Admit a site and write its signed enrolment file.
+
+        Admitting the same request again writes the file again and changes nothing.
+
+        Raises:
+            EnrolmentError: for a site id or key that another enrolment holds.
+        """
+        node_key = parse_node_public_key(request.node_public_key).decode()
+        VerifyKey.from_text(request.verify_key)
+        SealingKey.from_text(request.sealing_key)
+        now_s = self._clock.now_s()
+        with self._database.transaction() as connection:
+            known = self._find_same(connection, request, node_key)
+            if known is None:
+                authority = Authority.from_pem(
+                    paths.ca_certificate.read_text(encoding="ascii"), TlsKey.read(paths.ca_key)
+                )
+                certificate = authority.issue_site_certificate(
+                    request.certificate_request, request.site_id, now_s=now_s
+                )
+                connection.execute(
+                    insert(sites).values(
+                        site_id=request.site_id,
+                        organisation=request.organisation,
+                        contact=request.contact,
+                        verify_key=request.verify_key,
+                        sealing_key=request.sealing_key,
+                        node_public_key=node_key,
+                        certificate=certificate,
+                        is_active=True,
+                        admitted_at_s=now_s,
+                    )
+                )
+                self._new_roster(connection, f"admitted {request.site_id}")
+            else:
+                certificate = known
+            roster = self._roster(connection)
+        record = EnrolmentRecord(
+            version=1,
+            consortium=config.consortium,
+            site_id=request.site_id,
+            coordinator_verify_key=SigningKey.read(paths.signing_key).verify_key.to_text(),
+            coordinator_sealing_key=OpeningKey.read(paths.opening_key).sealing_key.to_text(),
+            coordinator_address=config.address,
+            ca_certificate=paths.ca_certificate.read_text(encoding="ascii"),
+            site_certificate=certificate,
+            request_digest=request_digest(request),
+            roster=roster,
+            issued_at_s=now_s,
+        )
+        write_enrolment(answer, record, SigningKey.read(paths.signing_key))
+        return self.find(parse_site_id(request.site_id))
+
+    def suspend(self, site_id: SiteId) -> None:
+        """Stop asking a site and stop accepting from it; raises `EnrolmentError` if unknown."""
+        self._set_active(site_id, is_active=False)
+
+    def readmit(self, site_id: SiteId) -> None:
+        """Ask a suspended site again; raises `EnrolmentError` if unknown."""
+        self._set_active(site_id, is_active=True)
+
+    def find(self, site_id: SiteId) -> Site:
+        """Return one site; raises `EnrolmentError` if unknown."""
+        for site in self.all_sites():
+            if site.site_id == site_id:
+                return site
+        raise EnrolmentError(
+            "no such site",
+            expected="the id of an enrolled site",
+            arrived=site_id,
+            todo="look at `cohortium-coordinator sites`",
+        )
+
+    def all_sites(self) -> tuple[Site, ...]:
+        """Return every enrolled site, by id."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(select(sites).order_by(sites.c.site_id)).all()
+        return tuple(
+            Site(
+                site_id=parse_site_id(row.site_id),
+                organisation=row.organisation,
+                verify_key=VerifyKey.from_text(row.verify_key),
+                sealing_key=SealingKey.from_text(row.sealing_key),
+                node_public_key=row.node_public_key,
+                is_active=row.is_active,
+            )
+            for row in rows
+        )
+
+    def active_sites(self) -> tuple[Site, ...]:
+        """Return every site that is not suspended, by id."""
+        return tuple(site for site in self.all_sites() if site.is_active)
+
+    def roster(self) -> Roster:
+        """Return the newest roster."""
+        with self._database.transaction() as connection:
+            return self._roster(connection)
+
+    def _find_same(
+        self, connection: Connection, request: EnrolmentRequest, node_key: str
+    ) -> str | None:
+        rows = connection.execute(
+            select(sites).where(
+                or_(
+                    sites.c.site_id == request.site_id,
+                    sites.c.verify_key == request.verify_key,
+                    sites.c.node_public_key == node_key,
+                )
+            )
+        ).all()
+        for row in rows:
+            is_same = (
+                row.site_id == request.site_id
+                and row.verify_key == request.verify_key
+                and row.sealing_key == request.sealing_key
+                and row.node_public_key == node_key
+            )
+            if not is_same:
+                raise EnrolmentError(
+                    "an enrolment request is refused",
+                    expected="a new site id with new keys",
+                    arrived=f"the id or a key of the enrolled site {row.site_id}",
+                    todo="choose another id; a site makes its own keys and never reuses another's",
+                )
+        return rows[0].certificate if rows else None
+
+    def _set_active(self, site_id: SiteId, *, is_active: bool) -> None:
+        site = self.find(site_id)
+        if site.is_active == is_active:
+            return
+        with self._database.transaction() as connection:
+            connection.execute(
+                update(sites).where(sites.c.site_id == site_id).values(is_active=is_active)
+            )
+            self._new_roster(connection, f"{'readmitted' if is_active else 'suspended'} {site_id}")
+
+    def _new_roster(self, connection: Connection, reason: str) -> None:
+        connection.execute(insert(roster_versions).values(reason=reason, at_s=self._clock.now_s()))
+
+    def _roster(self, connection: Connection) -> Roster:
+        version = connection.execute(select(func.max(roster_versions.c.version))).scalar()
+        rows = connection.execute(select(sites).order_by(sites.c.site_id)).all()
+        return Roster(
+            version=version or 1,
+            sites=tuple(
+                RosterEntry(
+                    site_id=row.site_id,
+                    verify_key=row.verify_key,
+                    status="active" if row.is_active else "suspended",
+                )
+                for row in rows
+            ),
+        )

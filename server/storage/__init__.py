@@ -1,0 +1,1 @@
+"""The coordinator's own store: tables, migrations and connections."""

@@ -1,0 +1,104 @@
+"""The coordinator's tables as SQLAlchemy metadata; `migrations/` brings a database to this form."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+sites = Table(
+    "sites",
+    metadata,
+    Column("site_id", String(63), primary_key=True),
+    Column("organisation", Text, nullable=False),
+    Column("contact", Text, nullable=False),
+    Column("verify_key", Text, nullable=False, unique=True),
+    Column("sealing_key", Text, nullable=False),
+    Column("node_public_key", Text, nullable=False, unique=True),
+    Column("certificate", Text, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("admitted_at_s", BigInteger, nullable=False),
+)
+
+roster_versions = Table(
+    "roster_versions",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=True),
+    Column("reason", Text, nullable=False),
+    Column("at_s", BigInteger, nullable=False),
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("study_id", String(63), primary_key=True),
+    Column("plan_digest", String(64), nullable=False),
+    Column("plan", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("flower_run_id", String(32), nullable=False),
+    Column("restarts", Integer, nullable=False),
+    Column("registered_at_s", BigInteger, nullable=False),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("study_id", String(63), primary_key=True),
+    Column("round_number", Integer, primary_key=True),
+    Column("state", String(20), nullable=False),
+    Column("base_version", String(64), nullable=False),
+    Column("new_version", String(64), nullable=False),
+    Column("optimizer_state", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("started_at_s", BigInteger, nullable=False),
+    Column("finished_at_s", BigInteger, nullable=False),
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("study_id", String(63), nullable=False, index=True),
+    Column("round_number", Integer, nullable=False),
+    Column("site_id", String(63), nullable=False),
+    # accepted, refused-by-site, refused-by-coordinator or missing
+    Column("outcome", String(30), nullable=False),
+    Column("number", String(8), nullable=False),
+    Column("release_id", String(64), nullable=False),
+    # canonical JSON: declared cohort size, statement, evaluation, mechanisms
+    Column("detail", Text, nullable=False),
+    Column("at_s", BigInteger, nullable=False),
+)
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    Column("version", String(64), primary_key=True),
+    Column("study_id", String(63), nullable=False, index=True),
+    Column("round_number", Integer, nullable=False),
+    Column("plan_digest", String(64), nullable=False),
+    Column("lineage", Text, nullable=False),
+    Column("created_at_s", BigInteger, nullable=False),
+    UniqueConstraint("study_id", "round_number"),
+)
+
+model_actions = Table(
+    "model_actions",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("entry", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+)
