@@ -1,0 +1,324 @@
+"""Run one study, round by round, over a `SiteChannel`; resume from the last complete round."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from common.clock import Clock
+from common.crypto.keys import OpeningKey, SigningKey
+from common.errors import CohortiumError, RoundFailed, UpdateRefused
+from common.ids import Digest, RequestId, SiteId, parse_digest
+from common.privacy.calibration import PlannedMechanisms, plan_mechanisms
+from common.privacy.mechanism import MechanismRecord
+from common.protocol.arrays import decode_parameters, encode_parameters, parameters_digest
+from common.protocol.codec import encode_request
+from common.protocol.envelope import seal_envelope
+from common.protocol.messages import (
+    Direction,
+    EnvelopeHeader,
+    RefusedTask,
+    TaskKind,
+    TaskRequest,
+)
+from common.protocol.round_states import StudyState
+from common.study.columns import initial_parameters, parameter_shapes
+from server.aggregation import WeightedMean
+from server.registry.store import ModelRegistry
+from server.round_book import Outcome, RoundBook
+from server.server_optimizer import ServerOptimizer
+from server.site_channel import Arrived, Missing, SiteChannel
+from server.site_directory import Site, SiteDirectory
+from server.study_register import Study, StudyRegister
+from server.update_checks import Expectation, SiteMemory, check_release, open_reply
+
+ATTEMPTS_PER_ROUND_MAX: Final = 3
+_REPLY_GRACE_S: Final = 3600
+
+
+@dataclass(frozen=True)
+class Books:
+    """Everything the coordinator writes to."""
+
+    register: StudyRegister
+    rounds: RoundBook
+    sites: SiteDirectory
+    registry: ModelRegistry
+
+
+@dataclass(frozen=True)
+class CoordinatorKeys:
+    """The coordinator's two private keys."""
+
+    signing: SigningKey
+    opening: OpeningKey
+
+
+@dataclass(frozen=True)
+class _Position:
+    """Where a study stands between two rounds."""
+
+    next_round: int
+    parameters: bytes
+    optimizer: ServerOptimizer
+
+
+class Coordinator:
+    """One study's rounds.
+
+    Args:
+        study: as registered; running.
+        books: where rounds, answers and models are recorded.
+        keys: sign and open.
+        channel: carries envelopes.
+        clock: for times in envelopes and records.
+        should_stop: asked before each round and while waiting; true ends the run cleanly.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        *,
+        books: Books,
+        keys: CoordinatorKeys,
+        channel: SiteChannel,
+        clock: Clock,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._study = study
+        self._books = books
+        self._keys = keys
+        self._channel = channel
+        self._clock = clock
+        self._should_stop = should_stop
+        self._shapes = parameter_shapes(study.plan)
+        self._planned: PlannedMechanisms = plan_mechanisms(study.plan)
+
+    def run(self) -> None:
+        """Run all rounds that are left and the final evaluation, and set the study's state."""
+        plan, study_id = self._study.plan, self._study.study_id
+        position = self._position()
+        while position.next_round <= plan.training.rounds:
+            if self._should_stop():
+                return
+            following = self._train_round(position)
+            if following is None:
+                return
+            position = following
+        if self._should_stop():
+            return
+        self._final_evaluation(position)
+        if not self._should_stop():
+            self._books.register.change_state(study_id, StudyState.FINISHED)
+
+    def _position(self) -> _Position:
+        last = self._books.rounds.last_complete(self._study.study_id)
+        strategy = self._study.plan.training.strategy
+        if last is None:
+            parameters = encode_parameters(initial_parameters(self._study.plan))
+            self._books.rounds.store_parameters(parameters)
+            return _Position(1, parameters, ServerOptimizer(strategy))
+        parameters = self._books.rounds.read_parameters(parse_digest(last.new_version))
+        state = self._books.rounds.read_optimizer_state(parse_digest(last.optimizer_state))
+        # The final evaluation is stored as round `rounds + 1` and changes no model.
+        return _Position(last.round_number + 1, parameters, ServerOptimizer(strategy, state=state))
+
+    def _train_round(self, position: _Position) -> _Position | None:
+        """Run one round with retries; return the next position, or None when the study stops."""
+        study_id, number = self._study.study_id, position.next_round
+        for attempt in range(1, ATTEMPTS_PER_ROUND_MAX + 1):
+            mean = self._ask_round(position, TaskKind.TRAIN)
+            if self._should_stop():
+                return None
+            quorum = self._study.plan.training.quorum
+            if mean.count >= quorum:
+                return self._complete(position, mean)
+            reason = f"{mean.count} of {quorum} sites needed answered (attempt {attempt})"
+            self._books.rounds.fail_round(study_id, number, reason=reason)
+        self._books.register.change_state(
+            study_id, StudyState.FAILED, reason=f"round {number}: {reason}"
+        )
+        raise RoundFailed(
+            f"round {number} of {study_id} did not reach its quorum",
+            expected=f"{quorum} accepted updates",
+            arrived=reason,
+            todo="look at the reasons in `cohortium-coordinator status`, then `resume`",
+        )
+
+    def _complete(self, position: _Position, mean: WeightedMean) -> _Position:
+        number = position.next_round
+        before = decode_parameters(
+            position.parameters, expected=self._shapes, bytes_max=len(position.parameters)
+        )
+        after = encode_parameters(position.optimizer.step(before, mean.mean()))
+        self._books.rounds.complete_round(
+            self._study.study_id,
+            number,
+            parameters=after,
+            optimizer_state=position.optimizer.state_bytes(),
+        )
+        self._books.registry.register(self._study, number)
+        return _Position(number + 1, after, position.optimizer)
+
+    def _final_evaluation(self, position: _Position) -> None:
+        study_id = self._study.study_id
+        number = self._study.plan.training.rounds + 1
+        if position.next_round > number:
+            return
+        self._ask_round(position, TaskKind.EVALUATE)
+        if self._should_stop():
+            return
+        # A site that misses the evaluation loses nothing: the model is complete without it.
+        self._books.rounds.complete_round(
+            study_id,
+            number,
+            parameters=position.parameters,
+            optimizer_state=position.optimizer.state_bytes(),
+        )
+        self._books.registry.refresh_lineage(self._study)
+
+    def _ask_round(self, position: _Position, kind: TaskKind) -> WeightedMean:
+        study_id, number = self._study.study_id, position.next_round
+        base_version = parameters_digest(position.parameters)
+        self._books.rounds.open_round(study_id, number, base_version)
+        expectation = self._expectation(number, kind, base_version)
+        sites = {site.site_id: site for site in self._books.sites.active_sites()}
+        request_ids = {site_id: RequestId(secrets.token_hex(16)) for site_id in sites}
+        task = TaskRequest(
+            plan_digest=self._study.plan_digest,
+            round_number=number,
+            kind=kind,
+            evaluate=expectation.is_evaluated,
+            base_version=base_version,
+            parameters=position.parameters,
+        )
+        issued_at_s = self._clock.now_s()
+        requests = {
+            site_id: partial(self._seal, task, site, request_ids[site_id], issued_at_s)
+            for site_id, site in sites.items()
+        }
+        mean = WeightedMean(self._shapes)
+        outstanding = {request_id: site_id for site_id, request_id in request_ids.items()}
+        memories = self._memories(sites)
+        deadline_s = float(self._study.plan.training.round_deadline_s)
+        for event in self._channel.ask(requests, deadline_s=deadline_s):
+            if isinstance(event, Missing):
+                self._books.rounds.record_refusal(
+                    study_id, number, event.site_id, Outcome.MISSING, event.reason
+                )
+                continue
+            self._take(
+                event,
+                sites[event.site_id],
+                expectation=expectation,
+                outstanding=outstanding,
+                memory=memories[event.site_id],
+                mean=mean,
+            )
+        return mean
+
+    def _take(
+        self,
+        event: Arrived,
+        site: Site,
+        *,
+        expectation: Expectation,
+        outstanding: dict[RequestId, SiteId],
+        memory: SiteMemory,
+        mean: WeightedMean,
+    ) -> None:
+        study_id, number = self._study.study_id, expectation.round_number
+        try:
+            reply = open_reply(
+                event.envelope,
+                site=self._books.sites.find(site.site_id),
+                opening_key=self._keys.opening,
+                outstanding=outstanding,
+                expectation=expectation,
+                now_s=self._clock.now_s(),
+            )
+            if isinstance(reply, RefusedTask):
+                self._books.rounds.record_refusal(
+                    study_id, number, site.site_id, Outcome.REFUSED_BY_SITE, reply.number
+                )
+                return
+            update = check_release(reply, expectation=expectation, memory=memory)
+        except UpdateRefused as error:
+            self._books.rounds.record_refusal(
+                study_id, number, site.site_id, Outcome.REFUSED_BY_COORDINATOR, error.number
+            )
+            return
+        if expectation.kind is TaskKind.TRAIN:
+            mean.add(update, weight=float(reply.declared_cohort_size))
+        self._books.rounds.record_accepted(study_id, site.site_id, reply)
+
+    def _seal(
+        self, task: TaskRequest, site: Site, request_id: RequestId, issued_at_s: int
+    ) -> bytes:
+        deadline_s = self._study.plan.training.round_deadline_s
+        header = EnvelopeHeader(
+            direction=Direction.REQUEST,
+            study_id=self._study.study_id,
+            site_id=site.site_id,
+            round_number=task.round_number,
+            request_id=request_id,
+            issued_at_s=issued_at_s,
+            expires_at_s=issued_at_s + min(deadline_s + _REPLY_GRACE_S, 7 * 24 * 3600),
+            sender_fingerprint=self._keys.signing.fingerprint,
+            recipient_fingerprint=site.sealing_key.fingerprint,
+        )
+        return seal_envelope(
+            header,
+            encode_request(task),
+            signing_key=self._keys.signing,
+            recipient=site.sealing_key,
+        )
+
+    def _expectation(self, number: int, kind: TaskKind, base_version: Digest) -> Expectation:
+        is_evaluated = number in self._planned.evaluation_rounds
+        mechanisms: list[MechanismRecord] = []
+        if kind is TaskKind.TRAIN:
+            mechanisms.append(self._planned.train_per_round)
+        if is_evaluated:
+            mechanisms.append(self._planned.evaluation_per_release)
+        return Expectation(
+            study_id=self._study.study_id,
+            plan_digest=self._study.plan_digest,
+            round_number=number,
+            kind=kind,
+            is_evaluated=is_evaluated,
+            base_version=base_version,
+            shapes=self._shapes,
+            update_norm_max=self._study.plan.training.update_norm_max,
+            mechanisms=tuple(mechanisms),
+            score_bins=self._study.plan.evaluation.score_bins,
+        )
+
+    def _memories(self, sites: Iterable[SiteId]) -> dict[SiteId, SiteMemory]:
+        complete = {
+            item.round_number
+            for item in self._books.rounds.rounds(self._study.study_id)
+            if item.state.value == "complete"
+        }
+        accepted = [
+            answer
+            for answer in self._books.rounds.answers(self._study.study_id)
+            if answer.outcome is Outcome.ACCEPTED
+        ]
+        memories: dict[SiteId, SiteMemory] = {}
+        for site_id in sites:
+            own = [answer for answer in accepted if answer.site_id == site_id]
+            memories[site_id] = SiteMemory(
+                # A round that did not complete is asked again and gets the same release again.
+                releases={item.release_id for item in own if item.round_number in complete},
+                cohort_size=own[-1].detail["declared_cohort_size"] if own else None,
+            )
+        return memories
+
+
+def describe_failure(error: CohortiumError) -> str:
+    """Return one line about why a run ended, without text from another party."""
+    return f"{type(error).__name__} {error.number}".strip()

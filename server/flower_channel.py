@@ -1,0 +1,175 @@
+"""`SiteChannel` over Flower's Grid: our own polling, our own deadline, idempotent re-sending.
+
+Flower delivers a message once: when a courier dies with it, it is lost, and the Grid later answers
+with an error. Requests are idempotent at the agent, so the same envelope is sent again while the
+deadline allows. Nodes are mapped by the public key that was enrolled, never by what a node claims.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from common.crypto.node_key import parse_node_public_key
+from common.errors import EnrolmentError
+from common.ids import SiteId
+from server.site_channel import Arrived, Missing
+from server.site_directory import Site
+
+ENVELOPE_KEY: Final = "envelope"
+POLL_S: Final = 0.1
+NODE_POLL_S: Final = 1.0
+RESEND_WAIT_S: Final = 1.0
+
+
+@dataclass
+class _Asked:
+    """Where one site is in one call of `ask`."""
+
+    site_id: SiteId
+    make: Callable[[], bytes]
+    message_ids: list[str] = field(default_factory=list)
+    node_id: int = 0
+    send_at: float = 0.0
+    reason: str = "the site's courier is not connected"
+
+
+class FlowerChannel:
+    """Ask sites through one Flower run.
+
+    Args:
+        grid: Flower's.
+        sites: every site that may be asked, with its enrolled node key.
+        should_stop: asked between polls; true ends the call, sites without answer are missing.
+    """
+
+    def __init__(
+        self, grid: Grid, sites: Sequence[Site], *, should_stop: Callable[[], bool]
+    ) -> None:
+        self._grid = grid
+        self._site_of_key = {
+            parse_node_public_key(site.node_public_key): site.site_id for site in sites
+        }
+        self._should_stop = should_stop
+        self._nodes: dict[SiteId, int] = {}
+        self._nodes_at = 0.0
+
+    def ask(
+        self, requests: Mapping[SiteId, Callable[[], bytes]], *, deadline_s: float
+    ) -> Iterator[Arrived | Missing]:
+        """Ask sites at the same time and yield what comes, until all came or the deadline."""
+        deadline = time.monotonic() + deadline_s
+        waiting = {site_id: _Asked(site_id, make) for site_id, make in requests.items()}
+        while waiting and time.monotonic() < deadline and not self._should_stop():
+            self._send_due(waiting, deadline)
+            for site_id, envelope in self._pull(waiting):
+                del waiting[site_id]
+                yield Arrived(site_id, envelope)
+            if waiting:
+                time.sleep(POLL_S)
+        for asked in waiting.values():
+            yield Missing(asked.site_id, asked.reason)
+
+    def _send_due(self, waiting: Mapping[SiteId, _Asked], deadline: float) -> None:
+        now = time.monotonic()
+        due = [asked for asked in waiting.values() if asked.send_at <= now]
+        if not due:
+            return
+        nodes = self._online_nodes()
+        for asked in due:
+            node_id = nodes.get(asked.site_id)
+            if node_id is None:
+                asked.send_at = now + NODE_POLL_S
+                continue
+            message = Message(
+                content=_content(asked.make()),
+                dst_node_id=node_id,
+                message_type="train",
+                ttl=max(1.0, deadline - now),
+            )
+            [message_id] = self._grid.push_messages([message])
+            asked.message_ids.append(message_id)
+            asked.node_id = node_id
+            asked.send_at = float("inf")
+            asked.reason = "no answer before the deadline"
+
+    def _pull(self, waiting: Mapping[SiteId, _Asked]) -> Iterator[tuple[SiteId, bytes]]:
+        asked_of = {
+            message_id: asked for asked in waiting.values() for message_id in asked.message_ids
+        }
+        if not asked_of:
+            return
+        answered: set[SiteId] = set()
+        for reply in self._grid.pull_messages(list(asked_of)):
+            asked = asked_of.get(reply.metadata.reply_to_message_id)
+            if asked is None or asked.site_id in answered:
+                continue
+            # Flower's own error replies come from node 1: only the message they answer tells whose.
+            envelope = None if reply.has_error() else _envelope_of(reply)
+            if envelope is None:
+                asked.message_ids.remove(reply.metadata.reply_to_message_id)
+                asked.send_at = time.monotonic() + RESEND_WAIT_S
+                asked.reason = _error_reason(reply)
+                self._nodes_at = 0.0
+                continue
+            answered.add(asked.site_id)
+            yield asked.site_id, envelope
+
+    def _online_nodes(self) -> Mapping[SiteId, int]:
+        now = time.monotonic()
+        if now - self._nodes_at >= NODE_POLL_S:
+            self._nodes = {}
+            for node in self._grid.get_nodes():
+                site_id = self._site_of_key.get(_key_bytes(node.public_key))
+                if site_id is not None and node.status == "online":
+                    self._nodes[site_id] = int(node.node_id)
+            self._nodes_at = now
+        return self._nodes
+
+
+def _content(envelope: bytes) -> RecordDict:
+    array = Array(np.frombuffer(envelope, dtype=np.uint8))
+    return RecordDict({ENVELOPE_KEY: ArrayRecord({ENVELOPE_KEY: array})})
+
+
+def _envelope_of(reply: Message) -> bytes | None:
+    try:
+        array = reply.content[ENVELOPE_KEY][ENVELOPE_KEY].numpy()
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    if array.dtype != np.uint8 or array.ndim != 1:
+        return None
+    return bytes(array.tobytes())
+
+
+def _error_reason(reply: Message) -> str:
+    # The other side's text is never repeated: it could come from anywhere.
+    if reply.has_error():
+        return f"the courier did not answer (Flower error {int(reply.error.code)})"
+    return "the courier's answer was not an envelope"
+
+
+def _key_bytes(public_key: Any) -> bytes:
+    text = public_key.decode() if isinstance(public_key, bytes) else str(public_key)
+    if text.startswith("-----BEGIN"):
+        from cryptography.hazmat.primitives.serialization import (
+            Encoding,
+            PublicFormat,
+            load_pem_public_key,
+        )
+
+        try:
+            key = load_pem_public_key(text.encode())
+        except ValueError:
+            return b""
+        return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    try:
+        return parse_node_public_key(text)
+    except EnrolmentError:
+        return b""
