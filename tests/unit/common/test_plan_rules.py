@@ -1,0 +1,195 @@
+"""One test for each numbered rule of a study plan, and one for the table itself."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from common import limits
+from common.study.rules import RULES
+from common.study.training_rules import honest_update_norm
+from tests.lib.plans import EXAMPLES, make_document, make_plan, problems_of
+
+
+def only(number: str, path: str, **changes: object) -> None:
+    """The changed plan has exactly one problem, with this number at this path."""
+    problems = problems_of(**changes)
+    assert [(problem.number, problem.path) for problem in problems] == [(number, path)]
+    assert all(text.strip() for text in problems[0].as_record().values())
+
+
+def test_the_valid_plan_has_no_problem() -> None:
+    assert problems_of() == ()
+
+
+def test_numbers_count_up_and_every_rule_has_a_test_and_a_line_in_the_docs() -> None:
+    assert [rule.number for rule in RULES] == [f"P{n}" for n in range(1, len(RULES) + 1)]
+    tests = "".join(name for name, _ in inspect.getmembers(inspect.getmodule(only)))
+    tests += (EXAMPLES.parents[1] / "tests/unit/common/test_plan_file.py").read_text()
+    docs = (EXAMPLES.parent / "study-plan.md").read_text()
+    for rule in RULES:
+        assert f"test_{rule.number.lower()}_" in tests, rule.number
+        assert f"| {rule.number} | {rule.says} |" in docs, rule.number
+
+
+def test_p6_two_features_share_a_name() -> None:
+    only("P6", "features[1].name", features__1__name="age", fairness_groups=[])
+
+
+def test_p7_two_features_make_one_column() -> None:
+    only("P7", "features[1].name", features__0__name="systolic_bp__missing", monitoring=...)
+
+
+@pytest.mark.parametrize("bounds", [[120, 0], [5, 5]])
+def test_p8_a_plausible_range_is_not_ordered(bounds: list[int]) -> None:
+    problems = problems_of(features__0__plausible_range=bounds)
+    assert problems[0].number == "P8"
+    assert problems[0].path == "features[0].plausible_range"
+
+
+@pytest.mark.parametrize("bounds", [[90, 20], [20, 20], [-1, 90], [20, 121]])
+def test_p9_clip_bounds_are_not_inside_the_plausible_range(bounds: list[int]) -> None:
+    only("P9", "features[0].clip", features__0__clip=bounds)
+
+
+@pytest.mark.parametrize("levels", [["female", "female"], ["female", "Female"], ["f", "m "]])
+def test_p10_levels_are_not_distinct(levels: list[str]) -> None:
+    only("P10", "features[2].levels[1]", features__2__levels=levels)
+
+
+def test_p11_a_code_is_mistyped_or_listed_twice() -> None:
+    only("P11", "features[1].codes[0]", features__1__codes=["LOINC/8480-7"])
+    only("P11", "label.codes[0]", label__codes=["SNOMED/230609007"])
+    only("P11", "features[1].codes[1]", features__1__codes=["LOINC/8480-6", "LOINC/8480-6"])
+
+
+def test_p12_the_label_is_a_feature() -> None:
+    only("P12", "features[0].name", label__name="age")
+
+
+def test_p13_a_feature_reads_a_code_of_the_label() -> None:
+    only(
+        "P13",
+        "features[1].codes[1]",
+        features__1__codes=["LOINC/8480-6", "SNOMED/230690007"],
+    )
+
+
+def test_p14_the_lowest_age_is_above_the_highest() -> None:
+    only("P14", "cohort.age_years_min", cohort__age_years_min=101)
+
+
+def test_p15_a_group_is_no_categorical_feature_or_named_twice() -> None:
+    only("P15", "fairness_groups[0].feature", fairness_groups=[{"feature": "age"}])
+    only("P15", "fairness_groups[0].feature", fairness_groups=[{"feature": "race"}])
+    twice = [{"feature": "sex"}, {"feature": "sex"}]
+    only("P15", "fairness_groups[1].feature", fairness_groups=twice)
+
+
+def test_p16_a_sentinel_is_no_feature_or_named_twice() -> None:
+    only("P16", "monitoring.sentinel_features[0]", monitoring__sentinel_features=["weight"])
+    only("P16", "monitoring.sentinel_features[1]", monitoring__sentinel_features=["age", "age"])
+
+
+def test_p17_a_model_is_too_large_for_a_message() -> None:
+    wide = {"kind": "mlp", "hidden": [4096] * 5}
+    only("P17", "model", model=wide, training__update_norm_max=1e9)
+
+
+def test_p18_a_round_of_one_site_is_refused() -> None:
+    only("P18", "training.quorum", training__quorum=1)
+
+
+def test_p19_there_are_more_evaluations_than_rounds() -> None:
+    only("P19", "evaluation.releases", evaluation__releases=5)
+    assert problems_of(evaluation__releases=4) == ()
+
+
+def test_p20_nearly_nobody_is_held_out() -> None:
+    only("P20", "evaluation.held_out_fraction", evaluation__held_out_fraction=1e-7)
+
+
+def test_p21_the_study_has_too_many_steps() -> None:
+    only(
+        "P21",
+        "training.local_steps",
+        training__local_steps=100_000,
+        training__rounds=11,
+        training__update_norm_max=1e9,
+    )
+
+
+@pytest.mark.parametrize("delta", [1e-11, 2e-3])
+def test_p22_delta_is_too_large_or_too_small_to_be_computed(delta: float) -> None:
+    only("P22", "privacy.delta", privacy__delta=delta)
+
+
+def test_p23_given_noise_that_overspends_is_refused_and_enough_noise_is_not() -> None:
+    only("P23", "privacy.noise_multiplier", privacy__noise_multiplier=1.0)
+    assert problems_of(privacy__noise_multiplier=2.5) == ()
+
+
+def test_p23_noise_that_cannot_be_accounted_is_refused() -> None:
+    only("P23", "privacy.noise_multiplier", privacy__noise_multiplier=0.001)
+
+
+def test_p23_an_epsilon_that_no_noise_can_keep_is_refused() -> None:
+    problems = problems_of(privacy__epsilon=1e-5, training__rounds=1000, training__local_steps=1000)
+    assert "P23" in {problem.number for problem in problems}
+
+
+def test_p24_evaluations_that_no_noise_can_keep_are_refused() -> None:
+    changes = {"privacy__epsilon": 1e-6, "privacy__delta": 1e-10}
+    assert "P24" in {problem.number for problem in problems_of(**changes)}
+
+
+def test_p25_a_norm_bound_that_an_honest_small_site_would_fail() -> None:
+    only("P25", "training.update_norm_max", training__update_norm_max=1.0)
+    needed = honest_update_norm(make_plan(), cohort_size=limits.COHORT_SIZE_MIN)
+    assert problems_of(training__update_norm_max=needed) == ()
+
+
+def test_p26_several_rows_a_patient_are_refused() -> None:
+    only("P26", "privacy.rows_per_patient_max", privacy__rows_per_patient_max=2)
+
+
+def test_p27_a_report_that_costs_more_than_the_study_is_refused() -> None:
+    only("P27", "monitoring.epsilon_per_report", monitoring__epsilon_per_report=3.5)
+
+
+def test_a_plan_without_monitoring_or_groups_is_complete() -> None:
+    assert problems_of(monitoring=..., fairness_groups=...) == ()
+
+
+def test_rules_are_asked_of_the_well_formed_fields_of_a_broken_part() -> None:
+    problems = problems_of(
+        training__rounds="four",
+        training__quorum=1,
+        privacy__unit="row",
+        privacy__delta=0.005,
+        features__1__unit=7,
+        features__2__levels=["a", "A"],
+        evaluation=...,
+        monitoring=7,
+    )
+    assert [(problem.number, problem.path) for problem in problems] == [
+        ("P3", "evaluation"),
+        ("P4", "features[1].unit"),
+        ("P4", "training.rounds"),
+        ("P4", "privacy.unit"),
+        ("P4", "monitoring"),
+        ("P10", "features[2].levels[1]"),
+        ("P18", "training.quorum"),
+        ("P22", "privacy.delta"),
+    ]
+
+
+def test_places_count_the_features_of_the_file_not_the_well_formed_ones() -> None:
+    document_features = make_document()["features"]
+    broken = {"kind": "numeric", "name": "broken"}
+    twice = [broken, document_features[0], broken, {**document_features[0]}]
+    problems = problems_of(features=twice, fairness_groups=[])
+    same_name = next(problem for problem in problems if problem.number == "P6")
+    assert same_name.path == "features[3].name"
+    assert "features[1]" in same_name.found
