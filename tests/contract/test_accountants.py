@@ -1,0 +1,128 @@
+"""Our accountant against dp-accounting's flat composition and Opacus' independent accountants."""
+
+from __future__ import annotations
+
+import random
+import warnings
+
+import pytest
+from dp_accounting import dp_event
+from dp_accounting.pld import PLDAccountant
+from dp_accounting.rdp import RdpAccountant
+
+from common.privacy.accountant import epsilon_by_part, epsilon_of
+from common.privacy.calibration import plan_mechanisms
+from common.privacy.mechanism import DpSgdSteps, GaussianVector, MechanismRecord, PatientPart
+from common.study.plan_file import read_plan
+from tests.lib.plans import EXAMPLES
+
+STEPS = [
+    (DpSgdSteps(1.0, 0.02, 5000), 1e-6),
+    (DpSgdSteps(4.4493, 0.5, 50), 1e-4),
+    (DpSgdSteps(2.0, 0.3, 50), 1e-5),
+]
+
+
+def event_of(record: MechanismRecord) -> tuple[dp_event.DpEvent, int]:
+    gaussian = dp_event.GaussianDpEvent(record.noise_multiplier)
+    if isinstance(record, DpSgdSteps):
+        return dp_event.PoissonSampledDpEvent(record.sampling_probability, gaussian), record.steps
+    return gaussian, 1
+
+
+def flat_pld(records: list[MechanismRecord], delta: float, discretization: float) -> float:
+    """dp-accounting's PLD over the list as it is: no grouping and no parts."""
+    accountant = PLDAccountant(value_discretization_interval=discretization)
+    for record in records:
+        accountant.compose(*event_of(record))
+    return float(accountant.get_epsilon(delta))
+
+
+def random_records(seed: int) -> list[MechanismRecord]:
+    source = random.Random(seed)
+    kinds: list[MechanismRecord] = [
+        DpSgdSteps(source.choice([1.0, 2.5, 4.4493, 8.0]), source.choice([0.02, 0.3, 1.0]), 7),
+        DpSgdSteps(source.choice([2.0, 6.0]), source.choice([0.1, 0.5]), source.randint(1, 40)),
+        GaussianVector(source.choice([2.0, 5.0, 40.0])),
+    ]
+    return [source.choice(kinds) for _ in range(source.randint(1, 30))]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_never_below_dp_accounting_on_the_flat_list_and_close_to_it(seed: int) -> None:
+    records = random_records(seed)
+    delta = 10 ** random.Random(seed).uniform(-8, -3)
+    ours = epsilon_of(records, delta=delta)
+    theirs = flat_pld(records, delta, 1e-4)  # dp-accounting's own default
+    assert theirs <= ours <= theirs * 1.002 + 1e-3
+
+
+def test_never_below_dp_accounting_on_a_long_flat_list() -> None:
+    records: list[MechanismRecord] = [DpSgdSteps(4.4493, 0.5, 5), GaussianVector(20.0)] * 30
+    ours = epsilon_of(records, delta=1e-5)
+    assert flat_pld(records, 1e-5, 1e-4) <= ours <= flat_pld(records, 1e-5, 1e-3) + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_group_of_patients_gets_the_flat_list_of_the_records_that_cover_it(seed: int) -> None:
+    source = random.Random(100 + seed)
+    records: list[MechanismRecord] = []
+    for _ in range(6):
+        first, stop = sorted(source.sample(range(0, 1_000_001, 50_000), 2))
+        part = PatientPart(first, stop)
+        records.append(source.choice([DpSgdSteps(3.0, 0.3, 5, part), GaussianVector(4.0, part)]))
+    by_part = epsilon_by_part(records, delta=1e-5)
+    for number in range(25_000, 1_000_000, 50_000):  # one patient in each cell of the grid
+        covering = [item for item in records if item.part.first <= number < item.part.stop]
+        stated = [eps for part, eps in by_part.items() if part.first <= number < part.stop]
+        if covering:
+            theirs = flat_pld(covering, 1e-5, 1e-4)
+            assert len(stated) == 1
+            assert theirs <= stated[0] <= theirs * 1.002 + 1e-3
+        else:
+            assert stated == []
+    assert epsilon_of(records, delta=1e-5) == max(by_part.values())
+
+
+@pytest.mark.parametrize(("record", "delta"), STEPS)
+def test_opacus_prv_agrees_within_its_error(record: DpSgdSteps, delta: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from opacus.accountants import PRVAccountant
+
+        accountant = PRVAccountant()
+        accountant.history = [(record.noise_multiplier, record.sampling_probability, record.steps)]
+        theirs = accountant.get_epsilon(delta, eps_error=0.01)
+    ours = epsilon_of([record], delta=delta)
+    assert theirs - 0.02 <= ours <= theirs + 1e-3  # theirs is an upper bound, at most 0.02 wide
+
+
+@pytest.mark.parametrize(("record", "delta"), STEPS)
+def test_both_rdp_accountants_are_looser_but_not_far(record: DpSgdSteps, delta: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from opacus.accountants import RDPAccountant
+
+        opacus = RDPAccountant()
+        opacus.history = [(record.noise_multiplier, record.sampling_probability, record.steps)]
+        opacus_rdp = float(opacus.get_epsilon(delta))
+    google = RdpAccountant()
+    google.compose(*event_of(record))
+    ours = epsilon_of([record], delta=delta)
+    for theirs in (opacus_rdp, float(google.get_epsilon(delta))):
+        assert ours <= theirs <= 1.25 * ours
+
+
+@pytest.mark.parametrize("name", ["heart-disease.toml", "stroke-outcome.toml"])
+def test_the_example_plans_keep_their_promise_by_opacus_too(name: str) -> None:
+    plan = read_plan(EXAMPLES / name)
+    train = plan_mechanisms(plan).train_per_round
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from opacus.accountants import PRVAccountant
+
+        accountant = PRVAccountant()
+        steps = train.steps * plan.training.rounds
+        accountant.history = [(train.noise_multiplier, train.sampling_probability, steps)]
+        theirs = accountant.get_epsilon(plan.privacy.delta, eps_error=0.01)
+    assert theirs <= plan.privacy.epsilon + 0.02
