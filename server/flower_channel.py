@@ -140,8 +140,11 @@ def _content(envelope: bytes) -> RecordDict:
 
 def _envelope_of(reply: Message) -> bytes | None:
     try:
-        array = reply.content[ENVELOPE_KEY][ENVELOPE_KEY].numpy()
-    except (KeyError, TypeError, ValueError, AttributeError):
+        record = reply.content[ENVELOPE_KEY]
+        if not isinstance(record, ArrayRecord):
+            return None
+        array = record[ENVELOPE_KEY].numpy()
+    except (KeyError, TypeError, ValueError):
         return None
     if array.dtype != np.uint8 or array.ndim != 1:
         return None

@@ -22,7 +22,7 @@ GENESIS: Final = digest_bytes("model-actions-genesis")
 
 @dataclass(frozen=True)
 class ModelAction:
-    """One entry: `promote` makes a version the champion, `rollback` brings the previous one back."""
+    """One entry: `promote` makes a version champion, `rollback` brings the previous one back."""
 
     sequence: int
     action: str
@@ -52,7 +52,7 @@ class ModelActions:
         self._append("promote", version, person, reason, key)
 
     def rollback(self, *, person: str, reason: str, key: SigningKey) -> Digest:
-        """Make the previous champion the champion again; raises `RegistryError` if there is none."""
+        """Make the previous champion the champion again; raises `RegistryError` if none is."""
         previous = self.aliases().get("previous")
         if previous is None:
             raise RegistryError(

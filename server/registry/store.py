@@ -104,7 +104,7 @@ class ModelRegistry:
         )
 
     def find(self, name: str) -> ModelVersion:
-        """Return the version with this digest or unique beginning of one; raises `RegistryError`."""
+        """Return the version with this digest, or unique beginning; raises `RegistryError`."""
         found = [item for item in self.all_versions() if item.version.startswith(name)]
         if len(found) != 1 or len(name) < 6:
             raise RegistryError(

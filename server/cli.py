@@ -1,0 +1,170 @@
+"""The `cohortium-coordinator` command: parse words, call one function, print the answer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from common.command_line import print_json, run_command
+from server import cli_models, cli_plan, cli_run
+from server.cli_context import Json, open_config, paths_of, set_home
+
+app = typer.Typer(
+    name="cohortium-coordinator",
+    help="Run a consortium: enrol sites, launch signed study plans, keep the models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(cli_plan.app, name="plan")
+app.add_typer(cli_models.app, name="models")
+cli_run.add_commands(app)
+
+
+@app.callback()
+def home(
+    context: typer.Context,
+    home: Annotated[
+        Path,
+        typer.Option(envvar="COHORTIUM_COORDINATOR_HOME", help="The coordinator's folder."),
+    ] = Path("coordinator"),
+) -> None:
+    """Run a consortium: enrol sites, launch signed study plans, keep the models."""
+    set_home(context, home)
+
+
+@app.command()
+def init(
+    context: typer.Context,
+    name: Annotated[str, typer.Option(help="The consortium's name.")],
+    host: Annotated[str, typer.Option(help="Name or address under which sites reach us.")],
+    port: Annotated[int, typer.Option(help="TCP port for sites.", min=1, max=65535)] = 8443,
+    operator_port: Annotated[
+        int, typer.Option(help="TCP port on loopback for the operator.", min=0, max=65535)
+    ] = 0,
+    json: Json = False,
+) -> None:
+    """Make the consortium: certificate authority, server certificate, signing key, store."""
+    from common.clock import SystemClock
+    from server.config import ServerConfig
+    from server.consortium import found_consortium
+
+    listen = "127.0.0.1" if host in ("127.0.0.1", "localhost") else "0.0.0.0"  # noqa: S104
+    config = ServerConfig(
+        consortium=name,
+        host=host,
+        port=port,
+        operator_port=operator_port or (port + 1 if port < 65535 else port - 1),
+        listen_host=listen,
+    )
+    paths = paths_of(context)
+    fingerprint = found_consortium(paths.home, config, clock=SystemClock())
+    if json:
+        print_json({"home": str(paths.home), "fingerprint": fingerprint})
+        return
+    print(f"The consortium {name} is ready in {paths.home}.")
+    print(f"Your key's fingerprint, to be read to each site on the telephone:\n  {fingerprint}")
+    print("Next: `cohortium-coordinator up`, and `admit` each site's request file.")
+
+
+@app.command()
+def fingerprint(context: typer.Context, json: Json = False) -> None:
+    """Show the coordinator's fingerprint, for the telephone."""
+    from common.crypto.keys import SigningKey
+
+    text = SigningKey.read(paths_of(context).signing_key).fingerprint
+    if json:
+        print_json({"fingerprint": text})
+    else:
+        print(text)
+
+
+@app.command()
+def admit(
+    context: typer.Context,
+    request: Annotated[Path, typer.Argument(help="The request file that the site sent.")],
+    out: Annotated[Path, typer.Option(help="Where to write the enrolment file.")],
+    json: Json = False,
+) -> None:
+    """Admit a site: check its request and write its signed enrolment file."""
+    from common.clock import SystemClock
+    from common.protocol.enrolment import read_request
+    from server.site_directory import SiteDirectory
+    from server.storage.database import Database
+
+    paths, config = open_config(context)
+    directory = SiteDirectory(Database.of(paths, config), SystemClock())
+    site = directory.admit(read_request(request), paths=paths, config=config, answer=out)
+    if json:
+        print_json({"site_id": site.site_id, "fingerprint": site.verify_key.fingerprint})
+        return
+    print(f"{site.site_id} ({site.organisation}) is admitted; send {out} to the site.")
+    print(f"Compare the site's fingerprint by telephone:\n  {site.verify_key.fingerprint}")
+
+
+@app.command()
+def suspend(context: typer.Context, site: str) -> None:
+    """Stop asking a site and accepting from it; touches no other site."""
+    _set_active(context, site, is_active=False)
+
+
+@app.command()
+def readmit(context: typer.Context, site: str) -> None:
+    """Ask a suspended site again."""
+    _set_active(context, site, is_active=True)
+
+
+@app.command()
+def sites(context: typer.Context, json: Json = False) -> None:
+    """List the enrolled sites."""
+    from common.clock import SystemClock
+    from server.site_directory import SiteDirectory
+    from server.storage.database import Database
+
+    paths, config = open_config(context)
+    found = SiteDirectory(Database.of(paths, config), SystemClock()).all_sites()
+    if json:
+        print_json(
+            [
+                {
+                    "site_id": site.site_id,
+                    "organisation": site.organisation,
+                    "active": site.is_active,
+                    "fingerprint": site.verify_key.fingerprint,
+                }
+                for site in found
+            ]
+        )
+        return
+    table = Table("site", "organisation", "state", "fingerprint")
+    for site in found:
+        table.add_row(
+            site.site_id,
+            site.organisation,
+            "active" if site.is_active else "suspended",
+            site.verify_key.fingerprint,
+        )
+    Console().print(table)
+
+
+def _set_active(context: typer.Context, site: str, *, is_active: bool) -> None:
+    from common.clock import SystemClock
+    from common.ids import parse_site_id
+    from server.site_directory import SiteDirectory
+    from server.storage.database import Database
+
+    paths, config = open_config(context)
+    directory = SiteDirectory(Database.of(paths, config), SystemClock())
+    change = directory.readmit if is_active else directory.suspend
+    change(parse_site_id(site))
+    print(f"{site} is {'active' if is_active else 'suspended'}; `up` follows within seconds.")
+
+
+def main() -> None:
+    """Run the command and exit with its code."""
+    sys.exit(run_command(app, name="cohortium-coordinator"))

@@ -1,0 +1,176 @@
+"""`cohortium-coordinator models …`: versions, aliases, export and model cards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from common.command_line import print_json
+from server.cli_context import Json, open_config
+
+app = typer.Typer(help="Model versions and who promoted them.", no_args_is_help=True)
+
+Version = Annotated[str, typer.Argument(help="A version's digest or its first 6 characters.")]
+Person = Annotated[str, typer.Option("--as", help="Who decides: a person's name.")]
+Reason = Annotated[str, typer.Option(help="Why.")]
+
+
+@app.command("list")
+def list_versions(context: typer.Context, json: Json = False) -> None:
+    """List model versions, oldest first, with the aliases champion and previous."""
+    from common.clock import SystemClock, utc_text
+    from server.open_books import open_books
+    from server.registry.actions import ModelActions
+    from server.storage.database import Database
+
+    paths, config = open_config(context)
+    versions = open_books(paths, config).registry.all_versions()
+    aliases = ModelActions(Database.of(paths, config), SystemClock()).aliases()
+    named = {version: alias for alias, version in aliases.items()}
+    if json:
+        print_json(
+            [
+                {
+                    "version": item.version,
+                    "study_id": item.study_id,
+                    "round": item.round_number,
+                    "created": utc_text(item.created_at_s),
+                    "alias": named.get(item.version, ""),
+                }
+                for item in versions
+            ]
+        )
+        return
+    table = Table("version", "study", "round", "created", "alias")
+    for item in versions:
+        table.add_row(
+            item.version[:12],
+            item.study_id,
+            str(item.round_number),
+            utc_text(item.created_at_s),
+            named.get(item.version, ""),
+        )
+    Console().print(table)
+
+
+@app.command()
+def show(context: typer.Context, version: Version) -> None:
+    """Show one version with its whole lineage as JSON."""
+    from server.open_books import open_books
+
+    paths, config = open_config(context)
+    found = open_books(paths, config).registry.find(version)
+    print_json(
+        {
+            "version": found.version,
+            "study_id": found.study_id,
+            "round": found.round_number,
+            "plan_digest": found.plan_digest,
+            "lineage": found.lineage,
+        }
+    )
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    version: Version,
+    out: Annotated[Path, typer.Option(help="File to write, safetensors.")],
+) -> None:
+    """Write a version's parameters to a file."""
+    from server.durable_file import write_durably
+    from server.open_books import open_books
+
+    paths, config = open_config(context)
+    books = open_books(paths, config)
+    write_durably(out, books.rounds.read_parameters(books.registry.find(version).version))
+    print(f"{out} holds {version}.")
+
+
+@app.command()
+def card(
+    context: typer.Context,
+    version: Version,
+    out: Annotated[Path, typer.Option(help="Folder for card.md and card.html.")],
+) -> None:
+    """Write a version's model card as Markdown and HTML."""
+    from server.durable_file import write_durably
+    from server.open_books import open_books
+    from server.registry.model_card import render_card
+    from server.study_report import report_study
+
+    paths, config = open_config(context)
+    books = open_books(paths, config)
+    found = books.registry.find(version)
+    study = books.register.find(found.study_id)
+    rendered = render_card(found, study, report_study(books, found.study_id))
+    out.mkdir(parents=True, exist_ok=True)
+    write_durably(out / "card.md", rendered.markdown.encode())
+    write_durably(out / "card.html", rendered.html.encode())
+    print(f"The model card is in {out}: card.md and card.html.")
+
+
+@app.command()
+def promote(context: typer.Context, version: Version, person: Person, reason: Reason) -> None:
+    """Make a version the champion; signed and logged under a person's name."""
+    from common.clock import SystemClock
+    from common.crypto.keys import SigningKey
+    from server.open_books import open_books
+    from server.registry.actions import ModelActions
+    from server.storage.database import Database
+
+    paths, config = open_config(context)
+    found = open_books(paths, config).registry.find(version)
+    actions = ModelActions(Database.of(paths, config), SystemClock())
+    key = SigningKey.read(paths.signing_key)
+    actions.promote(found.version, person=person, reason=reason, key=key)
+    print(f"{found.version[:12]} is the champion.")
+
+
+@app.command()
+def rollback(context: typer.Context, person: Person, reason: Reason) -> None:
+    """Make the previous champion the champion again; signed and logged."""
+    from common.clock import SystemClock
+    from common.crypto.keys import SigningKey
+    from server.registry.actions import ModelActions
+    from server.storage.database import Database
+
+    paths, config = open_config(context)
+    actions = ModelActions(Database.of(paths, config), SystemClock())
+    version = actions.rollback(person=person, reason=reason, key=SigningKey.read(paths.signing_key))
+    print(f"{version[:12]} is the champion again.")
+
+
+@app.command()
+def log(context: typer.Context, json: Json = False) -> None:
+    """Verify and show the signed log of promotions and rollbacks."""
+    from common.clock import SystemClock, utc_text
+    from common.crypto.keys import SigningKey
+    from server.registry.actions import ModelActions
+    from server.storage.database import Database
+
+    paths, config = open_config(context)
+    actions = ModelActions(Database.of(paths, config), SystemClock())
+    actions.verify(SigningKey.read(paths.signing_key).verify_key)
+    rows = [
+        {
+            "at": utc_text(item.at_s),
+            "action": item.action,
+            "version": item.version,
+            "person": item.person,
+            "reason": item.reason,
+        }
+        for item in actions.log()
+    ]
+    if json:
+        print_json(rows)
+        return
+    table = Table("at", "action", "version", "person", "reason")
+    for row in rows:
+        table.add_row(row["at"], row["action"], row["version"][:12], row["person"], row["reason"])
+    Console().print(table)
+    print(f"{len(rows)} entries; the chain and every signature verify.")

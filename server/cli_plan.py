@@ -1,0 +1,89 @@
+"""`cohortium-coordinator plan …`: check a study plan, show its schema and digest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.command_line import print_json
+from server.cli_context import Json
+
+app = typer.Typer(help="Check study plans.", no_args_is_help=True)
+
+PlanFile = Annotated[Path, typer.Argument(help="A study plan, TOML.")]
+
+
+@app.command()
+def check(file: PlanFile, json: Json = False) -> None:
+    """Check a plan against every rule and say what it would cost in privacy."""
+    from common.privacy.calibration import plan_mechanisms
+    from common.study.columns import feature_columns, parameter_shapes
+    from common.study.plan_file import plan_digest, read_plan
+    from common.study.problems import PlanProblems
+
+    try:
+        plan = read_plan(file)
+    except PlanProblems as error:
+        if not json:
+            raise
+        record: dict[str, object] = dict(error.as_record())
+        record["problems"] = [problem.as_record() for problem in error.problems]
+        print_json(record)
+        raise typer.Exit(error.exit_code) from None
+    planned = plan_mechanisms(plan)
+    parameters = sum(_product(shape) for shape in parameter_shapes(plan).values())
+    if json:
+        print_json(
+            {
+                "study": plan.study.id,
+                "digest": plan_digest(plan),
+                "epsilon": plan.privacy.epsilon,
+                "delta": plan.privacy.delta,
+                "noise_multiplier": planned.train_per_round.noise_multiplier,
+                "evaluation_noise_multiplier": planned.evaluation_per_release.noise_multiplier,
+                "columns": len(feature_columns(plan)),
+                "parameters": parameters,
+            }
+        )
+        return
+    print(f"{file.name} meets every rule.")
+    print(f"  study:    {plan.study.id}: {plan.study.title}")
+    print(f"  digest:   {plan_digest(plan)}")
+    print(
+        f"  privacy:  epsilon {plan.privacy.epsilon:g}, delta {plan.privacy.delta:g} for each "
+        f"patient over all {plan.training.rounds} rounds (add or remove one patient)"
+    )
+    print(
+        f"  noise:    multiplier {planned.train_per_round.noise_multiplier:.4f} in training, "
+        f"{planned.evaluation_per_release.noise_multiplier:.4f} in each of "
+        f"{plan.evaluation.releases} evaluations"
+    )
+    print(
+        f"  model:    {plan.model.kind}, {len(feature_columns(plan))} columns, "
+        f"{parameters} parameters"
+    )
+
+
+@app.command()
+def digest(file: PlanFile) -> None:
+    """Print the digest by which sites approve this plan."""
+    from common.study.plan_file import plan_digest, read_plan
+
+    print(plan_digest(read_plan(file)))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a study plan."""
+    from common.study.plan_file import plan_schema
+
+    print_json(plan_schema())
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for length in shape:
+        total *= length
+    return total

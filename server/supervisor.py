@@ -1,0 +1,242 @@
+"""`up`: keep the SuperLink and the SuperExec running, couriers registered, and studies going."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from common.errors import CohortiumError, ServiceError
+from common.protocol.round_states import StudyState
+from server.config import HOME_VARIABLE, CoordinatorPaths, ServerConfig
+from server.coordinator import Books
+from server.flower_control import FlowerControl, RunStatus, node_key_pem
+from server.run_lock import is_run_alive
+from server.study_register import Study
+
+TICK_S: Final = 0.5
+SYNC_EVERY_S: Final = 2.0
+RESTARTS_MAX: Final = 20
+BACK_OFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
+STABLE_AFTER_S: Final = 30.0
+STOP_WAIT_S: Final = 10.0
+SERVERAPP_START_S: Final = 30.0
+
+
+@dataclass
+class _Service:
+    """One child process and when it may be started again."""
+
+    name: str
+    command: Sequence[str]
+    child: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    failures: int = 0
+    start_at: float = field(default=0.0)
+
+
+class Supervisor:
+    """The services of one coordinator.
+
+    Args:
+        paths, config, books: of the coordinator.
+        say: receives a line of plain text for each thing that happens.
+    """
+
+    def __init__(
+        self,
+        paths: CoordinatorPaths,
+        config: ServerConfig,
+        books: Books,
+        *,
+        say: Callable[[str], None],
+    ) -> None:
+        self._paths = paths
+        self._config = config
+        self._books = books
+        self._say = say
+        self._stop = threading.Event()
+        self._control: FlowerControl | None = None
+        self._runs_started: dict[str, float] = {}
+        python_folder = Path(sys.executable).parent
+        self._services = (
+            _Service(
+                "superlink",
+                [sys.executable, "-m", "server.superlink_main", str(paths.home)],
+            ),
+            _Service(
+                "superexec",
+                [
+                    str(python_folder / "flower-superexec"),
+                    "--runtime-api-address",
+                    f"127.0.0.1:{config.operator_port}",
+                    "--root-certificates",
+                    str(paths.ca_certificate),
+                    "--superexec-auth-secret-file",
+                    str(paths.superexec_secret),
+                ],
+            ),
+        )
+
+    def run(self) -> None:
+        """Run until SIGTERM or SIGINT, then stop every child."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        next_sync = 0.0
+        try:
+            while not self._stop.wait(TICK_S):
+                for service in self._services:
+                    self._keep(service)
+                if time.monotonic() >= next_sync:
+                    self._sync()
+                    next_sync = time.monotonic() + SYNC_EVERY_S
+        finally:
+            self._stop_children()
+
+    def _keep(self, service: _Service) -> None:
+        now = time.monotonic()
+        if service.child is not None:
+            code = service.child.poll()
+            if code is None:
+                return
+            _kill_group(service.child.pid, signal.SIGKILL)
+            if now - service.started_at > STABLE_AFTER_S:
+                service.failures = 0
+            wait_s = BACK_OFF_S[min(service.failures, len(BACK_OFF_S) - 1)]
+            service.failures += 1
+            self._say(f"{service.name} ended (exit {code}); starting it again in {wait_s:g} s.")
+            service.child, service.start_at = None, now + wait_s
+        if now < service.start_at:
+            return
+        with (self._paths.logs / f"{service.name}.log").open("ab") as log:
+            service.child = subprocess.Popen(  # noqa: S603 - fixed commands
+                list(service.command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(service_environment(self._paths)),
+                cwd=self._paths.home,
+                start_new_session=True,
+            )
+        service.started_at = now
+        self._say(f"{service.name} started.")
+
+    def _sync(self) -> None:
+        try:
+            if self._control is None:
+                self._control = FlowerControl(self._paths, self._config)
+            self._sync_nodes(self._control)
+            for study in self._books.register.all_studies():
+                if study.state is StudyState.RUNNING:
+                    self._keep_running(self._control, study)
+        except CohortiumError:
+            # The SuperLink is starting or was just killed: the next tick tries again.
+            return
+
+    def _sync_nodes(self, control: FlowerControl) -> None:
+        wanted = {
+            node_key_pem(site.node_public_key).strip(): site
+            for site in self._books.sites.active_sites()
+        }
+        present = {node.public_key_pem.strip(): node for node in control.nodes()}
+        for key, site in wanted.items():
+            if key not in present:
+                control.register_node(site.site_id, site.node_public_key)
+                self._say(f"site {site.site_id} may connect.")
+        for key, node in present.items():
+            if key not in wanted:
+                control.unregister_node(node.node_id)
+                self._say(f"site {node.name} may no longer connect.")
+
+    def _keep_running(self, control: FlowerControl, study: Study) -> None:
+        """Start a new Flower run when a running study's run has died."""
+        now = time.monotonic()
+        if is_run_alive(self._paths, study.study_id):
+            self._runs_started[study.study_id] = 0.0
+            return
+        started_at = self._runs_started.setdefault(study.study_id, now)
+        status = (
+            control.run_status(study.flower_run_id) if study.flower_run_id else RunStatus.UNKNOWN
+        )
+        is_dead = (
+            status in (RunStatus.FINISHED, RunStatus.UNKNOWN)
+            or (
+                # Flower thinks that it runs, yet no process holds the study's lock.
+                status is RunStatus.RUNNING and now - started_at > SERVERAPP_START_S
+            )
+            or (status is RunStatus.RUNNING and started_at == 0.0)
+        )
+        if not is_dead:
+            return
+        # The ServerApp may have ended well between our two questions.
+        if self._books.register.find(study.study_id).state is not StudyState.RUNNING:
+            return
+        if study.restarts >= RESTARTS_MAX:
+            self._books.register.change_state(
+                study.study_id, StudyState.FAILED, reason="its run ended too often"
+            )
+            return
+        control.stop_run(study.flower_run_id)
+        run_id = control.start_run(study.study_id)
+        self._books.register.start_run(study.study_id, run_id, restarts=study.restarts + 1)
+        self._runs_started[study.study_id] = now
+        self._say(f"study {study.study_id} goes on in a new run from its last complete round.")
+
+    def _stop_children(self) -> None:
+        children = [service.child for service in self._services if service.child is not None]
+        for child in reversed(children):
+            _kill_group(child.pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_WAIT_S
+        for child in children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=max(0.1, deadline - time.monotonic()))
+            _kill_group(child.pid, signal.SIGKILL)
+            child.wait()
+        if self._control is not None:
+            self._control.close()
+
+
+def service_environment(paths: CoordinatorPaths) -> Mapping[str, str]:
+    """Return the environment of our services: no telemetry, no update check, no installation."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {
+        **os.environ,
+        "PATH": path,
+        HOME_VARIABLE: str(paths.home.resolve()),
+        "FLWR_HOME": str(paths.flower_home.resolve()),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def check_free_port(host: str, port: int) -> None:
+    """Refuse to start when another program listens on a port we need; raises `ServiceError`."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ServiceError(
+                f"port {port} cannot be used",
+                expected=f"a free TCP port on {host}",
+                arrived=error.strerror or type(error).__name__,
+                todo="stop the other program (perhaps another `up`), or change server.toml",
+            ) from None
+
+
+def _kill_group(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
