@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -21,9 +23,11 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from common.crypto.key_files import read_secret, write_secret
-from common.errors import EnrolmentError, KeyFileError
+from common.errors import ConfigError, EnrolmentError, KeyFileError
 
 AUTHORITY_DAYS: Final = 3650
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST: Final = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 LEAF_DAYS: Final = 825  # CA/Browser Forum's former limit, still what clients accept
 
 
@@ -43,7 +47,7 @@ class TlsKey:
         """Read a PEM key file; raises `KeyFileError`."""
         try:
             key = load_pem_private_key(read_secret(path), password=None)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             key = None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise KeyFileError(
@@ -84,8 +88,16 @@ class Authority:
 
     @classmethod
     def from_pem(cls, certificate_pem: str, key: TlsKey) -> Self:
-        """Return the authority of a stored certificate and key."""
-        return cls(x509.load_pem_x509_certificate(certificate_pem.encode()), key)
+        """Return the authority of a stored certificate and key; raises `KeyFileError`."""
+        certificate = _load(certificate_pem)
+        if certificate is None or certificate.public_key() != key.key.public_key():
+            raise KeyFileError(
+                "the certificate authority cannot be used",
+                expected="a certificate in PEM form and the private key that belongs to it",
+                arrived="another certificate, or another key",
+                todo="restore both files from the same backup",
+            )
+        return cls(certificate, key)
 
     @property
     def certificate_pem(self) -> str:
@@ -93,13 +105,14 @@ class Authority:
         return self.certificate.public_bytes(Encoding.PEM).decode()
 
     def issue_server_certificate(self, hosts: Sequence[str], key: TlsKey, *, now_s: int) -> str:
-        """Return a server certificate (PEM) for host names and IP addresses."""
-        names: list[x509.GeneralName] = []
-        for host in hosts:
-            try:
-                names.append(x509.IPAddress(ipaddress.ip_address(host)))
-            except ValueError:
-                names.append(x509.DNSName(host))
+        """Return a server certificate (PEM) for host names and IP addresses.
+
+        Raises:
+            ConfigError: no host, or one that is neither a name nor an address.
+        """
+        names = [_host_name(host) for host in hosts]
+        if not names:
+            raise _host_error("none")
         builder = (
             self._leaf(_name(hosts[0]), key.key.public_key(), now_s=now_s)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -112,19 +125,7 @@ class Authority:
 
         The name in the certificate is the admitted site id, whatever the request says.
         """
-        try:
-            request = x509.load_pem_x509_csr(request_pem.encode())
-            is_valid = request.is_signature_valid
-            public_key = request.public_key()
-        except ValueError:
-            is_valid, public_key = False, None
-        if not is_valid or not isinstance(public_key, ec.EllipticCurvePublicKey):
-            raise EnrolmentError(
-                "a certificate request is refused",
-                expected="a PEM request for an EC key, signed by that key",
-                arrived="something else",
-                todo="make the request again with `cohortium-site enroll`",
-            )
+        public_key = check_certificate_request(request_pem)
         builder = self._leaf(_name(site_id), public_key, now_s=now_s).add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
         )
@@ -148,6 +149,82 @@ def make_certificate_request(key: TlsKey, site_id: str) -> str:
     """Return a certificate request (PEM) signed by the site's TLS key."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(_name(site_id))
     return builder.sign(key.key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def check_certificate_request(request_pem: str) -> ec.EllipticCurvePublicKey:
+    """Return the EC P-256 key that a request asks for; raises `EnrolmentError`.
+
+    The request must be signed by that key, so that nobody gets a certificate for another's key.
+    """
+    try:
+        request = x509.load_pem_x509_csr(request_pem.encode())
+        is_valid = request.is_signature_valid
+        public_key = request.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        is_valid, public_key = False, None
+    if (
+        not is_valid
+        or not isinstance(public_key, ec.EllipticCurvePublicKey)
+        or not isinstance(public_key.curve, ec.SECP256R1)
+    ):
+        raise EnrolmentError(
+            "a certificate request is refused",
+            expected="a PEM request for an EC P-256 key, signed by that key",
+            arrived="something else",
+            todo="make the request again with `cohortium-site enroll`",
+        )
+    return public_key
+
+
+def check_issued(authority_pem: str, certificate_pem: str, common_name: str) -> None:
+    """Check that an authority issued a certificate for this name; raises `EnrolmentError`.
+
+    Dates are not looked at: the caller's TLS library does that at each connection.
+    """
+    authority, certificate = _load(authority_pem), _load(certificate_pem)
+    try:
+        is_issued = (
+            authority is not None
+            and certificate is not None
+            and authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+            and certificate.subject == _name(common_name)
+        )
+        if is_issued and authority is not None and certificate is not None:
+            certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+        is_issued = False
+    if not is_issued:
+        raise EnrolmentError(
+            "a certificate is refused",
+            expected=f"a certificate for {common_name}, issued by the consortium's authority",
+            arrived="something else",
+            todo="ask the coordinator for the enrolment file again",
+        )
+
+
+def _load(certificate_pem: str) -> x509.Certificate | None:
+    try:
+        return x509.load_pem_x509_certificate(certificate_pem.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+
+
+def _host_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        if not _HOST.fullmatch(host):
+            raise _host_error(repr(host[:80])) from None
+        return x509.DNSName(host)
+
+
+def _host_error(arrived: str) -> ConfigError:
+    return ConfigError(
+        "no server certificate can be made",
+        expected="host names of ASCII letters, digits, hyphens and dots, or IP addresses",
+        arrived=arrived,
+        todo="give the name that the sites connect to",
+    )
 
 
 def _name(common_name: str) -> x509.Name:

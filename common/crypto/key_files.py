@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
 from common.errors import KeyFileError
 
-SECRET_FILE_BYTES_MAX = 64 << 10
+SECRET_FILE_BYTES_MAX: Final = 64 << 10  # the largest of our keys is 1 kB
 
 
 def write_secret(path: Path, content: bytes) -> None:
     """Write a new file with mode 0600 and make it durable; raises `KeyFileError` if it exists."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        try:
+            _fill(handle, content)
+        except OSError:
+            path.unlink()  # half a key must not stand in the way of the next attempt
+            raise
+        _make_name_durable(path.parent)
     except FileExistsError:
         raise KeyFileError(
             "a key file is never overwritten",
@@ -35,10 +38,26 @@ def write_secret(path: Path, content: bytes) -> None:
         ) from None
 
 
+def _fill(handle: int, content: bytes) -> None:
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _make_name_durable(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def read_secret(path: Path) -> bytes:
     """Read a secret file; raises `KeyFileError` if others can read it or it is not a plain file."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        # Not blocking: a named pipe in the place of a key must not hang the program.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise KeyFileError(
             "a key file cannot be read",

@@ -28,6 +28,21 @@ _MLKEM768_PUBLIC_BYTES: Final = 1184
 _MLKEM768_SEED_BYTES: Final = 64
 _X25519_BYTES: Final = 32
 
+# Points of order 1, 2, 4 and 8 on edwards25519 by their y (sign bit cleared), as in libsodium's
+# ge25519_has_small_order: under such a key, signatures can be made without any private key.
+_SMALL_ORDER: Final = frozenset(
+    bytes.fromhex(text)
+    for text in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+
 HPKE_SUITE: Final = hpke.Suite(
     hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM
 )
@@ -47,12 +62,12 @@ class VerifyKey:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Parse the text form; raises `SignatureError` for anything but a 32-byte key."""
+        """Parse the text form; raises `SignatureError` for anything but a usable 32-byte key."""
         raw = _decode(text)
-        if raw is None or len(raw) != _ED25519_BYTES:
+        if raw is None or len(raw) != _ED25519_BYTES or _is_small_order(raw):
             raise SignatureError(
                 "not a public signing key",
-                expected="32 bytes in base64",
+                expected="an Ed25519 key that only its holder can sign for: 32 bytes in base64",
                 arrived="something else",
                 todo="ask for the enrolment file or request again",
             )
@@ -210,9 +225,15 @@ class OpeningKey:
 
 def _decode(text: str) -> bytes | None:
     try:
-        return base64.b64decode(text.encode("ascii"), validate=True)
+        raw = base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeError):
         return None
+    # Base64 leaves bits unused at its end: one key has one text.
+    return raw if base64.b64encode(raw).decode() == text else None
+
+
+def _is_small_order(raw: bytes) -> bool:
+    return raw[:31] + bytes([raw[31] & 0x7F]) in _SMALL_ORDER
 
 
 def _write_tagged(path: Path, tag: str, raw: bytes) -> None:

@@ -46,7 +46,7 @@ def parse_node_public_key(text: str) -> bytes:
     """Return the canonical OpenSSH bytes of a public node key; raises `EnrolmentError`."""
     try:
         key = load_ssh_public_key(text.encode("ascii"))
-    except (ValueError, UnicodeError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise EnrolmentError(

@@ -42,7 +42,7 @@ def encode_parameters(parameters: Mapping[str, npt.NDArray[np.float32]]) -> byte
             raise _refuse(f"{name}: float32", str(array.dtype))
     head = _head({name: array.shape for name, array in parameters.items()})
     views = (
-        memoryview(np.ascontiguousarray(parameters[name], dtype="<f4").reshape(-1)).cast("B")
+        np.ascontiguousarray(parameters[name], dtype="<f4").reshape(-1).data.cast("B")
         for name in sorted(parameters)
         if parameters[name].size
     )
@@ -133,7 +133,8 @@ def _explain(data: bytes, expected: Shapes) -> ProtocolError:
         return _refuse("safetensors bytes of this plan's model", "other bytes")
     if set(header) != set(expected):
         return _refuse(
-            f"the {len(expected)} arrays of the plan's model", f"{len(header)} array(s), other names"
+            f"the {len(expected)} arrays of the plan's model",
+            f"{len(header)}, or other names",
         )
     for name, shape in expected.items():
         entry = header[name]

@@ -1,4 +1,8 @@
-"""Messages to bytes and back: one canonical JSON head, then raw frames; strict and versioned."""
+"""Messages to bytes and back: a canonical JSON head and a raw body, each in its frame.
+
+Layout (docs/protocol.md, clauses M1 to M9). Reading is strict: a message has one byte form, so what
+was decoded, encoded again, gives the same head.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +31,13 @@ _ROUND_MAX = limits.ROUNDS_MAX + 1
 
 def encode_request(request: TaskRequest) -> bytes:
     """Return the byte form of a request."""
-    head: Canonical = {
-        "base_version": request.base_version,
-        "evaluate": request.evaluate,
-        "kind": request.kind.value,
-        "message": "task-request",
-        "plan_digest": request.plan_digest,
-        "round": request.round_number,
-        "version": _VERSION,
-    }
-    return join_frames([canonical_bytes(head), request.parameters])
+    return join_frames([_request_head(request), request.parameters])
 
 
 def decode_request(data: bytes) -> TaskRequest:
     """Return the request in `data`; raises `ProtocolError`."""
-    head, parameters = split_frames(data, count=2)
-    fields = _head(head, "task-request")
+    head, parameters = _split(data)
+    fields = _fields(head, "task-request")
     request = TaskRequest(
         plan_digest=parse_digest(fields.text("plan_digest")),
         round_number=fields.integer("round", minimum=1, maximum=_ROUND_MAX),
@@ -54,20 +49,55 @@ def decode_request(data: bytes) -> TaskRequest:
     fields.close()
     if request.kind is TaskKind.EVALUATE and not request.evaluate:
         raise fields.refuse("evaluate", "true, because the kind is evaluate")
+    _check_same(_request_head(request), head)
     return request
 
 
 def encode_reply(reply: TaskReply) -> bytes:
     """Return the byte form of a reply."""
-    if isinstance(reply, RefusedTask):
-        head: Canonical = {
-            "message": "task-refused",
-            "number": reply.number,
-            "plan_digest": reply.plan_digest,
-            "round": reply.round_number,
+    update = b"" if isinstance(reply, RefusedTask) else reply.update
+    return join_frames([_reply_head(reply), update])
+
+
+def decode_reply(data: bytes) -> TaskReply:
+    """Return the reply in `data`; raises `ProtocolError`."""
+    head, update = _split(data)
+    record = parse_canonical(head)
+    is_refusal = isinstance(record, dict) and record.get("message") == "task-refused"
+    reply: TaskReply
+    if is_refusal:
+        reply = _decode_refusal(_fields(head, "task-refused"), update)
+    else:
+        reply = _decode_release(_fields(head, "task-released"), update)
+    _check_same(_reply_head(reply), head)
+    return reply
+
+
+def _request_head(request: TaskRequest) -> bytes:
+    return canonical_bytes(
+        {
+            "base_version": request.base_version,
+            "evaluate": request.evaluate,
+            "kind": request.kind.value,
+            "message": "task-request",
+            "plan_digest": request.plan_digest,
+            "round": request.round_number,
             "version": _VERSION,
         }
-        return join_frames([canonical_bytes(head), b""])
+    )
+
+
+def _reply_head(reply: TaskReply) -> bytes:
+    if isinstance(reply, RefusedTask):
+        return canonical_bytes(
+            {
+                "message": "task-refused",
+                "number": reply.number,
+                "plan_digest": reply.plan_digest,
+                "round": reply.round_number,
+                "version": _VERSION,
+            }
+        )
     evaluation: Canonical = None
     if reply.evaluation is not None:
         evaluation = {
@@ -75,7 +105,7 @@ def encode_reply(reply: TaskReply) -> bytes:
             "model_version": reply.evaluation.model_version,
             "noise_multiplier": canonical_float(reply.evaluation.noise_multiplier),
         }
-    head = {
+    head: Canonical = {
         "base_version": reply.base_version,
         "declared_cohort_size": reply.declared_cohort_size,
         "evaluation": evaluation,
@@ -93,17 +123,10 @@ def encode_reply(reply: TaskReply) -> bytes:
         },
         "version": _VERSION,
     }
-    return join_frames([canonical_bytes(head), reply.update])
+    return canonical_bytes(head)
 
 
-def decode_reply(data: bytes) -> TaskReply:
-    """Return the reply in `data`; raises `ProtocolError`."""
-    head, update = split_frames(data, count=2)
-    record = parse_canonical(bytes(head))
-    is_refusal = isinstance(record, dict) and record.get("message") == "task-refused"
-    if is_refusal:
-        return _decode_refusal(_head(head, "task-refused"), update)
-    fields = _head(head, "task-released")
+def _decode_release(fields: Fields, update: memoryview) -> ReleasedTask:
     mechanisms = fields.value("mechanisms")
     if not isinstance(mechanisms, list) or len(mechanisms) > limits.LEDGER_RECORDS_PER_RELEASE_MAX:
         raise fields.refuse("mechanisms", "a short list")
@@ -120,8 +143,10 @@ def decode_reply(data: bytes) -> TaskReply:
         statement=_statement(fields.value("statement")),
     )
     fields.close()
-    if encode_reply(reply) != data:
-        raise fields.refuse("message", "the one byte form of this reply")
+    if reply.kind is TaskKind.EVALUATE and reply.evaluation is None:
+        raise fields.refuse("evaluation", "counts, because the kind is evaluate")
+    if reply.kind is TaskKind.EVALUATE and reply.update:
+        raise fields.refuse("kind", "train, because there is an update")
     return reply
 
 
@@ -138,7 +163,9 @@ def _decode_refusal(fields: Fields, rest: memoryview) -> RefusedTask:
     return refusal
 
 
-def _head(head: memoryview, message: str) -> Fields:
+def _split(data: bytes) -> tuple[bytes, memoryview]:
+    """Return head and body; the head is bounded before anything parses it."""
+    head, body = split_frames(data, count=2)
     if len(head) > limits.HEADER_BYTES_MAX:
         raise ProtocolError(
             "a message head is refused",
@@ -146,7 +173,21 @@ def _head(head: memoryview, message: str) -> Fields:
             arrived=f"{len(head)} bytes",
             todo="use the same software version on both sides",
         )
-    fields = Fields(parse_canonical(bytes(head)), message)
+    return bytes(head), body
+
+
+def _check_same(encoded_again: bytes, head: bytes) -> None:
+    if encoded_again != head:
+        raise ProtocolError(
+            "a message head is refused",
+            expected="the one byte form of this message",
+            arrived="another form of the same message",
+            todo="use the same software version on both sides",
+        )
+
+
+def _fields(head: bytes, message: str) -> Fields:
+    fields = Fields(parse_canonical(head), message)
     if fields.text("message") != message:
         raise fields.refuse("message", message)
     fields.integer("version", minimum=_VERSION, maximum=_VERSION)

@@ -8,6 +8,7 @@ neither open the body, nor change the header, nor move the body under another he
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from common import limits
@@ -16,13 +17,15 @@ from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
 from common.crypto.sealing import open_sealed, seal
 from common.crypto.signing import sign, verify
 from common.errors import ProtocolError
-from common.ids import parse_request_id, parse_site_id, parse_study_id
+from common.ids import Digest, parse_request_id, parse_site_id, parse_study_id
 from common.protocol.fields import Fields
 from common.protocol.frames import join_frames, split_frames
 from common.protocol.messages import Direction, EnvelopeHeader
 
 MAGIC: Final = b"CHE1"
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{4}(?: [0-9a-f]{4}){7}")
 _TIME_MAX: Final = 2**40
+_OVERHEAD_BYTES_MAX: Final = limits.HEADER_BYTES_MAX + 4096  # header, seal, signature, lengths
 
 
 def seal_envelope(
@@ -35,13 +38,22 @@ def seal_envelope(
         plaintext: encoded message.
         signing_key: the sender's.
         recipient: the receiver's sealing key.
+
+    Raises:
+        ProtocolError: the header or the size is one that the receiver would refuse.
     """
     _check_fingerprints(header, signing_key.fingerprint, recipient.fingerprint)
     head = _header_bytes(header)
+    _parse_header(head)
+    if len(plaintext) > limits.ENVELOPE_BYTES_MAX - _OVERHEAD_BYTES_MAX:
+        raise _refuse(
+            f"at most {limits.ENVELOPE_BYTES_MAX - _OVERHEAD_BYTES_MAX} bytes of content",
+            f"{len(plaintext)} bytes",
+        )
     label = f"envelope/{header.direction.value}"
     body = seal(plaintext, to=recipient, label=label, context=head)
     signature = sign(signing_key, label, head, body)
-    return MAGIC + join_frames([head, body, signature])
+    return join_frames([head, body, signature], magic=MAGIC)
 
 
 def read_header(data: bytes) -> EnvelopeHeader:
@@ -75,22 +87,28 @@ def open_envelope(
 
 
 def check_fresh(header: EnvelopeHeader, now_s: int) -> None:
-    """Refuse an envelope that has expired or was issued in the future; raises R4."""
+    """Refuse an envelope that has expired or was issued in the future; raises `ProtocolError` R4.
+
+    The sender's clock may differ from ours by `CLOCK_SKEW_S_MAX` either way. An envelope that is
+    accepted for that much longer gains nothing: the same request gets the same reply.
+    """
+    skew_s = limits.CLOCK_SKEW_S_MAX
     is_fresh = (
-        header.issued_at_s - limits.CLOCK_SKEW_S_MAX <= now_s <= header.expires_at_s
-        and header.expires_at_s - header.issued_at_s <= limits.REQUEST_AGE_S_MAX
+        header.issued_at_s - skew_s <= now_s <= header.expires_at_s + skew_s
+        and 0 <= header.expires_at_s - header.issued_at_s <= limits.REQUEST_AGE_S_MAX
     )
     if not is_fresh:
         raise ProtocolError(
             "an envelope is too old or comes from the future",
-            expected=f"issued before and expiring after {now_s} (seconds since 1970)",
+            expected=f"issued before and expiring after {now_s} (seconds since 1970), "
+            f"give or take {skew_s} s",
             arrived=f"issued {header.issued_at_s}, expires {header.expires_at_s}",
             todo="compare the clocks of the two machines; ask again",
             number="R4",
         )
 
 
-def envelope_digest(data: bytes) -> str:
+def envelope_digest(data: bytes) -> Digest:
     """Return the digest that names one envelope, byte for byte."""
     return digest_bytes("envelope", data)
 
@@ -137,11 +155,20 @@ def _parse_header(head: bytes) -> EnvelopeHeader:
         request_id=parse_request_id(fields.text("request_id")),
         issued_at_s=fields.integer("issued_at_s", minimum=0, maximum=_TIME_MAX),
         expires_at_s=fields.integer("expires_at_s", minimum=0, maximum=_TIME_MAX),
-        sender_fingerprint=fields.text("sender", length_max=64),
-        recipient_fingerprint=fields.text("recipient", length_max=64),
+        sender_fingerprint=_fingerprint(fields, "sender"),
+        recipient_fingerprint=_fingerprint(fields, "recipient"),
     )
     fields.close()
+    if _header_bytes(header) != head:
+        raise _refuse("the one byte form of this header", "another form")
     return header
+
+
+def _fingerprint(fields: Fields, name: str) -> str:
+    text = fields.text(name, length_max=64)
+    if not _FINGERPRINT.fullmatch(text):
+        raise fields.refuse(name, "eight groups of four hexadecimal digits")
+    return text
 
 
 def _check_fingerprints(header: EnvelopeHeader, sender: str, recipient: str) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from common.errors import ProtocolError
 
 
-def join_frames(frames: Sequence[bytes]) -> bytes:
-    """Return the frames one after another, each after its length (big-endian, 8 bytes)."""
-    return b"".join(part for frame in frames for part in (struct.pack(">Q", len(frame)), frame))
+def join_frames(frames: Sequence[bytes], *, magic: bytes = b"") -> bytes:
+    """Return `magic`, then the frames, each after its length (big-endian, 8 bytes)."""
+    framed = (part for frame in frames for part in (struct.pack(">Q", len(frame)), frame))
+    return b"".join((magic, *framed))
 
 
 def split_frames(data: bytes | memoryview, *, count: int) -> list[memoryview]:
