@@ -1,0 +1,70 @@
+"""Build the named PyTorch model a plan asks for: the only torch import in `common`."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from torch import nn
+
+from common.protocol.arrays import Parameters
+from common.study.columns import feature_columns
+from common.study.plan import LogisticRegression, StudyPlan
+
+
+class LogisticRegressionModel(nn.Module):
+    """One linear layer: [patients, columns] to logits [patients, 1]."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(columns, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits [patients, 1]."""
+        logits: torch.Tensor = self.linear(x)
+        return logits
+
+
+class MultilayerPerceptronModel(nn.Module):
+    """Linear layers with tanh between: [patients, columns] to logits [patients, 1].
+
+    tanh bounds activations, which keeps clipped gradients informative (Papernot et al. 2021).
+    """
+
+    def __init__(self, columns: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        widths = (columns, *hidden, 1)
+        self.layers = nn.ModuleList(
+            [nn.Linear(fan_in, fan_out) for fan_in, fan_out in itertools.pairwise(widths)]
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits [patients, 1]."""
+        for layer in self.layers[:-1]:
+            x = torch.tanh(layer(x))
+        logits: torch.Tensor = self.layers[-1](x)
+        return logits
+
+
+def build_model(plan: StudyPlan) -> nn.Module:
+    """Return the plan's model with torch's own initial values; `load_parameters` sets others."""
+    columns = len(feature_columns(plan))
+    if isinstance(plan.model, LogisticRegression):
+        return LogisticRegressionModel(columns)
+    return MultilayerPerceptronModel(columns, plan.model.hidden)
+
+
+def load_parameters(model: nn.Module, parameters: Parameters) -> None:
+    """Set every parameter of a model from named arrays, in place."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.from_numpy(np.array(parameters[name], dtype=np.float32)))
+
+
+def read_parameters(model: nn.Module) -> Parameters:
+    """Return every parameter of a model as named float32 arrays, copied."""
+    return {
+        name: parameter.detach().numpy().astype(np.float32, copy=True)
+        for name, parameter in model.named_parameters()
+    }

@@ -1,0 +1,1 @@
+"""From patients' values to the feature matrix that the plan defines."""

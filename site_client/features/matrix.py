@@ -1,0 +1,85 @@
+"""Patients' values to features [patients, columns], label, and each patient's fixed part."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from common.privacy.calibration import held_out_part, training_part
+from common.privacy.mechanism import PATIENT_HASH_PARTS, PatientPart
+from common.study.columns import feature_columns
+from common.study.plan import NumericFeature, StudyPlan
+from site_client.sources.table import MISSING_LEVEL, PatientTable
+
+SALT_BYTES: Final = 32
+
+
+@dataclass(frozen=True)
+class FeatureMatrix:
+    """What training and evaluation see of the patients.
+
+    Args:
+        columns: names, in the plan's order.
+        x: float32 [patients, columns], every value in [-1, 1].
+        y: float32 [patients], 0 or 1.
+        part: int64 [patients], in [0, `PATIENT_HASH_PARTS`).
+    """
+
+    columns: tuple[str, ...]
+    x: npt.NDArray[np.float32]
+    y: npt.NDArray[np.float32]
+    part: npt.NDArray[np.int64]
+
+    def of_part(self, part: PatientPart) -> FeatureMatrix:
+        """Return the patients of one part."""
+        chosen = (self.part >= part.first) & (self.part < part.stop)
+        return FeatureMatrix(self.columns, self.x[chosen], self.y[chosen], self.part[chosen])
+
+
+def build_matrix(table: PatientTable, plan: StudyPlan, *, salt: bytes) -> FeatureMatrix:
+    """Return the feature matrix of a table.
+
+    A numeric value is clipped to the plan's public bounds and scaled to [-1, 1]; a missing one is
+    0, the middle, beside its indicator. Nothing is learnt from the site's own data, so no scaling
+    statistic needs a privacy budget.
+
+    Args:
+        salt: the site's secret, the same for every study.
+    """
+    columns: list[npt.NDArray[np.float32]] = []
+    for feature in plan.features:
+        if isinstance(feature, NumericFeature):
+            values = table.numeric[feature.name]
+            is_missing = np.isnan(values)
+            low, high = feature.clip
+            scaled = (np.clip(values, low, high) - low) / (high - low) * 2 - 1
+            columns.append(np.where(is_missing, 0.0, scaled).astype(np.float32))
+        else:
+            levels = table.levels[feature.name]
+            is_missing = levels == MISSING_LEVEL
+            for index in range(len(feature.levels)):
+                columns.append((levels == index).astype(np.float32))
+        if feature.missing == "indicator":
+            columns.append(is_missing.astype(np.float32))
+    return FeatureMatrix(
+        columns=feature_columns(plan),
+        x=np.ascontiguousarray(np.stack(columns, axis=1)),
+        y=table.label,
+        part=np.array([patient_part(item, salt=salt) for item in table.subject_ids], np.int64),
+    )
+
+
+def patient_part(subject_id: str, *, salt: bytes) -> int:
+    """Return a patient's part, the same in every study at this site and unknown outside it."""
+    digest = hashlib.sha256(b"cohortium/patient-part\0" + salt + subject_id.encode()).digest()
+    return int.from_bytes(digest[:8], "big") % PATIENT_HASH_PARTS
+
+
+def split(matrix: FeatureMatrix, plan: StudyPlan) -> tuple[FeatureMatrix, FeatureMatrix]:
+    """Return the patients who train and the patients held out; no patient is in both."""
+    fraction = plan.evaluation.held_out_fraction
+    return matrix.of_part(training_part(fraction)), matrix.of_part(held_out_part(fraction))

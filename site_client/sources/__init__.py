@@ -1,0 +1,1 @@
+"""Read a hospital's own data as its mapping declares it."""

@@ -1,0 +1,1 @@
+"""Local training and evaluation under differential privacy; the patient is the unit."""

@@ -1,0 +1,50 @@
+"""Where DP noise and patient sampling come from.
+
+`SystemRandomness` is ChaCha20 keyed by the operating system, one key for noise and another for
+sampling, new for every release. torch's own generators are never used: they keep 32 bits of their
+seed, and their float32 normals end at 5.77 standard deviations.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+from randomgen import ChaCha
+
+_KEY_BYTES: Final = 32
+_ROUNDS: Final = 20
+
+
+@dataclass(frozen=True)
+class Randomness:
+    """Two independent streams.
+
+    Args:
+        noise: for DP noise.
+        sampling: for Poisson sampling of patients.
+        is_reproducible: true only for tests; a real ledger refuses it.
+    """
+
+    noise: np.random.Generator
+    sampling: np.random.Generator
+    is_reproducible: bool
+
+    @classmethod
+    def from_system(cls) -> Self:
+        """Return streams with fresh keys from the operating system."""
+        return cls(_generator(os.urandom(_KEY_BYTES)), _generator(os.urandom(_KEY_BYTES)), False)
+
+    @classmethod
+    def reproducible(cls, seed: int) -> Self:
+        """Return streams that are a function of `seed`, for tests and simulations only."""
+        noise, sampling = np.random.SeedSequence(seed).spawn(2)
+        return cls(np.random.default_rng(noise), np.random.default_rng(sampling), True)
+
+
+def _generator(key: bytes) -> np.random.Generator:
+    # randomgen takes the key as four 64-bit words and the counter from zero.
+    words = np.frombuffer(key, dtype=np.uint64)
+    return np.random.Generator(ChaCha(key=words, counter=0, rounds=_ROUNDS))
