@@ -165,7 +165,7 @@ def _text_problems(value: object, path: str = "") -> Iterator[Problem]:
             )
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _text_problems(item, f"{path}.{key}" if path else str(key))
+            yield from _text_problems(item, _below(path, str(key)))
     elif isinstance(value, Sequence):
         for place, item in enumerate(value):
             yield from _text_problems(item, f"{path}[{place}]")
@@ -233,10 +233,16 @@ def _path_in_file(
             model = _member(model, str(part))
             continue
         keys = _keys(model)
-        path += f"[{part}]" if isinstance(part, int) else (f".{part}" if path else str(part))
+        path = f"{path}[{part}]" if isinstance(part, int) else _below(path, part)
         model = _field(model, part)
         current = _item(current, part)
     return path, keys
+
+
+def _below(path: str, key: str) -> str:
+    # A key of the file may hold anything; what is shown must not move the reader's cursor.
+    shown = key if key.isprintable() and len(key) <= 80 else shorten(key)
+    return f"{path}.{shown}" if path else shown
 
 
 def _item(value: object, part: int | str) -> object:

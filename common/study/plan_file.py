@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from common import limits
 from common.errors import PlanError
@@ -23,6 +23,9 @@ __all__ = [
     "plan_schema",
     "read_plan",
 ]
+
+
+_DOTS_IN_LINE_MAX: Final = 100
 
 
 def read_plan(path: Path) -> StudyPlan:
@@ -60,10 +63,11 @@ def parse_plan(content: bytes, *, source: str) -> StudyPlan:
         PlanProblems: with all problems at once.
     """
     try:
-        document = _parse_toml(content)
+        draft = draft_of(_parse_toml(content))
     except _NotTomlError as error:
         raise PlanProblems([error.problem], source=source) from None
-    draft = draft_of(document)
+    except RecursionError:
+        raise PlanProblems([_beyond_reason()], source=source) from None
     if draft.plan is None:
         raise PlanProblems(draft.problems, source=source)
     return draft.plan
@@ -78,13 +82,15 @@ def plan_from_bytes(data: bytes) -> StudyPlan:
     Raises:
         PlanError: for any other bytes; `PlanProblems` when they are a plan that breaks a rule.
     """
+    if len(data) > 2 * limits.PLAN_FILE_BYTES_MAX:  # defaults are written out in stored bytes
+        raise _refuse_bytes("more bytes than a plan has")
     try:
         document = json.loads(data)
+        if not isinstance(document, dict):
+            raise _refuse_bytes("bytes that are not a JSON object")
+        draft = draft_of(document, is_stored=True)
     except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise _refuse_bytes("bytes that are not a JSON object")
-    draft = draft_of(document, is_stored=True)
+        raise _refuse_bytes("bytes that are not a JSON object") from None
     if draft.plan is None:
         raise PlanProblems(draft.problems, source="in stored form")
     if plan_bytes(draft.plan) != data:
@@ -99,27 +105,43 @@ def plan_schema() -> dict[str, Any]:
 
 
 class _NotTomlError(Exception):
-    def __init__(self, path: str, found: str, todo: str) -> None:
-        super().__init__(path)
-        self.problem = Problem(path, found, "a text file in TOML 1.0", todo, "P1")
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.path)
+        self.problem = problem
+
+
+def _not_toml(path: str, found: str, todo: str) -> Problem:
+    return Problem(path, found, "a text file in TOML 1.0", todo, "P1")
+
+
+def _beyond_reason() -> Problem:
+    return _not_toml("the file", "nesting or a number beyond reason", "simplify it")
 
 
 def _parse_toml(content: bytes) -> dict[str, Any]:
-    if len(content) > limits.PLAN_FILE_BYTES_MAX:
-        most = f"at most {limits.PLAN_FILE_BYTES_MAX} bytes"
-        raise _NotTomlError("the file", "a larger file", f"shorten it to {most}")
+    most = limits.PLAN_FILE_BYTES_MAX
+    if len(content) > most:
+        raise _NotTomlError(_not_toml("the file", "more bytes", f"shorten it to {most} bytes"))
     try:
-        return tomllib.loads(content.decode("utf-8"))
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise _NotTomlError(f"line {line}", "bytes that are not UTF-8", "save as UTF-8") from None
+        problem = _not_toml(f"line {line}", "bytes that are not UTF-8", "save the file as UTF-8")
+        raise _NotTomlError(problem) from None
+    # The parser needs memory in the square of the dots of a key, up to all memory there is.
+    for number, line_text in enumerate(text.splitlines(), start=1):
+        if line_text.count(".") > _DOTS_IN_LINE_MAX:
+            found = f"a line with more than {_DOTS_IN_LINE_MAX} dots"
+            raise _NotTomlError(_not_toml(f"line {number}", found, "break the text into lines"))
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         place = re.search(r"\(at (.*)\)$", str(error))
-        what = shorten(re.sub(r" \(at .*\)$", "", str(error)))
+        found = shorten(re.sub(r" \(at .*\)$", "", str(error)))
         path = place[1] if place is not None else "the file"
-        raise _NotTomlError(path, what, "correct the syntax at that place") from None
+        raise _NotTomlError(_not_toml(path, found, "correct the syntax at that place")) from None
     except (RecursionError, ValueError):  # deep nesting; an integer of thousands of digits
-        raise _NotTomlError("the file", "nesting or a number beyond reason", "simplify") from None
+        raise _NotTomlError(_beyond_reason()) from None
 
 
 def _refuse_bytes(arrived: str) -> PlanError:

@@ -21,7 +21,7 @@ from common.privacy.mechanism import DpSgdSteps, GaussianVector, MechanismRecord
 
 DELTA = 1e-5
 EPSILON_STUDY_MAX = 2.0
-EPSILON_TOTAL_MAX = 3.0
+EPSILON_TOTAL_MAX = 2.4
 MECHANISMS: list[tuple[MechanismRecord, ...]] = [
     (DpSgdSteps(9.0, 1.0, 4, PatientPart(250_000, 1_000_000)),),
     (

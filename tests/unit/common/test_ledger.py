@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 
@@ -238,6 +239,15 @@ def test_a_second_reservation_of_a_release_is_noticed_even_when_well_chained() -
     for entry in (second, unreserved):
         with pytest.raises(LedgerError, match="entry 2"):
             make_ledger(_EditedStore([entry_bytes(first), entry_bytes(entry)])).verify()
+
+
+def test_an_entry_replaced_by_a_cheaper_one_is_noticed_by_the_next() -> None:
+    entries = _three_entries()
+    first = parse_entry(entries[0], 1)
+    assert isinstance(first, ReservedEntry)
+    cheaper = dataclasses.replace(first, mechanisms=(GaussianVector(1e4),))
+    with pytest.raises(LedgerError, match="entry 2"):
+        make_ledger(_EditedStore([entry_bytes(cheaper), *entries[1:]])).verify()
 
 
 def test_newest_entries_cut_off_are_noticed_by_a_head_stated_earlier() -> None:

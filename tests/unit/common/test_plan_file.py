@@ -57,6 +57,9 @@ def test_p1_a_larger_file_is_refused_without_reading_it_all(tmp_path: Path) -> N
         (b"a = 1\nb = '\xff'\n", "line 2"),
         (b"a = " + b"[" * 100_000, "the file"),
         (b"a = " + b"1" * 10_000, "the file"),
+        (b".".join([b"a"] * 200_000) + b" = 1", "line 1"),
+        (b"# fine\n[" + b".".join([b"a"] * 200_000) + b"]\n", "line 2"),
+        (b"x=[\n" + b"{a.a.a.a.a.a.a.a.a.a=[\n" * 300 + b"1", "the file"),
     ],
 )
 def test_p1_wrong_syntax_is_told_with_its_place(content: bytes, path: str) -> None:
@@ -123,6 +126,15 @@ def test_p5_invisible_text_is_refused(text: str) -> None:
     assert not any(
         character in str(PlanProblems(problems, source="x")) for character in "\x1b\u202e"
     )
+
+
+def test_keys_of_the_file_cannot_move_the_reader_s_cursor() -> None:
+    content = b'"\\u001b[2J" = 1\n"\\u202ex" = " "\n"' + b"k" * 9000 + b'" = 1\n'
+    with pytest.raises(PlanProblems) as caught:
+        parse_plan(content, source="plan.toml")
+    text = str(caught.value)
+    assert text.replace("\n", "").isprintable()
+    assert max(len(line) for line in text.splitlines()) < 200
 
 
 def test_p5_joiners_that_languages_need_are_allowed() -> None:
