@@ -58,6 +58,11 @@ def read_secret(path: Path) -> bytes:
     try:
         # Not blocking: a named pipe in the place of a key must not hang the program.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            _check_private(path, os.fstat(handle))
+            content = os.read(handle, SECRET_FILE_BYTES_MAX + 1)
+        finally:
+            os.close(handle)
     except OSError as error:
         raise KeyFileError(
             "a key file cannot be read",
@@ -65,16 +70,6 @@ def read_secret(path: Path) -> bytes:
             arrived=error.strerror or type(error).__name__,
             todo="enrol first, or restore the key from its backup",
         ) from None
-    with os.fdopen(handle, "rb") as stream:
-        status = os.fstat(stream.fileno())
-        if not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) & 0o077:
-            raise KeyFileError(
-                "a key file is open to others",
-                expected=f"a plain file {path} with mode 0600",
-                arrived=f"mode {stat.S_IMODE(status.st_mode):04o}",
-                todo=f"chmod 600 {path}, and replace the key if anyone may have read it",
-            )
-        content = stream.read(SECRET_FILE_BYTES_MAX + 1)
     if len(content) > SECRET_FILE_BYTES_MAX:
         raise KeyFileError(
             "a key file is too large",
@@ -83,3 +78,13 @@ def read_secret(path: Path) -> bytes:
             todo="restore the key from its backup",
         )
     return content
+
+
+def _check_private(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) & 0o077:
+        raise KeyFileError(
+            "a key file is open to others",
+            expected=f"a plain file {path} with mode 0600",
+            arrived=f"mode {stat.S_IMODE(status.st_mode):04o}",
+            todo=f"chmod 600 {path}, and replace the key if anyone may have read it",
+        )
