@@ -26,7 +26,7 @@ Parameters: TypeAlias = dict[str, npt.NDArray[np.float32]]
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+_NAME: Final = re.compile(r"(?!__metadata__$)[A-Za-z0-9_.-]{1,200}")
 _ITEM_BYTES: Final = 4
 _NORM_CHUNK: Final = 1 << 20  # numbers squared at a time, so that the norm needs 8 MB at most
 

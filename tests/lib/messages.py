@@ -48,9 +48,7 @@ class Party:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "signing.key", "cohortium-signing-key-1", bytes([seed]) * 32)
         _write(folder / "opening.key", "cohortium-opening-key-1", bytes([seed]) * 96)
-        return cls(
-            SigningKey.read(folder / "signing.key"), OpeningKey.read(folder / "opening.key")
-        )
+        return cls(SigningKey.read(folder / "signing.key"), OpeningKey.read(folder / "opening.key"))
 
     @classmethod
     def fresh(cls) -> Party:
