@@ -153,8 +153,8 @@ def rule_update_norm_is_achievable(plan: StudyPlan) -> Iterator[Problem]:
             str(plan.training.update_norm_max),
             f"at least {needed:.4g}, the norm that an honest update of a site with "
             f"{limits.COHORT_SIZE_MIN} patients can have",
-            "raise update_norm_max, or lower learning_rate, local_steps or clipping_norm: a "
-            "refused update has already cost its patients their privacy budget",
+            "raise update_norm_max, or lower learning_rate, local_steps or clipping_norm: sites "
+            "scale a longer update down, and what was paid for in privacy is not learnt",
         )
 
 
@@ -168,14 +168,15 @@ def honest_update_norm(plan: StudyPlan, *, cohort_size: int) -> float:
 
     Args:
         plan: whose noise can be calibrated.
-        cohort_size: training patients of the site.
+        cohort_size: patients that the site declares, those held out among them.
 
     Raises:
         AccountingError: when the noise cannot be calibrated.
     """
     training = plan.training
     noise = plan_mechanisms(plan).train_per_round.noise_multiplier
-    batch = training.sampling_probability * cohort_size
+    trained = cohort_size * (1 - plan.evaluation.held_out_fraction)
+    batch = training.sampling_probability * trained
     steps = training.local_steps
     sampled = steps + _TAIL * math.sqrt(steps * (1 - training.sampling_probability) / batch)
     noisy = noise * math.sqrt(steps) * (math.sqrt(parameter_count(plan)) + _TAIL) / batch

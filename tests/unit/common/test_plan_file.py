@@ -226,3 +226,13 @@ def test_the_schema_names_every_part() -> None:
     schema = plan_schema()
     assert set(schema["properties"]) >= {"study", "cohort", "features", "label", "privacy"}
     assert json.dumps(schema)
+
+
+def test_the_steward_s_page_explains_every_key() -> None:
+    page = (EXAMPLES.parent / "study-plan.md").read_text()
+    schema = plan_schema()
+    keys = {key for part in schema["$defs"].values() for key in part["properties"]}
+    for key in keys:
+        assert f"`{key}`" in page, key
+    for part in set(schema["properties"]) - {"plan_version"}:
+        assert f"[{part}]" in page, part
