@@ -19,7 +19,7 @@ from common import limits
 from common.canonical import canonical_bytes, digest_bytes
 from common.crypto.keys import SigningKey
 from common.crypto.signing import sign
-from common.errors import EnrolmentError
+from common.errors import EnrolmentError, ProtocolError
 from common.ids import Digest
 from common.protocol.enrolment_checks import (
     RECORD_LABEL,
@@ -139,11 +139,23 @@ def _signature(path: Path, text: str) -> bytes:
 
 def _validate(model: type[RecordT], content: dict[str, Any], path: Path) -> RecordT:
     try:
-        return model.model_validate(content)
+        record = model.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-    where = ".".join(str(part)[:40] for part in first["loc"])
-    raise _refuse(path, f"{where}: {first['msg']}", "another value")
+        where = ".".join(str(part)[:40] for part in first["loc"])
+        raise _refuse(path, f"{where}: {first['msg']}", "another value") from None
+    # The signature covers the record, so the record must be all that the file says: `true` in the
+    # place of 1 would read as the same record and show a person another.
+    if canonical_bytes(record.model_dump(mode="json")) != _canonical(content):
+        raise _refuse(path, "the one form of this record", "another form of it")
+    return record
+
+
+def _canonical(content: dict[str, Any]) -> bytes | None:
+    try:
+        return canonical_bytes(content)
+    except (ProtocolError, ValueError, RecursionError):
+        return None
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
