@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,6 @@ from common.privacy.mechanism import PATIENT_HASH_PARTS, PatientPart
 from common.study.columns import feature_columns
 from common.study.plan import NumericFeature, StudyPlan
 from site_client.sources.table import MISSING_LEVEL, PatientTable
-
-SALT_BYTES: Final = 32
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ never the realised one. An empty batch is a step like any other: it releases noi
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, Final
 
 import numpy as np
@@ -76,7 +77,11 @@ class OpacusEngine:
         for _ in range(mechanism.steps):
             chosen = _sample(len(patients.y), mechanism.sampling_probability, randomness.sampling)
             optimizer.zero_grad(set_to_none=True)
-            loss(samples(x[chosen]).squeeze(1), y[chosen]).backward()
+            # Opacus hooks the first layer, whose input needs no gradient: torch warns, rightly,
+            # that the hook sees output gradients only, which is all that Opacus uses.
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Full backward hook is firing")
+                loss(samples(x[chosen]).squeeze(1), y[chosen]).backward()
             optimizer.step()
         samples.remove_hooks()
         update = _difference(read_parameters(model), base)

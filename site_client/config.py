@@ -1,0 +1,178 @@
+"""`site.toml` and the site's folder: what hospital IT decides, and where its files lie."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common import limits
+from common.errors import ConfigError
+from site_client.sources.table_mapping import TableMapping
+
+HOME_VARIABLE: Final = "COHORTIUM_SITE_HOME"
+
+Epsilon = Annotated[float, Field(gt=0, le=limits.EPSILON_MAX)]
+
+
+@dataclass(frozen=True)
+class SitePaths:
+    """Where every file of one site lies.
+
+    Args:
+        home: the site's folder.
+    """
+
+    home: Path
+
+    @property
+    def config(self) -> Path:
+        """`site.toml`, hospital IT's."""
+        return self.home / "site.toml"
+
+    @property
+    def keys(self) -> Path:
+        """Folder of secrets, mode 0700; the agent's, but for the node key."""
+        return self.home / "keys"
+
+    @property
+    def signing_key(self) -> Path:
+        """Signs everything that leaves."""
+        return self.keys / "signing.key"
+
+    @property
+    def opening_key(self) -> Path:
+        """Opens the coordinator's requests."""
+        return self.keys / "opening.key"
+
+    @property
+    def tls_key(self) -> Path:
+        """For the site's certificate."""
+        return self.keys / "tls.key"
+
+    @property
+    def salt(self) -> Path:
+        """Splits patients into parts; never leaves."""
+        return self.keys / "salt"
+
+    @property
+    def courier(self) -> Path:
+        """Folder of all that the courier may read: its node key, address and CA."""
+        return self.home / "courier"
+
+    @property
+    def node_key(self) -> Path:
+        """The courier's login at Flower."""
+        return self.courier / "node.key"
+
+    @property
+    def enrolment(self) -> Path:
+        """The coordinator's signed answer."""
+        return self.home / "enrolment.json"
+
+    @property
+    def state(self) -> Path:
+        """Folder of the agent's records."""
+        return self.home / "state"
+
+    @property
+    def database(self) -> Path:
+        """Ledger, release log, approvals and cached replies."""
+        return self.state / "site.db"
+
+    @property
+    def agent_lock(self) -> Path:
+        """Held by the one running agent."""
+        return self.state / "agent.lock"
+
+    @property
+    def run(self) -> Path:
+        """Folder of the socket, shared with the courier."""
+        return self.home / "run"
+
+    @property
+    def socket(self) -> Path:
+        """The agent's socket."""
+        return self.run / "agent.sock"
+
+    @property
+    def logs(self) -> Path:
+        """Log files."""
+        return self.home / "logs"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class SiteSection(_Part):
+    """Who the site is; `declared_cohort_size` is public and used as its weight."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
+    declared_cohort_size: Annotated[int, Field(ge=limits.COHORT_SIZE_MIN, le=10**8)]
+
+
+class LimitsSection(_Part):
+    """What no plan may pass.
+
+    Args:
+        epsilon_per_study: the most that one study may spend on a patient, at the plan's delta.
+        epsilon_total: the most that all studies together may spend, at `delta_total`.
+        cohort_size_min: the fewest patients with which the site takes part.
+        threads: for training.
+    """
+
+    epsilon_per_study: Epsilon
+    epsilon_total: Epsilon
+    delta_total: Annotated[float, Field(gt=0, le=limits.DELTA_MAX)]
+    cohort_size_min: Annotated[int, Field(ge=limits.COHORT_SIZE_MIN)]
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+
+
+class CoordinatorSection(_Part):
+    """How the courier reaches the coordinator; `proxy` and `extra_ca` are the hospital's own."""
+
+    proxy: str | None = None
+    extra_ca: str | None = None
+
+
+class SiteConfig(_Part):
+    """All of `site.toml`."""
+
+    site: SiteSection
+    limits: LimitsSection
+    source: TableMapping
+    coordinator: CoordinatorSection = CoordinatorSection()
+
+
+def read_site_config(paths: SitePaths) -> SiteConfig:
+    """Read `site.toml`; raises `ConfigError` with every problem at once."""
+    try:
+        document = tomllib.loads(paths.config.read_text(encoding="utf-8"))
+        return SiteConfig.model_validate(document)
+    except FileNotFoundError:
+        raise ConfigError(
+            "there is no site here",
+            expected=f"a file {paths.config}",
+            arrived="none",
+            todo="run `cohortium-site enroll`, or name the folder with --home",
+        ) from None
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
+        )
+        raise _refuse(paths.config, problems) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise _refuse(paths.config, str(error)) from None
+
+
+def _refuse(path: Path, arrived: str) -> ConfigError:
+    return ConfigError(
+        f"{path.name} is refused",
+        expected="the keys in docs/operating-a-site.md",
+        arrived=arrived,
+        todo="correct the file and run `cohortium-site check`",
+    )

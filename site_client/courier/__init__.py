@@ -1,0 +1,1 @@
+"""What has the network and no data: it carries envelopes between Flower and the agent's socket."""

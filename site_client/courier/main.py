@@ -1,0 +1,157 @@
+"""The courier's process: log in, carry, come back after every break."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from common.crypto.node_key import read_node_key
+from common.errors import ConfigError, TransportError
+
+BACK_OFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+
+logger = logging.getLogger("cohortium.courier")
+
+
+@dataclass(frozen=True)
+class CourierConfig:
+    """All that the courier knows.
+
+    Args:
+        address: the coordinator's host:port.
+        ca_file: the authority, and the hospital's own where it inspects TLS.
+        node_key: EC private key, OpenSSH.
+        socket: the agent's.
+        proxy: URL of the hospital's HTTP proxy, or empty.
+    """
+
+    address: str
+    ca_file: Path
+    node_key: Path
+    socket: Path
+    proxy: str
+
+
+def read_courier_config(folder: Path) -> CourierConfig:
+    """Read `courier.json` beside the node key; raises `ConfigError`."""
+    path = folder / "courier.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return CourierConfig(
+            address=str(record["address"]),
+            ca_file=folder / "ca.pem",
+            node_key=folder / "node.key",
+            socket=Path(str(record["socket"])),
+            proxy=str(record["proxy"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(
+            "the courier is not configured",
+            expected=f"the file {path} that `cohortium-site join` writes",
+            arrived="none, or another",
+            todo="run `cohortium-site join` again",
+        ) from None
+
+
+def run_courier(config: CourierConfig) -> None:
+    """Carry until SIGTERM or SIGINT; a lost connection is tried again with back-off.
+
+    Raises:
+        TransportError: when the authority's file cannot be used.
+    """
+    prepare_environment(config)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    failures = 0
+    while not stop.is_set():
+        started_at = time.monotonic()
+        try:
+            _connect_and_carry(config, stop)
+        except SystemExit:
+            # Flower ends its process when it cannot log in (exit 305); we try again instead.
+            logger.warning("the coordinator did not let us in; trying again")
+        except Exception as error:
+            logger.warning("the connection broke: %s", type(error).__name__)
+        failures = 0 if time.monotonic() - started_at > BACK_OFF_S[-1] else failures + 1
+        stop.wait(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
+
+
+def prepare_environment(config: CourierConfig) -> None:
+    """Silence Flower's calls home and set proxy and socket, before Flower is imported."""
+    os.environ.update(
+        {
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "COHORTIUM_AGENT_SOCKET": str(config.socket),
+        }
+    )
+    if config.proxy:
+        os.environ["HTTPS_PROXY"] = config.proxy
+    try:
+        ssl.create_default_context(cafile=str(config.ca_file))
+    except (OSError, ssl.SSLError):
+        raise TransportError(
+            "the certificate authority's file cannot be used",
+            expected=f"PEM certificates in {config.ca_file}",
+            arrived="none",
+            todo="run `cohortium-site join` again",
+        ) from None
+
+
+def _connect_and_carry(config: CourierConfig, stop: threading.Event) -> None:
+    from flwr.supernode.fleet_http_connection import http_request_response
+
+    from site_client.courier.loop import CourierLoop
+
+    key = read_node_key(config.node_key)
+    node_file = config.node_key.with_name("node-id")
+    _leave_before(config, key, node_file)
+    with http_request_response(
+        config.address,
+        False,
+        root_certificates=config.ca_file.read_bytes(),
+        authentication_keys=(key, key.public_key()),
+        max_retries=2,
+    ) as connection:
+        node_file.write_text(str(connection[0]), encoding="ascii")
+        logger.info("connected to %s", config.address)
+        CourierLoop(tuple(connection)).run(stop.is_set)
+        logger.info("leaving")
+
+
+def _leave_before(config: CourierConfig, key: Any, node_file: Path) -> None:
+    """Log a killed predecessor out: Flower would refuse us for up to a minute as a second login."""
+    import httpx
+    from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+    from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+    from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+    try:
+        node_id = int(node_file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return
+    with FleetHttpClient.from_server_address(
+        config.address,
+        False,
+        config.ca_file.read_bytes(),
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+            NodeAuthHttpInterceptor(key, key.public_key()),
+        ],
+    ) as client:
+        try:
+            client.DeactivateNode(DeactivateNodeRequest(node_id=node_id))
+        except (httpx.HTTPError, RuntimeError):
+            return

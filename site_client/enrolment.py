@@ -1,0 +1,196 @@
+"""Enrolment as the site does it: keys made here, one request out, one signed answer in."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from common.clock import Clock
+from common.crypto.certificates import TlsKey, make_certificate_request
+from common.crypto.key_files import write_secret
+from common.crypto.keys import OpeningKey, SigningKey
+from common.crypto.node_key import make_node_key
+from common.errors import EnrolmentError
+from common.protocol.enrolment import (
+    EnrolmentRecord,
+    EnrolmentRequest,
+    read_enrolment,
+    write_request,
+)
+from site_client.config import SitePaths
+
+KeyT = TypeVar("KeyT", SigningKey, OpeningKey, TlsKey)
+
+SALT_BYTES: Final = 32
+
+_TEMPLATE = """\
+# What hospital IT decides; docs/operating-a-site.md explains every key.
+[site]
+id = "{site_id}"
+declared_cohort_size = 100  # public: roughly how many patients this site brings
+
+[limits]
+epsilon_per_study = 4.0     # no study may spend more on a patient
+epsilon_total = 8.0         # nor all studies together, at delta_total
+delta_total = 1e-3
+cohort_size_min = 50
+
+[source]                    # see docs/table-source.md
+kind = "table"
+path = "patients.csv"
+subject_id = "patient_id"
+
+[source.features]
+
+[source.label]
+column = "outcome"
+positive = ["1"]
+negative = ["0"]
+"""
+
+
+@dataclass(frozen=True)
+class SiteIdentity:
+    """Who asks to be enrolled."""
+
+    site_id: str
+    organisation: str
+    contact: str
+
+
+def make_request(paths: SitePaths, identity: SiteIdentity, *, out: Path, clock: Clock) -> str:
+    """Make the site's folder and keys, write the request file, and return the fingerprint.
+
+    Keys are made once: asking again writes the same public keys into a new request.
+
+    Raises:
+        KeyFileError, EnrolmentError: when a file cannot be written.
+    """
+    _make_folders(paths)
+    signing = _key(paths.signing_key, SigningKey)
+    opening = _key(paths.opening_key, OpeningKey)
+    tls = _key(paths.tls_key, TlsKey)
+    if not paths.salt.exists():
+        write_secret(paths.salt, secrets.token_bytes(SALT_BYTES))
+    public_file = paths.courier / "node.pub"
+    if not paths.node_key.exists():
+        public_file.write_text(make_node_key(paths.node_key), encoding="ascii")
+    request = EnrolmentRequest(
+        version=1,
+        site_id=identity.site_id,
+        organisation=identity.organisation,
+        contact=identity.contact,
+        verify_key=signing.verify_key.to_text(),
+        sealing_key=opening.sealing_key.to_text(),
+        node_public_key=public_file.read_text(encoding="ascii"),
+        certificate_request=make_certificate_request(tls, identity.site_id),
+        created_at_s=clock.now_s(),
+    )
+    write_request(out, request, signing)
+    if not paths.config.exists():
+        paths.config.write_text(_TEMPLATE.format(site_id=identity.site_id), encoding="utf-8")
+    return signing.fingerprint
+
+
+def join(
+    paths: SitePaths,
+    answer: Path,
+    *,
+    fingerprint: str,
+    proxy: str = "",
+    extra_ca: Path | None = None,
+) -> EnrolmentRecord:
+    """Accept the coordinator's signed answer and configure the courier.
+
+    Args:
+        answer: the enrolment file.
+        fingerprint: of the coordinator's key, as read on the telephone.
+        proxy: URL of the hospital's HTTP proxy.
+        extra_ca: PEM file of the hospital's own authority, where it inspects TLS.
+
+    Raises:
+        EnrolmentError: when the file is not the coordinator's, or not for this site's keys.
+    """
+    from common.crypto.keys import VerifyKey
+
+    record = read_enrolment(answer)
+    found = VerifyKey.from_text(record.coordinator_verify_key).fingerprint
+    if found.replace(" ", "") != fingerprint.replace(" ", "").lower():
+        raise EnrolmentError(
+            "the enrolment file is signed by another key",
+            expected=f"the fingerprint you were told: {fingerprint}",
+            arrived=found,
+            todo="call the coordinator on a number you know, and compare again",
+        )
+    own = SigningKey.read(paths.signing_key).verify_key.to_text()
+    if own not in [entry.verify_key for entry in record.roster.sites]:
+        raise EnrolmentError(
+            "the enrolment file is for another site",
+            expected="a roster with this site's key",
+            arrived="one without it",
+            todo="send the coordinator this site's own request file",
+        )
+    _check_coordinator_unchanged(paths, record)
+    _write_courier(paths, record, proxy=proxy, extra_ca=extra_ca)
+    _copy(answer, paths.enrolment)
+    (paths.home / "site.crt").write_text(record.site_certificate, encoding="ascii")
+    return record
+
+
+def _make_folders(paths: SitePaths) -> None:
+    try:
+        for folder in (paths.home, paths.keys, paths.courier, paths.state, paths.run, paths.logs):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnrolmentError(
+            "the site's folder cannot be made",
+            expected=f"a folder {paths.home} that we may write",
+            arrived=error.strerror or type(error).__name__,
+            todo="choose another folder with --home",
+        ) from None
+
+
+def _key(path: Path, kind: type[KeyT]) -> KeyT:
+    if path.exists():
+        return kind.read(path)
+    key = kind.generate()
+    key.write(path)
+    return key
+
+
+def _check_coordinator_unchanged(paths: SitePaths, record: EnrolmentRecord) -> None:
+    if not paths.enrolment.exists():
+        return
+    before = read_enrolment(paths.enrolment)
+    if before.coordinator_verify_key != record.coordinator_verify_key:
+        raise EnrolmentError(
+            "this site has joined another coordinator",
+            expected="the coordinator that it enrolled with",
+            arrived="another key",
+            todo="use another folder with --home for another consortium",
+        )
+
+
+def _write_courier(
+    paths: SitePaths, record: EnrolmentRecord, *, proxy: str, extra_ca: Path | None
+) -> None:
+    authorities = record.ca_certificate
+    if extra_ca is not None:
+        authorities += "\n" + extra_ca.read_text(encoding="ascii")
+    (paths.courier / "ca.pem").write_text(authorities, encoding="ascii")
+    config = {
+        "address": record.coordinator_address,
+        "socket": str(paths.socket),
+        "proxy": proxy,
+    }
+    (paths.courier / "courier.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def _copy(source: Path, target: Path) -> None:
+    partial = target.with_name(target.name + ".partial")
+    partial.write_bytes(source.read_bytes())
+    os.replace(partial, target)

@@ -1,0 +1,63 @@
+"""Open a site's folder: keys, records and the coordinator that it pinned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.clock import Clock
+from common.crypto.key_files import read_secret
+from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
+from common.errors import EnrolmentError
+from common.privacy.ledger import Ledger
+from common.protocol.enrolment import EnrolmentRecord, read_enrolment
+from site_client.approvals import Approvals
+from site_client.config import SitePaths
+from site_client.release.ledger_file import SqliteLedgerStore
+from site_client.release.release_log import ReleaseLog
+from site_client.site_database import SiteDatabase
+from site_client.tasks import SiteKeys, SiteRecords
+
+
+@dataclass(frozen=True)
+class OpenSite:
+    """One site's keys, records and enrolment."""
+
+    keys: SiteKeys
+    records: SiteRecords
+    enrolment: EnrolmentRecord
+    database: SiteDatabase
+
+
+def open_site(paths: SitePaths, *, clock: Clock) -> OpenSite:
+    """Open a site that has joined; raises `EnrolmentError`, `KeyFileError` or `LedgerError`."""
+    if not paths.enrolment.exists():
+        raise EnrolmentError(
+            "this site has not joined a consortium",
+            expected=f"the coordinator's enrolment file in {paths.enrolment}",
+            arrived="none",
+            todo="run `cohortium-site join ENROLMENT --fingerprint TEXT`",
+        )
+    enrolment = read_enrolment(paths.enrolment)
+    signing = SigningKey.read(paths.signing_key)
+    keys = SiteKeys(
+        signing=signing,
+        opening=OpeningKey.read(paths.opening_key),
+        salt=read_secret(paths.salt),
+        coordinator_verify=VerifyKey.from_text(enrolment.coordinator_verify_key),
+        coordinator_sealing=SealingKey.from_text(enrolment.coordinator_sealing_key),
+    )
+    records, database = open_records(paths, clock=clock, key=signing.verify_key)
+    return OpenSite(keys=keys, records=records, enrolment=enrolment, database=database)
+
+
+def open_records(
+    paths: SitePaths, *, clock: Clock, key: VerifyKey
+) -> tuple[SiteRecords, SiteDatabase]:
+    """Open ledger, release log and approvals; raises `LedgerError`."""
+    database = SiteDatabase(paths.database)
+    records = SiteRecords(
+        ledger=Ledger(SqliteLedgerStore(database), clock),
+        log=ReleaseLog(database, clock),
+        approvals=Approvals(database, clock, key),
+    )
+    return records, database

@@ -1,0 +1,1 @@
+"""The one way out of a site: checks, budget, log, signature."""

@@ -1,0 +1,146 @@
+"""The numbered checks that a release passes before it is logged.
+
+(G1) randomness comes from the operating system when the ledger is a real one
+(G2) the noise that was added is the noise that was charged
+(G3) the update has the plan's names, shapes and type, and is absent from an evaluation
+(G4) every number is finite
+(G5) its L2 norm is within the plan's bound
+(G6) an evaluation is present exactly when asked for: whole numbers in the plan's bins
+(G7) the payload is within its bound
+
+Each is a pure function that raises `ReleaseRefused` with its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Never
+
+from common import limits
+from common.errors import ReleaseRefused
+from common.ids import Digest
+from common.privacy.mechanism import MechanismRecord
+from common.protocol.arrays import Parameters, is_finite, l2_norm
+from common.protocol.messages import EvaluationCounts, TaskKind
+from common.study.columns import parameter_shapes
+from common.study.plan import StudyPlan
+
+_NORM_SLACK: Final = 1.0005
+
+
+@dataclass(frozen=True)
+class Produced:
+    """What training and evaluation made, before the gate.
+
+    Args:
+        update: trained minus received parameters; None for an evaluation only.
+        evaluation: noisy counts, or None.
+        mechanisms: every noisy step that was done.
+        is_reproducible: whether its randomness was of the test mode.
+    """
+
+    update: Parameters | None
+    evaluation: EvaluationCounts | None
+    mechanisms: tuple[MechanismRecord, ...]
+    is_reproducible: bool
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the release must look like.
+
+    Args:
+        plan: approved.
+        kind: train or evaluate.
+        evaluate: whether an evaluation was asked for.
+        base_version: of the received model.
+        mechanisms: charged to the ledger.
+    """
+
+    plan: StudyPlan
+    kind: TaskKind
+    evaluate: bool
+    base_version: Digest
+    mechanisms: tuple[MechanismRecord, ...]
+
+
+def check_produced(produced: Produced, asked: Asked, *, is_real_ledger: bool) -> None:
+    """Run G1 to G6 in order."""
+    check_randomness(produced, is_real_ledger=is_real_ledger)
+    check_charged(produced.mechanisms, asked.mechanisms)
+    check_shapes(produced.update, asked)
+    check_finite(produced.update)
+    check_norm(produced.update, asked)
+    check_evaluation(produced.evaluation, asked)
+
+
+def check_randomness(produced: Produced, *, is_real_ledger: bool) -> None:
+    """G1: randomness comes from the operating system when the ledger is a real one."""
+    if produced.is_reproducible and is_real_ledger:
+        _refuse("G1", "randomness from the operating system", "the reproducible test mode")
+
+
+def check_charged(done: Sequence[MechanismRecord], charged: Sequence[MechanismRecord]) -> None:
+    """G2: the noise that was added is the noise that was charged."""
+    if tuple(done) != tuple(charged):
+        _refuse("G2", "exactly the mechanisms that were charged", "others")
+
+
+def check_shapes(update: Parameters | None, asked: Asked) -> None:
+    """G3: the update has the plan's names, shapes and type, and is absent from an evaluation."""
+    if asked.kind is TaskKind.EVALUATE:
+        if update is not None:
+            _refuse("G3", "no update in an evaluation", "an update")
+        return
+    shapes = parameter_shapes(asked.plan)
+    is_fit = update is not None and {
+        name: (array.shape, str(array.dtype)) for name, array in update.items()
+    } == {name: (tuple(shape), "float32") for name, shape in shapes.items()}
+    if not is_fit:
+        _refuse("G3", f"the {len(shapes)} float32 arrays of the plan's model", "other arrays")
+
+
+def check_finite(update: Parameters | None) -> None:
+    """G4: every number is finite."""
+    if update is not None and not is_finite(update):
+        _refuse("G4", "finite numbers", "NaN or infinity")
+
+
+def check_norm(update: Parameters | None, asked: Asked) -> None:
+    """G5: its L2 norm is within the plan's bound."""
+    most = asked.plan.training.update_norm_max
+    if update is not None and l2_norm(update) > most * _NORM_SLACK:
+        _refuse("G5", f"an L2 norm of at most {most}", "a larger one")
+
+
+def check_evaluation(evaluation: EvaluationCounts | None, asked: Asked) -> None:
+    """G6: an evaluation is present exactly when asked for: whole numbers in the plan's bins."""
+    if (evaluation is not None) != asked.evaluate:
+        _refuse("G6", "an evaluation exactly when asked for", "the opposite")
+    if evaluation is None:
+        return
+    is_fit = (
+        evaluation.model_version == asked.base_version
+        and len(evaluation.counts) == 2
+        and all(len(row) == asked.plan.evaluation.score_bins for row in evaluation.counts)
+        and all(type(value) is int for row in evaluation.counts for value in row)
+    )
+    if not is_fit:
+        _refuse("G6", "whole numbers for the received model in the plan's bins", "others")
+
+
+def check_size(payload: bytes) -> None:
+    """G7: the payload is within its bound."""
+    if len(payload) > limits.PARAMETERS_BYTES_MAX:
+        _refuse("G7", f"at most {limits.PARAMETERS_BYTES_MAX} bytes", f"{len(payload)} bytes")
+
+
+def _refuse(number: str, expected: str, arrived: str) -> Never:
+    raise ReleaseRefused(
+        "the gate lets nothing out",
+        expected=expected,
+        arrived=arrived,
+        todo="report this as a fault; nothing left, and the reserved budget stays counted as spent",
+        number=number,
+    )

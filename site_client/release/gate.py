@@ -1,0 +1,253 @@
+"""The only way out: check, reserve the budget, compute the noise, log, sign.
+
+The order is the crash rule. The budget is on disk before any noise is drawn, so a crash can only
+over-count. The payload and its log entry are on disk, together, before anything is returned, so a
+retry sends the same bytes: a second noise draw for one charge would tell more than was paid for.
+Nothing of an interrupted computation ever left, so its reservation is completed by a fresh one.
+
+    (1) already released?       the cached payload, sealed for this request
+    (2) reserve the budget      fsync; refused above a limit, before training
+    (3) compute                 training and evaluation draw fresh noise
+    (4) check                   G1 to G7
+    (5) log                     payload and entry in one transaction, fsync; then the ledger
+    (6) seal and sign           `Released`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from common.canonical import digest_bytes
+from common.crypto.keys import SealingKey, SigningKey
+from common.ids import Digest, ReleaseId, SiteId, StudyId
+from common.privacy.ledger import Ledger
+from common.privacy.mechanism import MechanismRecord
+from common.protocol.arrays import encode_parameters
+from common.protocol.codec import encode_reply
+from common.protocol.envelope import seal_envelope
+from common.protocol.messages import (
+    EnvelopeHeader,
+    LedgerStatement,
+    RefusedTask,
+    ReleasedTask,
+    TaskKind,
+)
+from common.study.plan import StudyPlan
+from site_client.release.checks import Asked, Produced, check_produced, check_size
+from site_client.release.release_log import ReleaseLog
+
+_MAKER: Final = object()
+
+
+class Released:
+    """Bytes that may leave the site; only this file can make one."""
+
+    __slots__ = ("envelope",)
+
+    def __init__(self, envelope: bytes, *, maker: object) -> None:
+        if maker is not _MAKER:
+            message = "only the gate makes a Released"
+            raise TypeError(message)
+        self.envelope = envelope
+
+
+@dataclass(frozen=True)
+class SiteLimits:
+    """The site's own limits, which win over the plan's."""
+
+    epsilon_per_study: float
+    epsilon_total: float
+    delta_total: float
+
+
+@dataclass(frozen=True)
+class ReleaseRequest:
+    """One release that was asked for and may be made.
+
+    Args:
+        study_id, plan_digest, round_number, kind, base_version: name it.
+        plan: approved.
+        evaluate: whether an evaluation is part of it.
+        mechanisms: what the plan does in this round.
+        declared_cohort_size: public.
+    """
+
+    study_id: StudyId
+    plan_digest: Digest
+    round_number: int
+    kind: TaskKind
+    base_version: Digest
+    plan: StudyPlan
+    evaluate: bool
+    mechanisms: tuple[MechanismRecord, ...]
+    declared_cohort_size: int
+
+    def release_id(self, site_id: SiteId) -> ReleaseId:
+        """Return the name of this release, the same on every retry."""
+        return ReleaseId(
+            digest_bytes(
+                "release",
+                site_id.encode(),
+                self.study_id.encode(),
+                self.plan_digest.encode(),
+                str(self.round_number).encode(),
+                self.kind.value.encode(),
+                self.base_version.encode(),
+            )
+        )
+
+
+class Gate:
+    """The gate of one site.
+
+    Args:
+        site_id: the site.
+        ledger, log: where spending and releases are recorded.
+        limits: the site's own.
+        signing_key: the site's.
+        coordinator: to whom everything is sealed.
+        is_real_ledger: true when the ledger is on disk; then test randomness is refused.
+    """
+
+    def __init__(
+        self,
+        site_id: SiteId,
+        *,
+        ledger: Ledger,
+        log: ReleaseLog,
+        limits: SiteLimits,
+        signing_key: SigningKey,
+        coordinator: SealingKey,
+        is_real_ledger: bool,
+    ) -> None:
+        self._site_id = site_id
+        self._ledger = ledger
+        self._log = log
+        self._limits = limits
+        self._signing_key = signing_key
+        self._coordinator = coordinator
+        self._is_real_ledger = is_real_ledger
+
+    def release(
+        self,
+        request: ReleaseRequest,
+        header: EnvelopeHeader,
+        *,
+        request_digest: str,
+        produce: Callable[[], Produced],
+    ) -> Released:
+        """Let one release out, or raise.
+
+        Args:
+            request: what is released.
+            header: of the reply.
+            request_digest: of the request's bytes, so that the same bytes get the same reply.
+            produce: trains and evaluates; called once, after the budget is reserved.
+
+        Raises:
+            BudgetError: R11 or R12; nothing was computed.
+            LedgerError: the ledger or log cannot be written; nothing leaves.
+            ReleaseRefused: a G number; nothing leaves.
+        """
+        release_id = request.release_id(self._site_id)
+        payload = self._log.payload(release_id)
+        if payload is None:
+            payload = self._make_payload(request, release_id, produce)
+        # After a crash between log and ledger the payload is there and this is still owed.
+        self._ledger.record_released(release_id, digest_bytes("payload", payload))
+        released = self._seal(header, payload)
+        self._log.keep_reply(request_digest, release_id, released.envelope)
+        return released
+
+    def resend(self, request_digest: str) -> Released | None:
+        """Return the reply already sent to exactly these request bytes, or None."""
+        envelope = self._log.reply(request_digest)
+        return None if envelope is None else Released(envelope, maker=_MAKER)
+
+    def refuse(self, refusal: RefusedTask, header: EnvelopeHeader) -> Released:
+        """Let a numbered refusal out: it carries a number from a table and nothing else."""
+        self._log.append_refusal(
+            study_id=header.study_id,
+            round_number=refusal.round_number,
+            number=refusal.number,
+            ledger_head=self._ledger.head(),
+        )
+        return self._seal(header, encode_reply(refusal))
+
+    def refuse_unlogged(self, refusal: RefusedTask, header: EnvelopeHeader) -> Released:
+        """Let out the one refusal that cannot be logged: the log itself cannot be written."""
+        return self._seal(header, encode_reply(refusal))
+
+    def _make_payload(
+        self, request: ReleaseRequest, release_id: ReleaseId, produce: Callable[[], Produced]
+    ) -> bytes:
+        self._reserve(request, release_id)
+        produced = produce()
+        asked = Asked(
+            plan=request.plan,
+            kind=request.kind,
+            evaluate=request.evaluate,
+            base_version=request.base_version,
+            mechanisms=request.mechanisms,
+        )
+        check_produced(produced, asked, is_real_ledger=self._is_real_ledger)
+        payload = encode_reply(
+            ReleasedTask(
+                plan_digest=request.plan_digest,
+                round_number=request.round_number,
+                kind=request.kind,
+                base_version=request.base_version,
+                release_id=release_id,
+                declared_cohort_size=request.declared_cohort_size,
+                update=b"" if produced.update is None else encode_parameters(produced.update),
+                evaluation=produced.evaluation,
+                mechanisms=request.mechanisms,
+                statement=self._statement(request),
+            )
+        )
+        check_size(payload)
+        self._log.append_release(
+            release_id,
+            study_id=request.study_id,
+            round_number=request.round_number,
+            payload=payload,
+            ledger_head=self._ledger.head(),
+        )
+        return payload
+
+    def _reserve(self, request: ReleaseRequest, release_id: ReleaseId) -> None:
+        privacy = request.plan.privacy
+        self._ledger.reserve(
+            release_id,
+            study_id=request.study_id,
+            round_number=request.round_number,
+            mechanisms=request.mechanisms,
+            delta=privacy.delta,
+            epsilon_study_max=min(privacy.epsilon, self._limits.epsilon_per_study),
+            epsilon_total_max=self._limits.epsilon_total,
+            delta_total=self._limits.delta_total,
+        )
+
+    def _statement(self, request: ReleaseRequest) -> LedgerStatement:
+        privacy = request.plan.privacy
+        spent = self._ledger.spent(request.study_id, privacy.delta).epsilon
+        total = self._ledger.spent_total(self._limits.delta_total).epsilon
+        remaining = min(
+            privacy.epsilon - spent,
+            self._limits.epsilon_per_study - spent,
+            self._limits.epsilon_total - total,
+        )
+        return LedgerStatement(
+            epsilon_spent=spent,
+            epsilon_remaining=max(0.0, remaining),
+            delta=privacy.delta,
+            ledger_head=self._ledger.head(),
+        )
+
+    def _seal(self, header: EnvelopeHeader, payload: bytes) -> Released:
+        envelope = seal_envelope(
+            header, payload, signing_key=self._signing_key, recipient=self._coordinator
+        )
+        return Released(envelope, maker=_MAKER)

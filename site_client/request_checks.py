@@ -1,0 +1,151 @@
+"""The numbered checks a request passes before any patient's row is read (R1 to R13).
+
+R1 to R5 are the envelope's: shape, signature, address, age, message. The others compare the request
+with what this site approved and limits. Each is a pure function that raises `RequestRefused` with
+its number from `common.protocol.refusals`; `SiteTasks` runs them in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Never
+
+from common import limits
+from common.crypto.keys import OpeningKey, VerifyKey
+from common.errors import ProtocolError, RequestRefused, SealError, SignatureError
+from common.ids import ReleaseId, SiteId
+from common.privacy.ledger_entry import LedgerEntry, ReservedEntry
+from common.protocol.arrays import (
+    Parameters,
+    decode_parameters,
+    is_finite,
+    parameters_digest,
+)
+from common.protocol.codec import decode_request
+from common.protocol.envelope import check_fresh, open_envelope
+from common.protocol.messages import Direction, EnvelopeHeader, TaskKind, TaskRequest
+from common.protocol.refusals import REFUSALS
+from common.study.columns import parameter_shapes
+from common.study.plan import StudyPlan
+from site_client.approvals import Approval
+from site_client.release.gate import SiteLimits
+
+
+def open_request(
+    envelope: bytes,
+    header: EnvelopeHeader,
+    *,
+    site_id: SiteId,
+    coordinator: VerifyKey,
+    opening_key: OpeningKey,
+    now_s: int,
+) -> TaskRequest:
+    """R1 to R5: open an envelope from the coordinator this site enrolled with."""
+    if header.sender_fingerprint != coordinator.fingerprint:
+        refuse("R2")
+    if header.site_id != site_id or header.recipient_fingerprint != opening_key.fingerprint:
+        refuse("R3")
+    try:
+        _, plaintext = open_envelope(
+            envelope,
+            verify_key=coordinator,
+            opening_key=opening_key,
+            direction=Direction.REQUEST,
+        )
+    except SignatureError:
+        refuse("R2")
+    except SealError:
+        refuse("R3")
+    except ProtocolError:
+        refuse("R1")
+    try:
+        check_fresh(header, now_s)
+    except ProtocolError:
+        refuse("R4")
+    try:
+        request = decode_request(plaintext)
+    except ProtocolError:
+        refuse("R5")
+    if request.round_number != header.round_number:
+        refuse("R5")
+    return request
+
+
+def check_approval(approval: Approval | None, header: EnvelopeHeader, *, now_s: int) -> Approval:
+    """R6 and R7: this exact plan is approved, for this study, and the approval has not ended."""
+    if approval is None or approval.study_id != header.study_id:
+        refuse("R6")
+    if approval.is_withdrawn or now_s > approval.until_s:
+        refuse("R7")
+    return approval
+
+
+def check_round(request: TaskRequest, plan: StudyPlan, *, evaluates: bool) -> None:
+    """R8: the round, its kind and its evaluation are what the plan allows."""
+    rounds = plan.training.rounds
+    is_training = request.kind is TaskKind.TRAIN and request.round_number <= rounds
+    is_final = request.kind is TaskKind.EVALUATE and request.round_number == rounds + 1
+    if not (is_training or is_final) or request.evaluate != evaluates:
+        refuse("R8")
+
+
+def check_stale(
+    entries: Iterable[LedgerEntry],
+    header: EnvelopeHeader,
+    *,
+    release_id: ReleaseId,
+    is_cached: bool,
+) -> None:
+    """R9: the round was not answered for another model, and no later round was answered.
+
+    The bytes of a release that is still kept may be asked for again.
+    """
+    if is_cached:
+        return
+    for entry in entries:
+        if not isinstance(entry, ReservedEntry) or entry.study_id != header.study_id:
+            continue
+        if entry.round_number > header.round_number:
+            refuse("R9")
+        if entry.round_number == header.round_number and entry.release_id != release_id:
+            refuse("R9")
+
+
+def check_model(request: TaskRequest, plan: StudyPlan) -> Parameters:
+    """R10: the model fits the plan: names, shapes, size, digest, and every number finite."""
+    if parameters_digest(request.parameters) != request.base_version:
+        refuse("R10")
+    try:
+        parameters = decode_parameters(
+            request.parameters,
+            expected=parameter_shapes(plan),
+            bytes_max=limits.PARAMETERS_BYTES_MAX,
+        )
+    except ProtocolError:
+        refuse("R10")
+    if not is_finite(parameters):
+        refuse("R10")
+    return parameters
+
+
+def check_study_limit(plan: StudyPlan, site_limits: SiteLimits) -> None:
+    """R11: the plan asks for no more epsilon than the site allows one study."""
+    if plan.privacy.epsilon > site_limits.epsilon_per_study:
+        refuse("R11")
+
+
+def check_cohort(patients: int, *, cohort_size_min: int) -> None:
+    """R13: the site's cohort is at least the site's minimum."""
+    if patients < cohort_size_min:
+        refuse("R13")
+
+
+def refuse(number: str) -> Never:
+    """Raise the numbered refusal; its sentence comes from the table."""
+    raise RequestRefused(
+        REFUSALS[number],
+        expected="a request that this site approved",
+        arrived="another",
+        todo="see the number in docs/error-codes.md",
+        number=number,
+    ) from None
