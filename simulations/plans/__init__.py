@@ -1,0 +1,1 @@
+"""Plans that ship with the software; docs/examples holds the same files."""

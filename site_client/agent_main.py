@@ -1,0 +1,26 @@
+"""The agent's own process: `python -m site_client.agent_main HOME`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from common.errors import CohortiumError
+from site_client.agent_server import run_agent
+from site_client.config import SitePaths
+
+
+def main() -> int:
+    """Run the agent and return the process's exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    try:
+        run_agent(SitePaths(Path(sys.argv[1])))
+    except CohortiumError as error:
+        print(str(error), file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""`cohortium-site` check, approve, withdraw, pause, unpause and preview: deciding about a study."""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from common.command_line import print_json
+from site_client.cli_context import Json, paths_of
+
+if TYPE_CHECKING:
+    from site_client.approvals import Approvals
+
+PlanArgument = Annotated[Path, typer.Argument(help="A study plan, TOML.")]
+StudyArgument = Annotated[str, typer.Argument(help="The study's id.")]
+PREFLIGHT_FAILED_EXIT_CODE = 1
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this file to the application."""
+    for command in (check, approve, withdraw, pause, unpause, preview):
+        app.command()(command)
+
+
+def check(
+    context: typer.Context,
+    plan: Annotated[Path | None, typer.Argument(help="A study plan to check against.")] = None,
+    json: Json = False,
+) -> None:
+    """Check keys, clock, reachability, data and limits in plain words; exit 1 on a problem."""
+    from common.clock import SystemClock
+    from common.study.plan_file import read_plan
+    from site_client.preflight import check_site
+
+    wanted = None if plan is None else read_plan(plan)
+    result = check_site(paths_of(context), wanted, clock=SystemClock())
+    if json:
+        print_json(
+            {
+                "ok": result.is_ok,
+                "findings": [finding.as_record() for finding in result.findings],
+                "quality": None if result.quality is None else result.quality.as_record(),
+            }
+        )
+    else:
+        for finding in result.findings:
+            print(
+                f"{'OK     ' if finding.is_ok else 'PROBLEM'} {finding.question}: {finding.answer}"
+            )
+            if not finding.is_ok and finding.todo:
+                print(f"        to do: {finding.todo}")
+        if result.quality is not None:
+            table = Table("feature", "complete", "missing", "out of range", "unmapped")
+            for item in result.quality.features:
+                table.add_row(
+                    item.name,
+                    f"{item.completeness:.0%}",
+                    str(item.missing),
+                    str(item.out_of_range),
+                    str(item.unmapped),
+                )
+            Console().print(table)
+            print("These counts are for you; they never leave this site.")
+    if not result.is_ok:
+        raise typer.Exit(PREFLIGHT_FAILED_EXIT_CODE)
+
+
+def approve(
+    context: typer.Context,
+    plan: PlanArgument,
+    person: Annotated[str, typer.Option("--as", help="Who approves: a person's name.")],
+    until: Annotated[str, typer.Option(help="Last day of the approval, YYYY-MM-DD.")],
+) -> None:
+    """Approve exactly this plan until a date, signed with the site's key."""
+    from common.clock import SystemClock
+    from common.crypto.keys import SigningKey
+    from common.errors import ApprovalError
+    from common.study.plan_file import read_plan
+    from site_client.open_site import open_records
+
+    try:
+        day = datetime.date.fromisoformat(until)
+    except ValueError:
+        raise ApprovalError(
+            "the approval's last day is refused",
+            expected="a date as YYYY-MM-DD",
+            arrived=repr(until[:40]),
+            todo="give for example --until 2027-12-31",
+        ) from None
+    end = datetime.datetime.combine(day, datetime.time.max, tzinfo=datetime.UTC)
+    paths = paths_of(context)
+    key = SigningKey.read(paths.signing_key)
+    records, _ = open_records(paths, clock=SystemClock(), key=key.verify_key)
+    approval = records.approvals.approve(
+        read_plan(plan), person=person, until_s=int(end.timestamp()), signing_key=key
+    )
+    print(f"{approval.person} approves {approval.study_id} until {until}; exactly this plan:")
+    print(f"  {approval.plan_digest}")
+
+
+def withdraw(context: typer.Context, study: StudyArgument) -> None:
+    """Withdraw the approval of a study; its next request is refused with R7."""
+    from common.ids import parse_study_id
+
+    count = _open_approvals(context).withdraw(parse_study_id(study))
+    print(f"{count} approval(s) of {study} withdrawn.")
+
+
+def pause(context: typer.Context, study: StudyArgument) -> None:
+    """Refuse a study's requests with R17 until `unpause`."""
+    from common.ids import parse_study_id
+
+    _open_approvals(context).pause(parse_study_id(study))
+    print(f"{study} is paused at this site.")
+
+
+def unpause(context: typer.Context, study: StudyArgument) -> None:
+    """Answer a study's requests again."""
+    from common.ids import parse_study_id
+
+    _open_approvals(context).unpause(parse_study_id(study))
+    print(f"{study} goes on at this site.")
+
+
+def preview(context: typer.Context, plan: PlanArgument, json: Json = False) -> None:
+    """Show exactly what would leave in a round, with sizes; nothing is charged or sent."""
+    from common.clock import SystemClock
+    from common.study.plan_file import read_plan
+    from site_client.config import read_site_config
+    from site_client.open_site import open_site
+    from site_client.preview import preview_round
+    from site_client.training.opacus_engine import OpacusEngine
+
+    paths = paths_of(context)
+    wanted = read_plan(plan)
+    with tempfile.TemporaryDirectory(dir=paths.state) as scratch:
+        result = preview_round(
+            wanted,
+            config=read_site_config(paths),
+            folder=paths.home,
+            site=open_site(paths, clock=SystemClock()),
+            engine=OpacusEngine(),
+            clock=SystemClock(),
+            scratch=Path(scratch),
+        )
+    if json:
+        print_json(
+            {
+                "envelope_bytes": result.envelope_bytes,
+                "rounds": result.rounds,
+                "evaluations": result.evaluations,
+                "fields": [vars(item) for item in result.fields],
+            }
+        )
+        return
+    table = Table("what leaves", "in plain words", "bytes")
+    for item in result.fields:
+        table.add_row(item.name, item.what, f"{item.size_bytes:,}")
+    Console().print(table)
+    print(
+        f"Sealed to the coordinator and signed: {result.envelope_bytes:,} bytes, in each of "
+        f"{result.rounds} rounds; the evaluation in {result.evaluations} of them or after the last."
+    )
+
+
+def _open_approvals(context: typer.Context) -> Approvals:
+    from common.clock import SystemClock
+    from common.crypto.keys import SigningKey
+    from site_client.open_site import open_records
+
+    paths = paths_of(context)
+    key = SigningKey.read(paths.signing_key).verify_key
+    return open_records(paths, clock=SystemClock(), key=key)[0].approvals

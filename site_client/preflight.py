@@ -1,0 +1,185 @@
+"""`check`: whether this site can take part, in plain words, one line a question."""
+
+from __future__ import annotations
+
+import datetime
+import email.utils
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from common import limits
+from common.clock import Clock
+from common.errors import CohortiumError, TransportError
+from common.study.plan import StudyPlan
+from site_client.config import SiteConfig, SitePaths, read_site_config
+from site_client.courier.main import CourierConfig, read_courier_config
+from site_client.open_site import OpenSite, open_site
+from site_client.sources.table import PatientTable, read_table
+from site_client.standardize.quality import QualityTable, assess_quality
+
+_REACH_WAIT_S: Final = 10.0
+AnswerT = TypeVar("AnswerT")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One question and its answer.
+
+    Args:
+        question: in plain words.
+        is_ok: whether nothing needs to be done.
+        answer: what was found; never a value from a patient's row.
+        todo: what to do when it is not ok.
+    """
+
+    question: str
+    is_ok: bool
+    answer: str
+    todo: str = ""
+
+    def as_record(self) -> dict[str, str | bool]:
+        """Return a flat record for `--json`."""
+        return {
+            "question": self.question,
+            "ok": self.is_ok,
+            "answer": self.answer,
+            "to_do": self.todo,
+        }
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """All findings, and the quality table when a plan was given and the data could be read."""
+
+    findings: tuple[Finding, ...]
+    quality: QualityTable | None
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether every answer is ok."""
+        return all(finding.is_ok for finding in self.findings)
+
+
+def check_site(paths: SitePaths, plan: StudyPlan | None, *, clock: Clock) -> Preflight:
+    """Ask every question; a question that depends on one that failed is left out."""
+    findings: list[Finding] = []
+    config = _ask(findings, "site.toml is complete", lambda: read_site_config(paths))
+    site = _ask(
+        findings,
+        "keys, enrolment, ledger and log are whole",
+        lambda: _open_and_verify(paths, clock),
+    )
+    courier = _ask(
+        findings, "the courier is configured", lambda: read_courier_config(paths.courier)
+    )
+    if courier is not None:
+        findings.extend(_reach(courier, clock))
+    quality: QualityTable | None = None
+    if config is not None and plan is not None:
+        table = _ask(
+            findings,
+            "the data fit the plan",
+            lambda: read_table(plan, config.source, folder=paths.home),
+        )
+        if table is not None:
+            quality = assess_quality(table)
+            findings.append(_cohort(config, table))
+        findings.extend(_limits(config, plan, site))
+    return Preflight(tuple(findings), quality)
+
+
+def _ask(findings: list[Finding], question: str, ask: Callable[[], AnswerT]) -> AnswerT | None:
+    try:
+        answer = ask()
+    except CohortiumError as error:
+        found = f"{error.refused}; expected {error.expected}; found {error.arrived}"
+        findings.append(Finding(question, False, found, error.todo))
+        return None
+    findings.append(Finding(question, True, "yes"))
+    return answer
+
+
+def _open_and_verify(paths: SitePaths, clock: Clock) -> OpenSite:
+    site = open_site(paths, clock=clock)
+    site.records.ledger.verify()
+    site.records.log.verify()
+    return site
+
+
+def _reach(courier: CourierConfig, clock: Clock) -> Iterator[Finding]:
+    question = f"the coordinator answers at {courier.address}"
+    try:
+        date_text = _date_of_coordinator(courier)
+    except TransportError as error:
+        yield Finding(question, False, error.arrived, error.todo)
+        return
+    yield Finding(question, True, "yes" + (f", through {courier.proxy}" if courier.proxy else ""))
+    if not date_text:
+        return
+    theirs = email.utils.parsedate_to_datetime(date_text).astimezone(datetime.UTC)
+    skew_s = abs(int(theirs.timestamp()) - clock.now_s())
+    yield Finding(
+        "the two clocks agree",
+        skew_s <= limits.CLOCK_SKEW_S_MAX,
+        f"they differ by {skew_s} s",
+        "set this machine's clock (NTP)",
+    )
+
+
+def _date_of_coordinator(courier: CourierConfig) -> str:
+    import ssl
+
+    import httpx
+
+    try:
+        context = ssl.create_default_context(cafile=str(courier.ca_file))
+        with httpx.Client(
+            verify=context, proxy=courier.proxy or None, timeout=_REACH_WAIT_S
+        ) as client:
+            return str(client.get(f"https://{courier.address}/health").headers.get("date", ""))
+    except (httpx.HTTPError, OSError) as error:
+        raise TransportError(
+            "the coordinator does not answer",
+            expected=f"TLS on {courier.address}",
+            arrived=type(error).__name__,
+            todo="check the address, the firewall, the proxy, and whether the coordinator is up",
+        ) from None
+
+
+def _cohort(config: SiteConfig, table: PatientTable) -> Finding:
+    patients, least = len(table.label), config.limits.cohort_size_min
+    declared = config.site.declared_cohort_size
+    if patients < least:
+        return Finding(
+            "there are enough patients",
+            False,
+            f"{patients} with a recorded outcome; your minimum is {least}",
+            "wait for more patients, or lower cohort_size_min",
+        )
+    is_near = declared / 2 <= patients <= declared * 2
+    return Finding(
+        "there are enough patients, about as many as declared",
+        is_near,
+        f"{patients} with a recorded outcome; declared: {declared}",
+        "" if is_near else "set declared_cohort_size in site.toml to a round number near the truth",
+    )
+
+
+def _limits(config: SiteConfig, plan: StudyPlan, site: OpenSite | None) -> Iterator[Finding]:
+    asked, most = plan.privacy.epsilon, config.limits.epsilon_per_study
+    yield Finding(
+        "the plan's epsilon is within your limit for one study",
+        asked <= most,
+        f"the plan asks for {asked:g}, your limit epsilon_per_study is {most:g}",
+        "" if asked <= most else "refuse the plan, or raise the limit if your board agrees",
+    )
+    if site is None:
+        return
+    spent = site.records.ledger.spent_total(config.limits.delta_total).epsilon
+    yield Finding(
+        "your limit over all studies is not used up",
+        spent < config.limits.epsilon_total,
+        f"spent {spent:.3f} of epsilon_total {config.limits.epsilon_total:g}",
+        "" if spent < config.limits.epsilon_total else "take part in no further study",
+    )

@@ -1,0 +1,189 @@
+"""`preview`: exactly what would leave in one round, made by the real code, nothing charged or sent.
+
+The real engine trains on the site's data against an in-memory ledger; the noise is real and thrown
+away with the rest. So the sizes are true, and no number that is shown comes from a patient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common.clock import Clock
+from common.crypto.keys import OpeningKey, SigningKey
+from common.ids import SiteId, parse_request_id, parse_study_id
+from common.privacy.calibration import plan_mechanisms
+from common.privacy.ledger import Ledger, MemoryLedgerStore
+from common.protocol.arrays import encode_parameters, parameters_digest
+from common.protocol.codec import decode_reply, encode_request
+from common.protocol.envelope import open_envelope, seal_envelope
+from common.protocol.messages import (
+    Direction,
+    EnvelopeHeader,
+    ReleasedTask,
+    TaskKind,
+    TaskRequest,
+)
+from common.study.columns import initial_parameters, parameter_shapes
+from common.study.plan import StudyPlan
+from common.study.plan_file import plan_digest
+from site_client.approvals import Approvals
+from site_client.config import SiteConfig
+from site_client.open_site import OpenSite
+from site_client.release.release_log import ReleaseLog
+from site_client.site_database import SiteDatabase
+from site_client.tasks import SiteRecords, SiteTasks
+from site_client.training.engine import TrainingEngine
+
+
+@dataclass(frozen=True)
+class LeavingField:
+    """One thing in a reply.
+
+    Args:
+        name: of the field.
+        what: in plain words.
+        size_bytes: in the reply.
+    """
+
+    name: str
+    what: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One round's reply."""
+
+    fields: tuple[LeavingField, ...]
+    envelope_bytes: int
+    rounds: int
+    evaluations: int
+
+
+def preview_round(
+    plan: StudyPlan,
+    *,
+    config: SiteConfig,
+    folder: Path,
+    site: OpenSite,
+    engine: TrainingEngine,
+    clock: Clock,
+    scratch: Path,
+) -> Preview:
+    """Return what one round's reply would hold.
+
+    Args:
+        scratch: an empty folder for a throw-away log; the caller deletes it.
+
+    Raises:
+        DataSourceError: when the data do not fit the plan.
+    """
+    planned = plan_mechanisms(plan)
+    coordinator_signing, coordinator_opening = SigningKey.generate(), OpeningKey.generate()
+    keys = replace(
+        site.keys,
+        coordinator_verify=coordinator_signing.verify_key,
+        coordinator_sealing=coordinator_opening.sealing_key,
+    )
+    database = SiteDatabase(scratch / "preview.db")
+    approvals = Approvals(database, clock, keys.signing.verify_key)
+    approvals.approve(
+        plan, person="preview", until_s=clock.now_s() + 3600, signing_key=keys.signing
+    )
+    records = SiteRecords(
+        ledger=Ledger(MemoryLedgerStore(), clock),
+        log=ReleaseLog(database, clock),
+        approvals=approvals,
+    )
+    tasks = SiteTasks(config, folder=folder, keys=keys, records=records, clock=clock, engine=engine)
+    number = next(
+        (item for item in planned.evaluation_rounds if item <= plan.training.rounds),
+        plan.training.rounds + 1,
+    )
+    request = _request(plan, number, config, coordinator_signing, site, clock)
+    envelope = tasks.handle(request).envelope
+    database.close()
+    _, payload = open_envelope(
+        envelope,
+        verify_key=keys.signing.verify_key,
+        opening_key=coordinator_opening,
+        direction=Direction.REPLY,
+    )
+    reply = decode_reply(payload)
+    return Preview(
+        fields=_fields(reply, plan) if isinstance(reply, ReleasedTask) else _refused(reply.number),
+        envelope_bytes=len(envelope),
+        rounds=plan.training.rounds,
+        evaluations=plan.evaluation.releases,
+    )
+
+
+def _request(
+    plan: StudyPlan,
+    number: int,
+    config: SiteConfig,
+    key: SigningKey,
+    site: OpenSite,
+    clock: Clock,
+) -> bytes:
+    parameters = encode_parameters(initial_parameters(plan))
+    is_training = number <= plan.training.rounds
+    task = TaskRequest(
+        plan_digest=plan_digest(plan),
+        round_number=number,
+        kind=TaskKind.TRAIN if is_training else TaskKind.EVALUATE,
+        evaluate=True,
+        base_version=parameters_digest(parameters),
+        parameters=parameters,
+    )
+    header = EnvelopeHeader(
+        direction=Direction.REQUEST,
+        study_id=parse_study_id(plan.study.id),
+        site_id=SiteId(config.site.id),
+        round_number=number,
+        request_id=parse_request_id("0" * 32),
+        issued_at_s=clock.now_s(),
+        expires_at_s=clock.now_s() + 3600,
+        sender_fingerprint=key.fingerprint,
+        recipient_fingerprint=site.keys.opening.fingerprint,
+    )
+    return seal_envelope(
+        header,
+        encode_request(task),
+        signing_key=key,
+        recipient=site.keys.opening.sealing_key,
+    )
+
+
+def _fields(reply: ReleasedTask, plan: StudyPlan) -> tuple[LeavingField, ...]:
+    shapes = parameter_shapes(plan)
+    numbers = sum(_product(shape) for shape in shapes.values())
+    bins = plan.evaluation.score_bins
+    return (
+        LeavingField(
+            "update",
+            f"{numbers} numbers in {len(shapes)} arrays: the noised change of the model",
+            len(reply.update),
+        ),
+        LeavingField(
+            "evaluation",
+            f"{2 * bins} noised, rounded counts by outcome and score bin",
+            2 * bins * 4,
+        ),
+        LeavingField("declared_cohort_size", "the public number in site.toml", 4),
+        LeavingField("mechanisms", "how much noise was added, as the plan fixes it", 200),
+        LeavingField("statement", "epsilon spent and left, and the ledger's head", 200),
+        LeavingField("names", "study, plan digest, round, release id", 300),
+    )
+
+
+def _refused(number: str) -> tuple[LeavingField, ...]:
+    return (LeavingField("refusal", f"only this number: {number}", len(number)),)
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for length in shape:
+        total *= length
+    return total

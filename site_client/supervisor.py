@@ -1,0 +1,109 @@
+"""`run`: agent and courier as two child processes, restarted with back-off, stopped together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from site_client.config import SitePaths
+
+TICK_S: Final = 0.2
+BACK_OFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+STABLE_AFTER_S: Final = 30.0
+STOP_WAIT_S: Final = 10.0
+# What the courier needs of our environment; nothing else of hospital IT's is handed to it.
+_KEPT_VARIABLES: Final = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "PYTHONDONTWRITEBYTECODE",
+)
+
+
+@dataclass
+class _Child:
+    """One child process and when it may be started again."""
+
+    name: str
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    start_at: float = 0.0
+    failures: int = 0
+
+
+def run_site(paths: SitePaths, *, say: Callable[[str], None]) -> None:
+    """Run agent and courier until SIGTERM or SIGINT."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    children = (_Child("agent"), _Child("courier"))
+    paths.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        while not stop.is_set():
+            for child in children:
+                _keep(child, paths, say)
+            stop.wait(TICK_S)
+    finally:
+        _stop([child.process for child in children if child.process is not None])
+
+
+def child_environment(name: str) -> Mapping[str, str]:
+    """Return the environment of a child: the courier gets a short list only."""
+    if name == "agent":
+        return dict(os.environ)
+    return {key: os.environ[key] for key in _KEPT_VARIABLES if key in os.environ}
+
+
+def _keep(child: _Child, paths: SitePaths, say: Callable[[str], None]) -> None:
+    now = time.monotonic()
+    if child.process is not None:
+        code = child.process.poll()
+        if code is None:
+            return
+        if now - child.started_at > STABLE_AFTER_S:
+            child.failures = 0
+        wait_s = BACK_OFF_S[min(child.failures, len(BACK_OFF_S) - 1)]
+        child.failures += 1
+        child.process, child.start_at = None, now + wait_s
+        say(f"the {child.name} ended (exit {code}); starting it again in {wait_s:g} s")
+    if now < child.start_at:
+        return
+    module = "site_client.agent_main" if child.name == "agent" else "site_client.courier.run"
+    folder = paths.home if child.name == "agent" else paths.courier
+    with (paths.logs / f"{child.name}.log").open("ab") as log:
+        child.process = subprocess.Popen(  # noqa: S603 - our own modules
+            [sys.executable, "-m", module, str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=dict(child_environment(child.name)),
+        )
+    child.started_at = now
+    say(f"the {child.name} runs as process {child.process.pid}")
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + STOP_WAIT_S
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=max(0.1, deadline - time.monotonic()))
+        if process.poll() is None:
+            process.kill()
+            process.wait()
