@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,33 @@ def test_a_file_that_is_no_tls_key_is_refused_without_showing_it(tmp_path: Path)
 
 def test_the_repr_of_a_tls_key_shows_nothing() -> None:
     assert repr(TlsKey.generate()) == "TlsKey(...)"
+
+
+def test_a_self_signed_certificate_that_is_no_authority_issues_nothing() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "north")])
+    start = datetime.datetime.fromtimestamp(NOW_S, tz=datetime.UTC)
+    for is_authority in (False, True):
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(1)
+            .not_valid_before(start)
+            .not_valid_after(start + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+            .sign(key, SHA256())
+        )
+        pem = certificate.public_bytes(Encoding.PEM).decode()
+        if is_authority:
+            check_issued(pem, pem, "north")
+        else:
+            with pytest.raises(EnrolmentError):
+                check_issued(pem, pem, "north")
+
+
+def test_the_authority_can_make_no_further_authority(authority: Authority) -> None:
+    found = authority.certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert found.critical
+    assert found.value.path_length == 0

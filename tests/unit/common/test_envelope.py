@@ -11,6 +11,7 @@ from common.canonical import canonical_bytes, parse_canonical
 from common.crypto.signing import sign
 from common.errors import CohortiumError, ProtocolError, SealError, SignatureError
 from common.ids import SiteId
+from common.protocol import envelope
 from common.protocol.envelope import (
     MAGIC,
     check_fresh,
@@ -221,3 +222,12 @@ def test_no_error_shows_what_was_sealed() -> None:
         with pytest.raises(CohortiumError) as caught:
             _open(bytes(changed))
         assert "4711" not in str(caught.value)
+
+
+def test_a_header_that_does_not_come_out_the_same_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = _seal()
+    monkeypatch.setattr(envelope, "parse_site_id", lambda text: SiteId("south"))
+    with pytest.raises(ProtocolError, match="one byte form"):
+        _open(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from common.crypto import sealing
 from common.crypto.keys import OpeningKey
 from common.crypto.sealing import open_sealed, seal
 from common.errors import SealError
@@ -54,3 +55,16 @@ def test_a_low_order_point_in_the_encapsulation_does_not_open(key: OpeningKey) -
         changed = sealed[:start] + bytes(32) + sealed[start + 32 :]
         with pytest.raises(SealError):
             open_sealed(changed, key=key, label="l", context=b"c")
+
+
+def test_a_library_that_says_value_error_is_heard_as_a_seal_error(
+    key: OpeningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As the X25519 suite does for a low-order point.
+    class Suite:
+        def decrypt(self, *_: object, **__: object) -> bytes:
+            raise ValueError("low order")
+
+    monkeypatch.setattr(sealing, "HPKE_SUITE", Suite())
+    with pytest.raises(SealError):
+        open_sealed(b"x" * 2000, key=key, label="l", context=b"")
