@@ -14,10 +14,10 @@ from common.crypto.keys import OpeningKey, SigningKey
 from common.errors import CohortiumError
 from common.ids import StudyId, parse_study_id
 from common.protocol.round_states import StudyState
+from server.books import Books, open_books
 from server.config import HOME_VARIABLE, CoordinatorPaths, read_config
-from server.coordinator import Books, Coordinator, CoordinatorKeys, describe_failure
+from server.coordinator import Coordinator, CoordinatorKeys, describe_failure
 from server.flower_channel import FlowerChannel
-from server.open_books import open_books
 from server.run_lock import hold_run_lock
 from server.study_register import Study
 

@@ -23,7 +23,7 @@ Reason = Annotated[str, typer.Option(help="Why.")]
 def list_versions(context: typer.Context, json: Json = False) -> None:
     """List model versions, oldest first, with the aliases champion and previous."""
     from common.clock import SystemClock, utc_text
-    from server.open_books import open_books
+    from server.books import open_books
     from server.registry.actions import ModelActions
     from server.storage.database import Database
 
@@ -60,7 +60,7 @@ def list_versions(context: typer.Context, json: Json = False) -> None:
 @app.command()
 def show(context: typer.Context, version: Version) -> None:
     """Show one version with its whole lineage as JSON."""
-    from server.open_books import open_books
+    from server.books import open_books
 
     paths, config = open_config(context)
     found = open_books(paths, config).registry.find(version)
@@ -82,8 +82,8 @@ def export(
     out: Annotated[Path, typer.Option(help="File to write, safetensors.")],
 ) -> None:
     """Write a version's parameters to a file."""
+    from server.books import open_books
     from server.durable_file import write_durably
-    from server.open_books import open_books
 
     paths, config = open_config(context)
     books = open_books(paths, config)
@@ -98,9 +98,9 @@ def card(
     out: Annotated[Path, typer.Option(help="Folder for card.md and card.html.")],
 ) -> None:
     """Write a version's model card as Markdown and HTML."""
+    from server.books import open_books
     from server.durable_file import write_durably
-    from server.open_books import open_books
-    from server.registry.model_card import render_card
+    from server.model_card import render_card
     from server.study_report import report_study
 
     paths, config = open_config(context)
@@ -119,7 +119,7 @@ def promote(context: typer.Context, version: Version, person: Person, reason: Re
     """Make a version the champion; signed and logged under a person's name."""
     from common.clock import SystemClock
     from common.crypto.keys import SigningKey
-    from server.open_books import open_books
+    from server.books import open_books
     from server.registry.actions import ModelActions
     from server.storage.database import Database
 

@@ -31,7 +31,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def up(context: typer.Context) -> None:
     """Run the SuperLink and the SuperExec, let couriers in, keep studies going; Ctrl-C stops."""
-    from server.open_books import open_books
+    from server.books import open_books
     from server.storage.database import Database
     from server.supervisor import Supervisor, check_free_port
 
@@ -51,7 +51,7 @@ def launch(
     """Sign a study plan, register it and start its rounds."""
     from common.crypto.keys import SigningKey
     from common.study.plan_file import read_plan
-    from server.open_books import open_books
+    from server.books import open_books
 
     paths, config = open_config(context)
     checked = read_plan(plan)
@@ -74,7 +74,7 @@ def resume(context: typer.Context, study: StudyArgument) -> None:
 def stop(context: typer.Context, study: StudyArgument) -> None:
     """Stop a study after what sites are doing now; `resume` goes on."""
     from common.protocol.round_states import StudyState
-    from server.open_books import open_books
+    from server.books import open_books
 
     paths, config = open_config(context)
     books = open_books(paths, config)
@@ -89,7 +89,7 @@ def status(
     json: Json = False,
 ) -> None:
     """Show where studies are, and each site's part, privacy and performance."""
-    from server.open_books import open_books
+    from server.books import open_books
     from server.study_report import report_study
 
     paths, config = open_config(context)
@@ -112,7 +112,7 @@ def status(
 
 def watch(context: typer.Context, study: StudyArgument) -> None:
     """Watch a study live until it ends; Ctrl-C leaves it running."""
-    from server.open_books import open_books
+    from server.books import open_books
     from server.study_report import report_study
 
     paths, config = open_config(context)
@@ -130,8 +130,8 @@ def watch(context: typer.Context, study: StudyArgument) -> None:
 def _start(context: typer.Context, study_id: StudyId) -> None:
     from common.errors import StudyStateError
     from common.protocol.round_states import StudyState, check_study_change
+    from server.books import open_books
     from server.flower_control import FlowerControl
-    from server.open_books import open_books
 
     paths, config = open_config(context)
     books = open_books(paths, config)

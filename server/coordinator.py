@@ -27,26 +27,16 @@ from common.protocol.messages import (
 from common.protocol.round_states import StudyState
 from common.study.columns import initial_parameters, parameter_shapes
 from server.aggregation import WeightedMean
-from server.registry.store import ModelRegistry
-from server.round_book import Outcome, RoundBook
+from server.books import Books
+from server.round_book import Outcome
 from server.server_optimizer import ServerOptimizer
 from server.site_channel import Arrived, Missing, SiteChannel
-from server.site_directory import Site, SiteDirectory
-from server.study_register import Study, StudyRegister
+from server.site_directory import Site
+from server.study_register import Study
 from server.update_checks import Expectation, SiteMemory, check_release, open_reply
 
 ATTEMPTS_PER_ROUND_MAX: Final = 3
 _REPLY_GRACE_S: Final = 3600
-
-
-@dataclass(frozen=True)
-class Books:
-    """Everything the coordinator writes to."""
-
-    register: StudyRegister
-    rounds: RoundBook
-    sites: SiteDirectory
-    registry: ModelRegistry
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ def _project(row: Floats) -> Floats:
     falling = np.sort(row)[::-1]
     shift = (np.cumsum(falling) - total) / np.arange(1, len(row) + 1)
     last = np.nonzero(falling > shift)[0][-1]
-    return np.maximum(row - shift[last], 0.0)
+    projected: Floats = np.maximum(row - shift[last], 0.0)
+    return projected
 
 
 def _auroc(counts: Floats) -> float:

@@ -9,7 +9,7 @@ from common.ids import StudyId
 from common.privacy.disclosure import size_band
 from common.protocol.messages import EvaluationCounts
 from common.protocol.round_states import RoundState
-from server.coordinator import Books
+from server.books import Books
 from server.evaluation import Auroc, auroc
 from server.round_book import Answer, Outcome
 

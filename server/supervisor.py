@@ -16,8 +16,8 @@ from typing import Final
 
 from common.errors import CohortiumError, ServiceError
 from common.protocol.round_states import StudyState
+from server.books import Books
 from server.config import HOME_VARIABLE, CoordinatorPaths, ServerConfig
-from server.coordinator import Books
 from server.flower_control import FlowerControl, RunStatus, node_key_pem
 from server.run_lock import is_run_alive
 from server.study_register import Study

@@ -1,15 +1,26 @@
-"""Open everything that the coordinator writes to."""
+"""Everything the coordinator writes to, opened together."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from common.clock import SystemClock
 from server.config import CoordinatorPaths, ServerConfig
-from server.coordinator import Books
 from server.registry.store import ModelRegistry
 from server.round_book import RoundBook
 from server.site_directory import SiteDirectory
 from server.storage.database import Database
 from server.study_register import StudyRegister
+
+
+@dataclass(frozen=True)
+class Books:
+    """Everything the coordinator writes to."""
+
+    register: StudyRegister
+    rounds: RoundBook
+    sites: SiteDirectory
+    registry: ModelRegistry
 
 
 def open_books(paths: CoordinatorPaths, config: ServerConfig) -> Books:

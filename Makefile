@@ -1,0 +1,56 @@
+# `make demo` and `make test` do everything on a machine with Python 3.11 and pip.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+# torch is installed first and by exact version: another resolution pulls gigabytes of CUDA. Where
+# the default index has no CPU build, say for example
+#   make install TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"
+TORCH_INDEX ?=
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help install demo test test-fast lint format stubs bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/.installed ## install into .venv
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "Python 3.11 is needed: set PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 $(TORCH_INDEX)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install ## four hospitals train one model on this machine
+	$(BIN)/cohortium-sim demo
+
+test: install ## every test
+	$(PYTEST) -n $(WORKERS) --dist loadscope -m "not slow and not e2e"
+	$(PYTEST) -m "slow or e2e" --timeout 900
+
+test-fast: install ## the tests that take seconds
+	$(PYTEST) -n $(WORKERS) --dist loadscope -m "not slow and not e2e"
+
+lint: install ## format, lint, types and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+stubs: install ## generate the agent's gRPC stubs again
+	$(BIN)/python -m grpc_tools.protoc -I. --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+	  --python_out=. --mypy_out=quiet:. --grpc_python_out=. common/protocol/agent.proto
+
+bench: install ## the measurements of docs/benchmarks.md
+	$(BIN)/python benchmarks/aggregation.py
+	$(BIN)/python benchmarks/round_overhead.py
+	$(BIN)/python benchmarks/install_size.py
+
+clean: ## remove the virtual environment and the demo
+	rm -rf $(VENV) demo-run
