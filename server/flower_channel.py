@@ -26,6 +26,8 @@ ENVELOPE_KEY: Final = "envelope"
 POLL_S: Final = 0.1
 NODE_POLL_S: Final = 1.0
 RESEND_WAIT_S: Final = 1.0
+RESEND_UNANSWERED_S: Final = 15.0
+"""After this long without an answer the same envelope is sent again, then after twice as long."""
 
 
 @dataclass
@@ -96,7 +98,8 @@ class FlowerChannel:
             [message_id] = self._grid.push_messages([message])
             asked.message_ids.append(message_id)
             asked.node_id = node_id
-            asked.send_at = float("inf")
+            # A reply that a courier sent while the SuperLink was down is lost without a word.
+            asked.send_at = now + RESEND_UNANSWERED_S * 2 ** (len(asked.message_ids) - 1)
             asked.reason = "no answer before the deadline"
 
     def _pull(self, waiting: Mapping[SiteId, _Asked]) -> Iterator[tuple[SiteId, bytes]]:

@@ -40,6 +40,7 @@ def _public(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> str:
         _public(ed25519.Ed25519PrivateKey.generate()),
         _public(ec.generate_private_key(ec.SECP256R1())),
     ],
+    ids=["empty", "not ASCII", "cut short", "Ed25519", "P-256"],
 )
 def test_another_kind_of_key_is_refused(text: str) -> None:
     with pytest.raises(EnrolmentError):
