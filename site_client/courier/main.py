@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from common.crypto.node_key import read_node_key
 from common.errors import ConfigError, TransportError
@@ -76,9 +76,8 @@ def run_courier(config: CourierConfig) -> None:
         started_at = time.monotonic()
         try:
             _connect_and_carry(config, stop)
-        except SystemExit:
-            # Flower ends its process when it cannot log in (exit 305); we try again instead.
-            logger.warning("the coordinator did not let us in; trying again")
+        except TransportError as error:
+            logger.warning("%s; trying again", error.refused)
         except Exception as error:
             logger.warning("the connection broke: %s", type(error).__name__)
         failures = 0 if time.monotonic() - started_at > BACK_OFF_S[-1] else failures + 1
@@ -110,14 +109,18 @@ def prepare_environment(config: CourierConfig) -> None:
 
 
 def _connect_and_carry(config: CourierConfig, stop: threading.Event) -> None:
-    from flwr.supernode.fleet_http_connection import http_request_response
+    from flwr.supernode import fleet_http_connection
 
     from site_client.courier.loop import CourierLoop
+
+    # Flower's own answer to a refused login is to end the process, by a timer that outlives the
+    # exception (exit 305). A courier tries again instead.
+    setattr(fleet_http_connection, "flwr_exit", _refuse_login)  # noqa: B010 - not exported
 
     key = read_node_key(config.node_key)
     node_file = config.node_key.with_name("node-id")
     _leave_before(config, key, node_file)
-    with http_request_response(
+    with fleet_http_connection.http_request_response(
         config.address,
         False,
         root_certificates=config.ca_file.read_bytes(),
@@ -128,6 +131,15 @@ def _connect_and_carry(config: CourierConfig, stop: threading.Event) -> None:
         logger.info("connected to %s", config.address)
         CourierLoop(tuple(connection)).run(stop.is_set)
         logger.info("leaving")
+
+
+def _refuse_login(*_: object, **__: object) -> NoReturn:
+    raise TransportError(
+        "the coordinator did not let us in",
+        expected="a running coordinator that has admitted this site",
+        arrived="a refused or failed login",
+        todo="check that the coordinator is up and that this site is not suspended",
+    )
 
 
 def _leave_before(config: CourierConfig, key: Any, node_file: Path) -> None:

@@ -1,4 +1,4 @@
-"""A real federation for end-to-end tests: real processes, TLS, node authentication, real ledgers."""
+"""A real federation for end-to-end tests: processes, TLS, node authentication, ledgers."""
 
 from __future__ import annotations
 

@@ -107,9 +107,7 @@ def test_r3_a_request_sealed_to_another_key_is_refused(asker: Asker, plan: Study
 
 def test_r4_an_expired_request_is_refused(asker: Asker, plan: StudyPlan) -> None:
     now_s = int(time.time())
-    header = replace(
-        asker.header(plan, 1), issued_at_s=now_s - 7200, expires_at_s=now_s - 3600
-    )
+    header = replace(asker.header(plan, 1), issued_at_s=now_s - 7200, expires_at_s=now_s - 3600)
     assert _number(asker, asker.seal(asker.request(plan, 1), header)) == "R4"
 
 
@@ -214,8 +212,6 @@ def test_the_process_that_reads_rows_has_no_network(asker: Asker) -> None:
 
 
 def _other_model(request: TaskRequest, plan: StudyPlan) -> TaskRequest:
-    parameters = {
-        name: array + np.float32(0.5) for name, array in initial_parameters(plan).items()
-    }
+    parameters = {name: array + np.float32(0.5) for name, array in initial_parameters(plan).items()}
     content = encode_parameters(parameters)
     return replace(request, parameters=content, base_version=parameters_digest(content))
