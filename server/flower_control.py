@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from common.errors import CohortiumError, ServiceError
-from server.bundle import build_bundle, bundle_digest
+from server.bundle import bundle_digest, read_bundle
 from server.config import CoordinatorPaths, ServerConfig
 from server.superlink import OPERATOR_TOKEN_HEADER
 
@@ -66,7 +66,7 @@ class FlowerControl:
         from flwr.proto.control_pb2 import StartRunRequest
         from flwr.supercore.fab import Fab
 
-        content = build_bundle()
+        content = read_bundle()
         request = StartRunRequest(
             fab=fab_to_proto(Fab(bundle_digest(content), content, {})),
             override_config=user_config_to_proto({"study": study_id}),

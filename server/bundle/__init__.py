@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Final
 
 BUNDLE_FILES: Final = ("pyproject.toml", "README.md", "LICENSE")
+BUNDLE_NAME: Final = "cohortium.fab"
+
+
+def read_bundle() -> bytes:
+    """Return the shipped bundle: the same bytes on every machine, as each site pins them.
+
+    It is shipped built, because another zlib would compress the same files to other bytes.
+    """
+    return (Path(__file__).parent / BUNDLE_NAME).read_bytes()
 
 
 def build_bundle() -> bytes:
-    """Return the bundle as Flower's FAB bytes; the same bytes on every machine."""
+    """Build the bundle anew from its files, as Flower's FAB bytes; `make bundle` writes them."""
     # Imported here: Flower's builder loads its whole command line.
     from flwr.cli.build import build_fab_from_files
 

@@ -168,7 +168,6 @@ def test_the_flower_database_holds_no_update_that_can_be_read(finished: Finished
         ("/openapi.json", "public"),
         ("/v1/control/start-run", "operator"),
         ("/v1/control/register-node", "operator"),
-        ("/v1/runtime/acquire-task", "operator"),
         ("/docs", "operator"),
     ],
 )
@@ -194,6 +193,38 @@ def test_an_outsider_with_only_the_ca_certificate_reaches_nothing(
     assert answer.status_code in (401, 403, 404), (answer.status_code, answer.text[:200])
 
 
+@pytest.mark.parametrize("secret", [None, "guessed"])
+def test_nobody_takes_a_task_without_the_superexec_secret(
+    finished: Finished, secret: str | None
+) -> None:
+    from flwr.proto.runtime_pb2 import AcquireTaskRequest
+    from flwr.supercore.interceptors import (
+        RuntimeVersionHttpInterceptor,
+        SuperExecAuthHttpInterceptor,
+    )
+    from flwr.supercore.runtime import RuntimeHttpClient
+
+    paths = CoordinatorPaths(finished.deployment.coordinator_home)
+    interceptors: list[Any] = [RuntimeVersionHttpInterceptor(component_name="flower-superexec")]
+    if secret is not None:
+        interceptors.append(
+            SuperExecAuthHttpInterceptor(
+                master_secret=secret.encode() * 8,
+                protected_methods=frozenset({"/flwr.proto.Runtime/AcquireTask"}),
+            )
+        )
+    client = RuntimeHttpClient.from_server_address(
+        f"127.0.0.1:{read_config(paths).operator_port}",
+        insecure=False,
+        root_certificates=paths.ca_certificate.read_bytes(),
+        interceptors=interceptors,
+    )
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        client.AcquireTask(AcquireTaskRequest())
+    client.close()
+    assert refused.value.response.status_code == 401
+
+
 @pytest.mark.parametrize("call", ["ActivateNode", "PullMessages", "PushMessages", "PullObject"])
 def test_a_key_that_was_never_enrolled_cannot_use_the_fleet_api(
     finished: Finished, call: str
@@ -206,6 +237,7 @@ def test_a_key_that_was_never_enrolled_cannot_use_the_fleet_api(
         401,
         403,
         404,
+        412,  # Flower's answer to a login with an unknown key
     )
 
 

@@ -1,0 +1,94 @@
+"""What the documents say exists, exists: claims' evidence, error codes, commands, plans, links."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+import common.errors
+from common.protocol.refusals import REFUSALS
+from server import cli as coordinator_cli
+from simulations import cli as simulation_cli
+from site_client import cli as site_cli
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PROGRAMS = {
+    "cohortium-coordinator": coordinator_cli.app,
+    "cohortium-site": site_cli.app,
+    "cohortium-sim": simulation_cli.app,
+}
+
+
+def test_every_claim_names_a_test_or_benchmark_that_exists() -> None:
+    rows = re.findall(r"^\| .+ \| `([^`]+)` \|$", (ROOT / "docs/claims.md").read_text(), re.M)
+    assert len(rows) > 15
+    for row in rows:
+        file, _, function = row.partition("::")
+        path = ROOT / file
+        assert path.is_file(), row
+        if function:
+            tree = ast.parse(path.read_text())
+            names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+            assert function in names, row
+
+
+def test_every_exit_code_and_refusal_is_documented() -> None:
+    text = (ROOT / "docs/error-codes.md").read_text()
+    for name, error in vars(common.errors).items():
+        is_leaf = inspect.isclass(error) and issubclass(error, common.errors.CohortiumError)
+        if is_leaf and error is not common.errors.CohortiumError:
+            assert f"| {error.exit_code} | `{name}` |" in text, name
+    for number, sentence in REFUSALS.items():
+        assert f"| {number} | {sentence} |" in text, number
+
+
+def test_exit_codes_are_used_once() -> None:
+    codes = [
+        error.exit_code
+        for name, error in vars(common.errors).items()
+        if inspect.isclass(error)
+        and issubclass(error, common.errors.CohortiumError)
+        and name != "CohortiumError"
+    ]
+    assert len(codes) == len(set(codes))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_in_a_document_exists(document: Path) -> None:
+    for program, words in re.findall(
+        r"^(cohortium-(?:coordinator|site|sim)) ([^#\n]*)", document.read_text(), re.M
+    ):
+        command = typer.main.get_command(PROGRAMS[program])
+        for word in re.sub(r"--home \S+", "", words).split():
+            if not re.fullmatch(r"[a-z-]+", word) or not hasattr(command, "commands"):
+                break
+            assert word in command.commands, f"{document.name}: {program} {words}"
+            command = command.commands[word]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_in_a_document_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_shipped_plan_is_the_documented_example() -> None:
+    shipped = ROOT / "simulations/plans/heart-disease.toml"
+    assert shipped.read_bytes() == (ROOT / "docs/examples/heart-disease.toml").read_bytes()
+
+
+def test_the_readme_is_one_screen() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 70
+
+
+def test_no_document_names_a_path_of_somebodys_machine() -> None:
+    for document in DOCUMENTS:
+        assert "/home/" not in document.read_text()
+        assert "/tmp/" not in document.read_text()
