@@ -148,6 +148,7 @@ class SiteTasks:
                 now_s=self._clock.now_s(),
             )
             plan_digest = request.plan_digest
+            logger.info("round %d of %s asked", header.round_number, header.study_id)
             return self._answer(envelope, header, request, reply_header)
         except Exception as error:
             number = _refusal_number(error)
@@ -200,12 +201,14 @@ class SiteTasks:
         request_checks.check_cohort(
             len(matrix.y), cohort_size_min=self._config.limits.cohort_size_min
         )
-        return self._gate.release(
+        released = self._gate.release(
             release,
             reply_header,
             request_digest=digest,
             produce=partial(self._produce, release, parameters, matrix),
         )
+        logger.info("round %d of %s answered", header.round_number, header.study_id)
+        return released
 
     def _produce(
         self, release: ReleaseRequest, parameters: Parameters, matrix: FeatureMatrix
@@ -235,7 +238,6 @@ class SiteTasks:
                 randomness=randomness,
             )
             done.append(planned.evaluation_per_release)
-        logger.info("round %d of %s computed", release.round_number, release.study_id)
         return Produced(update, evaluation, tuple(done), randomness.is_reproducible)
 
     def _approved(self, request: TaskRequest, header: EnvelopeHeader) -> Approval:

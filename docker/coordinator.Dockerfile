@@ -1,0 +1,17 @@
+# The coordinator: SuperLink, SuperExec, ServerApp. It holds no site code.
+ARG BASE=python:3.11-slim
+FROM ${BASE}
+ARG WHEELS=""
+COPY constraints.txt pyproject.toml README.md LICENSE /src/
+COPY common /src/common
+COPY server /src/server
+RUN mkdir -p /src/site_client /src/simulations \
+ && python3 -m pip install --no-cache-dir ${WHEELS} -c /src/constraints.txt "/src[server]" \
+ && rm -rf /src \
+ && useradd --uid 10001 --create-home cohortium
+COPY docker/healthcheck.py /usr/local/bin/healthcheck.py
+USER 10001
+ENV COHORTIUM_COORDINATOR_HOME=/var/lib/cohortium PYTHONUNBUFFERED=1
+VOLUME /var/lib/cohortium
+HEALTHCHECK --interval=10s --timeout=5s CMD ["python3", "/usr/local/bin/healthcheck.py", "coordinator"]
+CMD ["cohortium-coordinator", "up"]
