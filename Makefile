@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-fast lint format stubs bundle bench clean
+.PHONY: help install demo test test-fast lint format stubs bundle images bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ format: install ## format and fix what can be fixed
 stubs: install ## generate the agent's gRPC stubs again
 	$(BIN)/python -m grpc_tools.protoc -I. --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
 	  --python_out=. --mypy_out=quiet:. --grpc_python_out=. common/protocol/agent.proto
+
+images: install ## build the images of coordinator, agent and courier
+	PYTHON=$(BIN)/python docker/build_images.sh
 
 bundle: install ## build the Flower bundle again; then pin its digest in bundle_pin.py
 	$(BIN)/python -c "from server.bundle import *; from pathlib import Path; Path('server/bundle', BUNDLE_NAME).write_bytes(build_bundle())"

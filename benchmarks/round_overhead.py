@@ -3,7 +3,7 @@
     python benchmarks/round_overhead.py [--rounds 20]
 
 Overhead of a round = from one round's first request to the next round's, minus the longest site's
-time in the agent (checks, training, gate). Four sites, one coordinator, real TLS and processes, on this machine.
+time in the agent (checks, training, gate). Four sites, one coordinator, TLS, on this machine.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
 # The agent: data, keys, gate. Run it with `network_mode: none`. It holds no courier and no Flower.
 ARG BASE=python:3.11-slim
 FROM ${BASE}
+# "--no-index --find-links /wheels" installs from docker/wheels instead of the package index.
 ARG WHEELS=""
+ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore
 COPY constraints.txt pyproject.toml README.md LICENSE /src/
 COPY common /src/common
 COPY site_client /src/site_client
-RUN rm -rf /src/site_client/courier && mkdir -p /src/server /src/simulations \
+RUN --mount=type=bind,source=docker/wheels,target=/wheels \
+    rm -rf /src/site_client/courier && mkdir -p /src/server /src/simulations \
  && python3 -m pip install --no-cache-dir ${WHEELS} torch==2.13.0 \
  && python3 -m pip install --no-cache-dir ${WHEELS} -c /src/constraints.txt "/src[agent]" \
  && rm -rf /src \
