@@ -58,4 +58,5 @@ if [ -z "${BASE:-}" ]; then
   make_base
   BASE=localhost/cohortium-base
 fi
-build buildah "${STORAGE[@]}" build --isolation chroot --quiet
+# --format docker: the OCI format has no health checks.
+build buildah "${STORAGE[@]}" build --isolation chroot --format docker --quiet

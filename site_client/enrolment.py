@@ -184,7 +184,8 @@ def _write_courier(
     (paths.courier / "ca.pem").write_text(authorities, encoding="ascii")
     config = {
         "address": record.coordinator_address,
-        "socket": str(paths.socket),
+        # Relative to the courier's folder: the same inside and outside a container.
+        "socket": os.path.relpath(paths.socket, paths.courier),
         "proxy": proxy,
     }
     (paths.courier / "courier.json").write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -49,7 +49,7 @@ def read_courier_config(folder: Path) -> CourierConfig:
             address=str(record["address"]),
             ca_file=folder / "ca.pem",
             node_key=folder / "node.key",
-            socket=Path(str(record["socket"])),
+            socket=(folder / str(record["socket"])).resolve(),
             proxy=str(record["proxy"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
