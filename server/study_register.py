@@ -121,6 +121,22 @@ class StudyRegister:
 
     def change_state(self, study_id: StudyId, after: StudyState, *, reason: str = "") -> None:
         """Change a study's state by the table; raises `StudyStateError`."""
+        self._change(study_id, after, reason=reason)
+
+    def start_run(self, study_id: StudyId, flower_run_id: str, *, restarts: int) -> None:
+        """Set a study running, carried by this Flower run; raises `StudyStateError`.
+
+        One transaction: `up` must never see a running study without its run.
+        """
+        self._change(
+            study_id,
+            StudyState.RUNNING,
+            reason="",
+            flower_run_id=flower_run_id,
+            restarts=restarts,
+        )
+
+    def _change(self, study_id: StudyId, after: StudyState, **values: str | int) -> None:
         with self._database.transaction() as connection:
             before = connection.execute(
                 select(studies.c.state).where(studies.c.study_id == study_id)
@@ -129,15 +145,5 @@ class StudyRegister:
             connection.execute(
                 update(studies)
                 .where(studies.c.study_id == study_id)
-                .values(state=after.value, reason=reason)
-            )
-
-    def start_run(self, study_id: StudyId, flower_run_id: str, *, restarts: int) -> None:
-        """Set a study running, carried by this Flower run; raises `StudyStateError`."""
-        self.change_state(study_id, StudyState.RUNNING)
-        with self._database.transaction() as connection:
-            connection.execute(
-                update(studies)
-                .where(studies.c.study_id == study_id)
-                .values(flower_run_id=flower_run_id, restarts=restarts)
+                .values(state=after.value, **values)
             )

@@ -140,6 +140,9 @@ class Supervisor:
         except CohortiumError:
             # The SuperLink is starting or was just killed: the next tick tries again.
             return
+        except Exception as error:
+            # `up` is what brings everything else back: a fault of ours must not end it.
+            self._say(f"a fault of type {type(error).__name__} while looking after studies")
 
     def _sync_nodes(self, control: FlowerControl) -> None:
         wanted = {
@@ -184,7 +187,8 @@ class Supervisor:
                 study.study_id, StudyState.FAILED, reason="its run ended too often"
             )
             return
-        control.stop_run(study.flower_run_id)
+        if study.flower_run_id:
+            control.stop_run(study.flower_run_id)
         run_id = control.start_run(study.study_id)
         self._books.register.start_run(study.study_id, run_id, restarts=study.restarts + 1)
         self._runs_started[study.study_id] = now
