@@ -113,6 +113,9 @@ class Coordinator:
             return _Position(1, parameters, ServerOptimizer(strategy))
         parameters = self._books.rounds.read_parameters(parse_digest(last.new_version))
         state = self._books.rounds.read_optimizer_state(parse_digest(last.optimizer_state))
+        if last.round_number <= self._study.plan.training.rounds:
+            # A crash may have come between the checkpoint and its registration.
+            self._books.registry.register(self._study, last.round_number)
         # The final evaluation is stored as round `rounds + 1` and changes no model.
         return _Position(last.round_number + 1, parameters, ServerOptimizer(strategy, state=state))
 
@@ -157,6 +160,8 @@ class Coordinator:
         study_id = self._study.study_id
         number = self._study.plan.training.rounds + 1
         if position.next_round > number:
+            # A crash may have come between the evaluation and the lineage that names it.
+            self._books.registry.refresh_lineage(self._study)
             return
         self._ask_round(position, TaskKind.EVALUATE)
         if self._should_stop():
@@ -230,6 +235,9 @@ class Coordinator:
                 expectation=expectation,
                 now_s=self._clock.now_s(),
             )
+            # What is answered is no longer outstanding, however often the answer is delivered.
+            for request_id in [key for key, asked in outstanding.items() if asked == site.site_id]:
+                del outstanding[request_id]
             if isinstance(reply, RefusedTask):
                 self._books.rounds.record_refusal(
                     study_id, number, site.site_id, Outcome.REFUSED_BY_SITE, reply.number
