@@ -370,23 +370,23 @@ class _CrashError(Exception):
     """Stands for kill -9."""
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("book", "method"), STEPS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("book", "method"), STEPS, ids=str)
 def test_a_crash_at_any_step_of_any_round_changes_no_model_and_loses_no_version(
-    book: str, method: str, is_after: bool, strategy: str, tmp_path: Path
+    book: str, method: str, is_after: bool, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {"kind": strategy}
-    if strategy == "fedadam":
-        settings["server_learning_rate"] = 0.1
-    plan = make_plan(training__strategy=settings, training__rounds=2)
+    # FedAdam, because it has a state that a resumed run must find again.
+    plan = make_plan(
+        training__strategy={"kind": "fedadam", "server_learning_rate": 0.1}, training__rounds=2
+    )
     honest = make_consortium(tmp_path / "honest", plan)
     honest.run()
     for crash_at in range(1, 20):
         crashed = make_consortium(tmp_path / str(crash_at), plan)
         if not _crashes(crashed, book, method, crash_at, is_after=is_after):
             break
-        crashed.run()
+        if crashed.books.register.find(crashed.study_id).state is not StudyState.FINISHED:
+            crashed.run()
         assert _summary(crashed) == _summary(honest), f"crash at call {crash_at}"
         if method == "record_accepted" and crash_at >= 5:
             break
