@@ -26,6 +26,8 @@ USER = 10002
 
 @pytest.fixture(scope="module")
 def images() -> list[str]:
+    if os.environ.get("COHORTIUM_IMAGES") != "1":
+        pytest.skip("building images takes minutes: set COHORTIUM_IMAGES=1")
     if os.geteuid() != 0 or not (shutil.which("buildah") and shutil.which("debootstrap")):
         pytest.skip("needs root and Debian's buildah and debootstrap (apt-get install both)")
     built = subprocess.run(
