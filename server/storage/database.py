@@ -24,6 +24,7 @@ class Database:
         self._engine = create_engine(url)
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
 
     @classmethod
     def of(cls, paths: CoordinatorPaths, config: ServerConfig) -> Database:
@@ -63,9 +64,15 @@ class Database:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # Python's driver begins only at the first write
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute(f"PRAGMA busy_timeout={_BUSY_WAIT_MS}")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # What a transaction reads stays true until it commits: another process waits for its turn.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
