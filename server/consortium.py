@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def _toml(config: ServerConfig) -> str:
         elif isinstance(value, int):
             lines.append(f"{name} = {value}")
         else:
-            escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-            lines.append(f'{name} = "{escaped}"')
+            # A JSON string is a TOML string, but for DEL, which TOML wants escaped.
+            quoted = json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+            lines.append(f"{name} = {quoted}")
     return "\n".join(lines) + "\n"
