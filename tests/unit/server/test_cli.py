@@ -1,0 +1,302 @@
+"""The `cohortium-coordinator` command: words, JSON and exit codes."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.numpy
+
+from common.command_line import run_command
+from common.protocol.enrolment import read_enrolment, write_request
+from common.study.plan_file import plan_digest, read_plan
+from server.cli import app
+from tests.lib.enrolment import enrolment_request
+from tests.lib.memory_channel import Consortium, copy_consortium, make_consortium
+from tests.lib.messages import Party
+from tests.lib.plans import EXAMPLES
+
+PLAN = EXAMPLES / "heart-disease.toml"
+PARTY = Party.fresh()
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the command on the coordinator below `tmp_path`; return code, stdout and stderr."""
+    home = tmp_path / "coordinator"
+
+    def run(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run_command(
+            app, name="cohortium-coordinator", arguments=["--home", str(home), *words]
+        )
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def enrolled(tmp_path: Path) -> Path:
+    return copy_consortium(tmp_path).home
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Consortium:
+    consortium = make_consortium(tmp_path)
+    consortium.run()
+    return consortium
+
+
+def _request(tmp_path: Path, site_id: str = "lakeside") -> Path:
+    path = tmp_path / f"{site_id}-request.json"
+    write_request(path, enrolment_request(PARTY, tmp_path, site_id), PARTY.signing)
+    return path
+
+
+def test_init_makes_a_coordinator_and_tells_the_fingerprint(
+    command: Command, tmp_path: Path
+) -> None:
+    code, out, _ = command("init", "--name", "Heart network", "--host", "127.0.0.1", "--json")
+    record = json.loads(out)
+    assert code == 0
+    assert record["home"] == str(tmp_path / "coordinator")
+    code, out, _ = command("fingerprint")
+    assert out.strip() == record["fingerprint"]
+    assert stat.S_IMODE((tmp_path / "coordinator" / "keys").stat().st_mode) == 0o700
+    assert command("sites", "--json")[1].strip() == "[]"
+
+
+def test_init_twice_is_refused_with_its_exit_code(command: Command) -> None:
+    words = ("init", "--name", "Heart network", "--host", "127.0.0.1")
+    assert command(*words)[0] == 0
+    code, out, err = command(*words)
+    assert (code, out) == (11, "")
+    assert "to do:" in err
+    code, out, _ = command(*words, "--json")
+    assert code == 11
+    assert json.loads(out)["error"] == "ConfigError"
+
+
+def test_init_prints_no_secret(command: Command, tmp_path: Path) -> None:
+    _, out, err = command("init", "--name", "Heart network", "--host", "127.0.0.1")
+    for secret in (tmp_path / "coordinator" / "keys").iterdir():
+        assert secret.read_text(encoding="ascii").split()[-1] not in out + err
+
+
+@pytest.mark.parametrize("words", [("sites",), ("status",), ("models", "list"), ("models", "log")])
+def test_without_a_coordinator_a_command_says_to_init(
+    words: tuple[str, ...], command: Command
+) -> None:
+    code, out, err = command(*words)
+    assert (code, out) == (11, "")
+    assert "cohortium-coordinator init" in err
+
+
+def test_admit_writes_the_enrolment_file_and_lists_the_site(
+    command: Command, enrolled: Path, tmp_path: Path
+) -> None:
+    answer = tmp_path / "lakeside.json"
+    code, out, _ = command("admit", str(_request(tmp_path)), "--out", str(answer), "--json")
+    assert code == 0
+    assert json.loads(out) == {
+        "site_id": "lakeside",
+        "fingerprint": PARTY.signing.fingerprint,
+    }
+    assert read_enrolment(answer).site_id == "lakeside"
+    listed = json.loads(command("sites", "--json")[1])
+    assert [site["site_id"] for site in listed] == ["east", "lakeside", "north", "south", "west"]
+    assert all(site["active"] for site in listed)
+    assert enrolled.is_dir()
+
+
+def test_admit_in_words_shows_the_fingerprint_to_compare(
+    command: Command, enrolled: Path, tmp_path: Path
+) -> None:
+    answer = enrolled / "lakeside.json"
+    code, out, _ = command("admit", str(_request(tmp_path)), "--out", str(answer))
+    assert code == 0
+    assert PARTY.signing.fingerprint in out
+
+
+def test_admit_refuses_a_changed_request(command: Command, enrolled: Path, tmp_path: Path) -> None:
+    path = _request(tmp_path)
+    path.write_text(path.read_text().replace("North General", "South General"))
+    code, _, err = command("admit", str(path), "--out", str(enrolled / "x.json"))
+    assert code in (21, 23)
+    assert "to do:" in err
+    assert not (enrolled / "x.json").exists()
+
+
+def test_admit_refuses_an_id_that_is_taken(
+    command: Command, enrolled: Path, tmp_path: Path
+) -> None:
+    path = _request(tmp_path, "north")
+    assert command("admit", str(path), "--out", str(enrolled / "x.json"))[0] == 23
+
+
+@pytest.mark.usefixtures("enrolled")
+def test_suspend_and_readmit_are_seen_in_the_list(command: Command) -> None:
+    assert command("suspend", "north")[0] == 0
+    active = {site["site_id"]: site["active"] for site in json.loads(command("sites", "--json")[1])}
+    assert active == {"east": True, "north": False, "south": True, "west": True}
+    assert "suspended" in command("sites")[1]
+    assert command("readmit", "north")[0] == 0
+    assert all(site["active"] for site in json.loads(command("sites", "--json")[1]))
+    assert command("suspend", "unheard-of")[0] == 23
+    assert command("suspend", "Not An Id")[0] == 30
+
+
+def test_a_plan_is_checked_in_json(command: Command) -> None:
+    code, out, _ = command("plan", "check", str(PLAN), "--json")
+    record = json.loads(out)
+    assert code == 0
+    assert record["digest"] == plan_digest(read_plan(PLAN))
+    assert record["study"] == "heart-disease"
+    assert record["noise_multiplier"] > 0
+    assert record["parameters"] > record["columns"]
+    assert command("plan", "digest", str(PLAN))[1].strip() == record["digest"]
+
+
+def test_a_plan_is_checked_in_words(command: Command) -> None:
+    code, out, _ = command("plan", "check", str(PLAN))
+    assert code == 0
+    assert "meets every rule" in out
+    assert "epsilon" in out
+
+
+def test_a_wrong_plan_is_told_every_problem_at_once(command: Command, tmp_path: Path) -> None:
+    text = PLAN.read_text(encoding="utf-8")
+    wrong = text.replace("rounds = 10", "rounds = 0").replace("quorum = 3", "quorum = 0")
+    path = tmp_path / "wrong.toml"
+    path.write_text(wrong, encoding="utf-8")
+    code, out, err = command("plan", "check", str(path), "--json")
+    assert (code, err) == (10, "")
+    assert {problem["path"] for problem in json.loads(out)["problems"]} >= {
+        "training.rounds",
+        "training.quorum",
+    }
+    code, out, err = command("plan", "check", str(path))
+    assert (code, out) == (10, "")
+    assert "training.rounds" in err
+    assert "training.quorum" in err
+
+
+def test_a_plan_that_is_not_there_is_named(command: Command, tmp_path: Path) -> None:
+    code, _, err = command("plan", "check", str(tmp_path / "none.toml"))
+    assert code == 10
+    assert "none.toml" in err
+
+
+def test_the_schema_of_a_plan_is_json(command: Command) -> None:
+    code, out, _ = command("plan", "schema")
+    assert code == 0
+    assert "properties" in json.loads(out)
+
+
+@pytest.mark.usefixtures("finished")
+def test_status_tells_a_study_and_all_studies(command: Command) -> None:
+    code, out, _ = command("status", "small-study", "--json")
+    one = json.loads(out)
+    assert code == 0
+    assert (one["state"], len(one["sites"])) == ("finished", 4)
+    assert json.loads(command("status", "--json")[1]) == [one]
+    code, out, _ = command("status")
+    assert code == 0
+    assert "small-study" in out
+    assert "east" in out
+    assert command("watch", "small-study")[0] == 0
+    assert command("status", "unheard-of")[0] == 52
+
+
+def test_status_without_a_study_says_what_to_do(command: Command, enrolled: Path) -> None:
+    assert enrolled.is_dir()
+    assert json.loads(command("status", "--json")[1]) == []
+    assert "launch" in command("status")[1]
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_finished_study_is_neither_stopped_nor_resumed(command: Command) -> None:
+    assert command("stop", "small-study")[0] == 52
+    assert command("resume", "small-study")[0] == 52
+
+
+def test_a_running_study_is_stopped_once(command: Command, tmp_path: Path) -> None:
+    consortium = make_consortium(tmp_path)
+    assert command("resume", "small-study")[0] == 52
+    assert command("stop", "small-study")[0] == 0
+    report = json.loads(command("status", consortium.study_id, "--json")[1])
+    assert (report["state"], report["reason"]) == ("stopped", "stopped by a person")
+
+
+def _versions(command: Command) -> list[dict[str, Any]]:
+    versions: list[dict[str, Any]] = json.loads(command("models", "list", "--json")[1])
+    return versions
+
+
+@pytest.mark.usefixtures("finished")
+def test_models_are_promoted_rolled_back_and_logged(command: Command) -> None:
+    first, *_, last = (item["version"] for item in _versions(command))
+    decision = ("--as", "Dr. North", "--reason", "AUROC")
+    assert command("models", "promote", first[:8], *decision)[0] == 0
+    assert command("models", "promote", last, *decision)[0] == 0
+    assert command("models", "promote", last, *decision)[0] == 53
+    aliases = {item["alias"]: item["version"] for item in _versions(command) if item["alias"]}
+    assert aliases == {"champion": last, "previous": first}
+    assert command("models", "rollback", *decision)[0] == 0
+    log = json.loads(command("models", "log", "--json")[1])
+    assert [(item["action"], item["version"]) for item in log] == [
+        ("promote", first),
+        ("promote", last),
+        ("rollback", first),
+    ]
+    code, out, _ = command("models", "log")
+    assert code == 0
+    assert "every signature" in out
+    assert "champion" in command("models", "list")[1]
+
+
+def test_a_version_is_shown_exported_and_described(
+    command: Command, finished: Consortium, tmp_path: Path
+) -> None:
+    version = finished.final_version
+    shown = json.loads(command("models", "show", version[:10])[1])
+    assert shown["version"] == version
+    assert shown["lineage"]["title"] == "A small study"
+    out = tmp_path / "model.safetensors"
+    assert command("models", "export", version, "--out", str(out))[0] == 0
+    assert set(safetensors.numpy.load_file(out)) == {"linear.weight", "linear.bias"}
+    assert command("models", "card", version, "--out", str(tmp_path / "card"))[0] == 0
+    assert "A small study" in (tmp_path / "card" / "card.md").read_text(encoding="utf-8")
+    assert "<h1>" in (tmp_path / "card" / "card.html").read_text(encoding="utf-8")
+    assert command("models", "show", "000000")[0] == 53
+
+
+def test_a_changed_model_is_not_exported(
+    command: Command, finished: Consortium, tmp_path: Path
+) -> None:
+    version = finished.final_version
+    (finished.paths.models / f"{version}.safetensors").write_bytes(b"other")
+    out = tmp_path / "model.safetensors"
+    assert command("models", "export", version, "--out", str(out))[0] == 63
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("words", [("no-such-command",), ("init",), ("admit",), ("plan", "check")])
+def test_words_that_are_not_understood_end_with_2(words: tuple[str, ...], command: Command) -> None:
+    assert command(*words)[0] == 2
+
+
+def test_launching_without_a_superlink_says_so_and_resume_is_possible(
+    command: Command, enrolled: Path
+) -> None:
+    assert enrolled.is_dir()
+    code, _, err = command("launch", str(PLAN))
+    assert code == 62
+    assert "up" in err
+    assert json.loads(command("status", "heart-disease", "--json")[1])["state"] == "registered"
