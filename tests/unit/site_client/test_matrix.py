@@ -1,0 +1,96 @@
+"""The feature matrix against a slow pandas reference, and the patients' fixed parts."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from common.privacy.mechanism import PATIENT_HASH_PARTS
+from common.study.columns import feature_columns
+from common.study.plan import NumericFeature
+from common.study.plan_file import read_plan
+from simulations.heart_sites import heart_sites
+from site_client.features.matrix import build_matrix, patient_part, split
+from site_client.sources.table import read_table
+from site_client.sources.table_mapping import TableMapping
+from site_client.standardize.quality import assess_quality
+from site_client.training.evaluation import count_by_score
+from tests.lib.sites_in_process import PLAN
+
+SALT = b"x" * 32
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_matrix_equals_a_slow_pandas_reference(tmp_path: Path, number: int) -> None:
+    plan = read_plan(PLAN)
+    site = heart_sites(tmp_path, uci=None)[number]
+    mapping = TableMapping.model_validate(tomllib.loads(site.source)["source"])
+    table = read_table(plan, mapping, folder=tmp_path)
+    matrix = build_matrix(table, plan, salt=SALT)
+    frame = pd.read_csv(mapping.path, dtype=str, keep_default_na=False)
+    expected = pd.DataFrame(index=frame.index)
+    for feature in plan.features:
+        cells = frame[mapping.features[feature.name].column]
+        if isinstance(feature, NumericFeature):
+            values = pd.to_numeric(cells.replace("", math.nan))
+            values = values.where(values.between(*feature.plausible_range))
+            low, high = feature.clip
+            expected[feature.name] = ((values.clip(low, high) - low) / (high - low) * 2 - 1).fillna(
+                0.0
+            )
+            is_missing = values.isna()
+        else:
+            for level in feature.levels:
+                expected[f"{feature.name}={level}"] = (cells == level).astype(float)
+            is_missing = cells == ""
+        if feature.missing == "indicator":
+            expected[f"{feature.name}__missing"] = is_missing.astype(float)
+    assert matrix.columns == tuple(expected.columns) == feature_columns(plan)
+    np.testing.assert_allclose(matrix.x, expected.to_numpy(), atol=1e-6)
+    assert np.array_equal(matrix.y, (frame.heart_disease == "1").to_numpy(np.float32))
+    assert np.abs(matrix.x).max() <= 1.0
+    quality = assess_quality(table)
+    assert quality.patients == len(frame)
+    assert [item.missing for item in quality.features] == [
+        int((frame[mapping.features[item.name].column] == "").sum()) for item in plan.features
+    ]
+
+
+def test_no_patient_both_trains_and_is_held_out(tmp_path: Path) -> None:
+    plan = read_plan(PLAN)
+    site = heart_sites(tmp_path, uci=None)[0]
+    mapping = TableMapping.model_validate(tomllib.loads(site.source)["source"])
+    matrix = build_matrix(read_table(plan, mapping, folder=tmp_path), plan, salt=SALT)
+    trained, held_out = split(matrix, plan)
+    assert len(trained.y) + len(held_out.y) == len(matrix.y)
+    assert not set(trained.part) & set(held_out.part)
+    share = len(held_out.y) / len(matrix.y)
+    assert share == pytest.approx(plan.evaluation.held_out_fraction, abs=0.1)
+
+
+def test_a_patients_part_is_stable_uniform_and_depends_on_the_sites_secret() -> None:
+    parts = np.array([patient_part(f"P{i}", salt=SALT) for i in range(20_000)])
+    assert parts.min() >= 0
+    assert parts.max() < PATIENT_HASH_PARTS
+    counts, _ = np.histogram(parts, bins=20, range=(0, PATIENT_HASH_PARTS))
+    assert ((counts - 1000) ** 2 / 1000).sum() < 60  # chi-square, 19 degrees: p about 1e-6
+    assert patient_part("P1", salt=SALT) == parts[1]
+    assert patient_part("P1", salt=b"y" * 32) != parts[1]
+
+
+def test_counts_by_score_put_each_patient_into_one_cell() -> None:
+    rng = np.random.default_rng(3)
+    scores, y = rng.random(500), (rng.random(500) < 0.3).astype(np.float32)
+    scores[:2] = (0.0, 1.0)
+    counts = count_by_score(scores, y, bins=10)
+    assert counts.sum() == 500
+    assert counts[1].sum() == int(y.sum())
+    slow = np.zeros((2, 10), dtype=int)
+    for score, label in zip(scores, y, strict=True):
+        slow[int(label), min(int(score * 10), 9)] += 1
+    assert np.array_equal(counts, slow)
