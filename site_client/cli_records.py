@@ -14,14 +14,28 @@ from site_client.cli_context import Json, paths_of
 if TYPE_CHECKING:
     from site_client.tasks import SiteRecords
 
-ledger_app = typer.Typer(help="What this site has spent on its patients.", no_args_is_help=True)
-releases_app = typer.Typer(help="What has left this site.", no_args_is_help=True)
+ledger_app = typer.Typer(help="What this site has spent on its patients.")
+releases_app = typer.Typer(help="What has left this site.")
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this file to the application."""
     app.add_typer(ledger_app, name="ledger")
     app.add_typer(releases_app, name="releases")
+
+
+@ledger_app.callback(invoke_without_command=True)
+def ledger(context: typer.Context, json: Json = False) -> None:
+    """What this site has spent on its patients; without a further word: show."""
+    if context.invoked_subcommand is None:
+        show_ledger(context, json=json)
+
+
+@releases_app.callback(invoke_without_command=True)
+def releases(context: typer.Context, json: Json = False) -> None:
+    """What has left this site; without a further word: list."""
+    if context.invoked_subcommand is None:
+        list_releases(context, json=json)
 
 
 @ledger_app.command("show")
