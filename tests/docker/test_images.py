@@ -39,15 +39,21 @@ def images() -> list[str]:
 
 @pytest.fixture(scope="module")
 def containers(images: list[str]) -> Iterator[dict[str, str]]:
-    names: dict[str, str] = {}
-    for image in images:
-        done = subprocess.run(
-            [*BUILDAH, "from", f"localhost/{image}"], capture_output=True, text=True, check=True
-        )
-        names[image] = done.stdout.strip()
+    names: dict[str, str] = {image: _container(image) for image in images}
+    # One container for each process: mounts of two runs of one container would mix.
+    for site in ("northfield", "eastgate"):
+        names[f"agent-{site}"] = _container("cohortium-agent")
+        names[f"courier-{site}"] = _container("cohortium-courier")
     yield names
     for name in names.values():
         subprocess.run([*BUILDAH, "rm", name], capture_output=True, check=False)
+
+
+def _container(image: str) -> str:
+    done = subprocess.run(
+        [*BUILDAH, "from", f"localhost/{image}"], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
 
 
 def _inside(container: str, *command: str) -> subprocess.CompletedProcess[str]:
@@ -117,13 +123,13 @@ def _start(deployment: Deployment, containers: dict[str, str], folder: Path) -> 
     for site in deployment.sites:
         own = deployment.site_home(site.site_id)
         runs[f"agent-{site.site_id}"] = (
-            containers["cohortium-agent"],
+            containers[f"agent-{site.site_id}"],
             [(own, home), (folder / "data", str(folder / "data"))],
             ["python3", "-m", "site_client.agent_main", home],
             ["unshare", "--net"] if has_network_namespaces() else [],
         )
         runs[f"courier-{site.site_id}"] = (
-            containers["cohortium-courier"],
+            containers[f"courier-{site.site_id}"],
             [(own / "courier", f"{home}/courier"), (own / "run", f"{home}/run")],
             ["python3", "-m", "site_client.courier.run", f"{home}/courier"],
             [],
