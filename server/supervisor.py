@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,7 +67,6 @@ class Supervisor:
         self._stop = threading.Event()
         self._control: FlowerControl | None = None
         self._runs_started: dict[str, float] = {}
-        python_folder = Path(sys.executable).parent
         self._services = (
             _Service(
                 "superlink",
@@ -75,7 +75,7 @@ class Supervisor:
             _Service(
                 "superexec",
                 [
-                    str(python_folder / "flower-superexec"),
+                    find_program("flower-superexec"),
                     "--runtime-api-address",
                     f"127.0.0.1:{config.operator_port}",
                     "--root-certificates",
@@ -206,6 +206,20 @@ class Supervisor:
             child.wait()
         if self._control is not None:
             self._control.close()
+
+
+def find_program(name: str) -> str:
+    """Return the path of a program that our installation brought; raises `ServiceError`."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise ServiceError(
+            f"{name} is not installed",
+            expected=f"{name} beside {sys.executable} or on the PATH",
+            arrived="no such program",
+            todo="install the server extra again, with the constraints file",
+        )
+    return found
 
 
 def service_environment(paths: CoordinatorPaths) -> Mapping[str, str]:
