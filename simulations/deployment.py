@@ -72,6 +72,7 @@ class Deployment:
         self.coordinator_home = folder / "coordinator"
         self.processes = ProcessGroup(folder / "logs")
         self.port = free_port()
+        self.fingerprint = ""
 
     def site_home(self, site_id: str) -> Path:
         """Return the folder of one site."""
@@ -97,9 +98,10 @@ class Deployment:
         """Make the consortium: authority, keys and store."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.say("The coordinator makes its authority, its keys and its store.")
-        self.coordinator(
+        answer = self.coordinator_json(
             "init", "--name", consortium, "--host", "127.0.0.1", "--port", str(self.port)
         )
+        self.fingerprint = str(answer["fingerprint"])
 
     def enrol(self, site: DemoSite) -> None:
         """Enrol one site: keys at the site, one request out, one signed file back."""
@@ -122,8 +124,7 @@ class Deployment:
             str(request),
         )
         self.coordinator("admit", str(request), "--out", str(answer))
-        fingerprint = self.coordinator_json("fingerprint")["fingerprint"]
-        self.site(site.site_id, "join", str(answer), "--fingerprint", fingerprint)
+        self.site(site.site_id, "join", str(answer), "--fingerprint", self.fingerprint)
         (home / "site.toml").write_text(
             f'[site]\nid = "{site.site_id}"\n'
             f"declared_cohort_size = {site.declared_cohort_size}\n\n"

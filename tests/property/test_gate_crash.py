@@ -1,0 +1,40 @@
+"""kill -9 at every step of a release: never under-counted, never charged twice, one payload ever."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.lib.dying_gate import AFTER, BEFORE, STEPS, release_killed_at
+
+
+@pytest.fixture(scope="module")
+def fresh_processes() -> Iterator[ProcessPoolExecutor]:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.lib.dying_gate"])
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("when", [BEFORE, AFTER])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_release_killed_at_any_step_is_charged_once_and_has_one_payload(
+    fresh_processes: ProcessPoolExecutor, tmp_path: Path, step: str, when: str
+) -> None:
+    seen = fresh_processes.submit(release_killed_at, tmp_path, step, when).result(timeout=120)
+    assert seen.killed
+    assert seen.released
+    nothing_reserved = step == "the reservation" and when == BEFORE
+    assert (seen.epsilon_after_kill == 0) == nothing_reserved
+    if not nothing_reserved:  # the retry completes the release that was reserved
+        assert seen.epsilon_after_retry == seen.epsilon_after_kill
+    assert seen.epsilon_after_retry > 0
+    assert seen.epsilon_after_second_retry == seen.epsilon_after_retry
+    assert len(seen.payloads_after_retry) == 1
+    # A payload that was logged before the kill is the one that is sent, byte for byte.
+    assert set(seen.payloads_after_kill) <= set(seen.payloads_after_retry)
+    assert seen.second_reply_is_the_first
