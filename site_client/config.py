@@ -132,20 +132,12 @@ class LimitsSection(_Part):
     threads: Annotated[int, Field(ge=1, le=256)] = 1
 
 
-class CoordinatorSection(_Part):
-    """How the courier reaches the coordinator; `proxy` and `extra_ca` are the hospital's own."""
-
-    proxy: str | None = None
-    extra_ca: str | None = None
-
-
 class SiteConfig(_Part):
     """All of `site.toml`."""
 
     site: SiteSection
     limits: LimitsSection
     source: TableMapping
-    coordinator: CoordinatorSection = CoordinatorSection()
 
 
 def read_site_config(paths: SitePaths) -> SiteConfig:

@@ -8,11 +8,17 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 from common.clock import Clock
-from common.crypto.certificates import TlsKey, make_certificate_request
+from common.crypto.certificates import (
+    TlsKey,
+    certifies,
+    check_authorities,
+    make_certificate_request,
+)
 from common.crypto.key_files import write_secret
-from common.crypto.keys import OpeningKey, SigningKey
+from common.crypto.keys import OpeningKey, SigningKey, VerifyKey
 from common.crypto.node_key import make_node_key
 from common.errors import EnrolmentError
 from common.protocol.enrolment import (
@@ -115,8 +121,6 @@ def join(
     Raises:
         EnrolmentError: when the file is not the coordinator's, or not for this site's keys.
     """
-    from common.crypto.keys import VerifyKey
-
     record = read_enrolment(answer)
     found = VerifyKey.from_text(record.coordinator_verify_key).fingerprint
     if found.replace(" ", "") != fingerprint.replace(" ", "").lower():
@@ -126,14 +130,8 @@ def join(
             arrived=found,
             todo="call the coordinator on a number you know, and compare again",
         )
-    own = SigningKey.read(paths.signing_key).verify_key.to_text()
-    if own not in [entry.verify_key for entry in record.roster.sites]:
-        raise EnrolmentError(
-            "the enrolment file is for another site",
-            expected="a roster with this site's key",
-            arrived="one without it",
-            todo="send the coordinator this site's own request file",
-        )
+    _check_ours(paths, record)
+    _check_proxy(proxy)
     _check_coordinator_unchanged(paths, record)
     _write_courier(paths, record, proxy=proxy, extra_ca=extra_ca)
     _copy(answer, paths.enrolment)
@@ -162,6 +160,20 @@ def _key(path: Path, kind: type[KeyT]) -> KeyT:
     return key
 
 
+def _check_ours(paths: SitePaths, record: EnrolmentRecord) -> None:
+    # Every roster names every site: ours is the file whose own entry and certificate hold our keys.
+    own = SigningKey.read(paths.signing_key).verify_key.to_text()
+    keys = {entry.site_id: entry.verify_key for entry in record.roster.sites}
+    tls = TlsKey.read(paths.tls_key)
+    if keys.get(record.site_id) != own or not certifies(record.site_certificate, tls):
+        raise EnrolmentError(
+            "the enrolment file is for another site",
+            expected="the answer to this site's own request, with this site's keys",
+            arrived=f"one for {record.site_id} with other keys",
+            todo="send the coordinator this site's own request file, and take its answer",
+        )
+
+
 def _check_coordinator_unchanged(paths: SitePaths, record: EnrolmentRecord) -> None:
     if not paths.enrolment.exists():
         return
@@ -178,10 +190,10 @@ def _check_coordinator_unchanged(paths: SitePaths, record: EnrolmentRecord) -> N
 def _write_courier(
     paths: SitePaths, record: EnrolmentRecord, *, proxy: str, extra_ca: Path | None
 ) -> None:
-    authorities = record.ca_certificate
+    authorities = record.ca_certificate.encode("ascii")
     if extra_ca is not None:
-        authorities += "\n" + extra_ca.read_text(encoding="ascii")
-    (paths.courier / "ca.pem").write_text(authorities, encoding="ascii")
+        authorities += b"\n" + _read_authorities(extra_ca)
+    (paths.courier / "ca.pem").write_bytes(authorities)
     config = {
         "address": record.coordinator_address,
         # Relative to the courier's folder: the same inside and outside a container.
@@ -189,6 +201,31 @@ def _write_courier(
         "proxy": proxy,
     }
     (paths.courier / "courier.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def _read_authorities(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EnrolmentError(
+            "the hospital's own CA cannot be read",
+            expected=f"a readable file {path}",
+            arrived=error.strerror or type(error).__name__,
+            todo="correct --extra-ca",
+        ) from None
+    check_authorities(content)
+    return content
+
+
+def _check_proxy(proxy: str) -> None:
+    parts = urlsplit(proxy)
+    if proxy and not (parts.scheme in {"http", "https"} and parts.hostname):
+        raise EnrolmentError(
+            "the proxy is refused",
+            expected="a URL such as http://proxy.hospital.example:3128",
+            arrived="something else",
+            todo="correct --proxy",
+        )
 
 
 def _copy(source: Path, target: Path) -> None:

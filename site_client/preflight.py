@@ -139,12 +139,38 @@ def _date_of_coordinator(courier: CourierConfig) -> str:
         ) as client:
             return str(client.get(f"https://{courier.address}/health").headers.get("date", ""))
     except (httpx.HTTPError, OSError) as error:
+        found, todo = _why_unreachable(error, courier)
         raise TransportError(
             "the coordinator does not answer",
             expected=f"TLS on {courier.address}",
-            arrived=type(error).__name__,
-            todo="check the address, the firewall, the proxy, and whether the coordinator is up",
+            arrived=found,
+            todo=todo,
         ) from None
+
+
+def _why_unreachable(error: Exception, courier: CourierConfig) -> tuple[str, str]:
+    """Return what was found in plain words, and what to do."""
+    import httpx
+
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return (
+            "the certificate that answered is not from the consortium's authority",
+            "if the hospital inspects TLS, join again with --extra-ca and that authority; "
+            "else call the coordinator: somebody else may answer there",
+        )
+    if isinstance(error, httpx.ProxyError):
+        return f"the proxy {courier.proxy} refused", "ask for the address to be let through"
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer within {_REACH_WAIT_S:g} s", "check the firewall and the proxy"
+    if isinstance(error, httpx.ConnectError):
+        return (
+            "no connection: nothing listens there, or the name is unknown",
+            "check the address, the proxy, and whether the coordinator is up",
+        )
+    return (
+        f"something that is not the coordinator ({type(error).__name__})",
+        "check the address and the proxy",
+    )
 
 
 def _cohort(config: SiteConfig, table: PatientTable) -> Finding:

@@ -202,6 +202,25 @@ def check_issued(authority_pem: str, certificate_pem: str, common_name: str) -> 
         )
 
 
+def certifies(certificate_pem: str, key: TlsKey) -> bool:
+    """Return whether a PEM certificate is for this key."""
+    certificate = _load(certificate_pem)
+    return certificate is not None and certificate.public_key() == key.key.public_key()
+
+
+def check_authorities(authorities_pem: bytes) -> None:
+    """Check that a file holds PEM certificates; raises `EnrolmentError`."""
+    try:
+        x509.load_pem_x509_certificates(authorities_pem)
+    except (ValueError, UnsupportedAlgorithm):
+        raise EnrolmentError(
+            "a file of certificate authorities is refused",
+            expected="one or more PEM certificates",
+            arrived="something else",
+            todo="ask whoever runs the inspecting proxy for its CA certificate in PEM form",
+        ) from None
+
+
 def _load(certificate_pem: str) -> x509.Certificate | None:
     try:
         return x509.load_pem_x509_certificate(certificate_pem.encode())

@@ -47,8 +47,9 @@ class InProcessSite:
     keys: SiteKeys
     config: SiteConfig
 
-    def envelope(self, round_number: int = 1, **changes: Any) -> bytes:
+    def envelope(self, header_round: int = 1, /, **changes: Any) -> bytes:
         """Return an honest request envelope for the first model, or one with other fields."""
+        round_number = header_round
         parameters = encode_parameters(initial_parameters(self.plan))
         rounds = self.plan.training.rounds
         fields: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""kill -9 at every step of a release: never under-counted, never charged twice, one payload ever."""
+"""kill -9 at every step of a release: never under-counted, charged once, one payload ever."""
 
 from __future__ import annotations
 
