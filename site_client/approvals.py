@@ -132,20 +132,27 @@ class Approvals:
         if not (
             isinstance(record, bytes) and isinstance(signature, bytes) and isinstance(plan, bytes)
         ):
-            raise ApprovalError(
-                "a stored approval is damaged",
-                expected="a signed record",
-                arrived="something else",
-                todo="approve the plan again",
-            )
+            raise _damaged()
         verify(self._key, _LABEL, signature, record)
         fields = Fields(parse_canonical(record), "approval")
+        digest, approved = parse_digest(fields.text("plan_digest")), plan_from_bytes(plan)
+        if plan_digest(approved) != digest:
+            raise _damaged()
         return Approval(
             study_id=parse_study_id(fields.text("study_id")),
-            plan_digest=parse_digest(fields.text("plan_digest")),
-            plan=plan_from_bytes(plan),
+            plan_digest=digest,
+            plan=approved,
             person=fields.text("person"),
             approved_at_s=fields.integer("approved_at_s", minimum=0, maximum=2**40),
             until_s=fields.integer("until_s", minimum=0, maximum=2**40),
             is_withdrawn=bool(is_withdrawn),
         )
+
+
+def _damaged() -> ApprovalError:
+    return ApprovalError(
+        "a stored approval is damaged",
+        expected="a signed record and the plan that it names",
+        arrived="something else",
+        todo="approve the plan again",
+    )

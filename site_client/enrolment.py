@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from common.clock import Clock
 from common.crypto.certificates import (
     TlsKey,
@@ -19,7 +21,7 @@ from common.crypto.certificates import (
 )
 from common.crypto.key_files import write_secret
 from common.crypto.keys import OpeningKey, SigningKey, VerifyKey
-from common.crypto.node_key import make_node_key
+from common.crypto.node_key import make_node_key, node_public_text, read_node_key
 from common.errors import EnrolmentError
 from common.protocol.enrolment import (
     EnrolmentRecord,
@@ -82,20 +84,22 @@ def make_request(paths: SitePaths, identity: SiteIdentity, *, out: Path, clock: 
     tls = _key(paths.tls_key, TlsKey)
     if not paths.salt.exists():
         write_secret(paths.salt, secrets.token_bytes(SALT_BYTES))
-    public_file = paths.courier / "node.pub"
     if not paths.node_key.exists():
-        public_file.write_text(make_node_key(paths.node_key), encoding="ascii")
-    request = EnrolmentRequest(
-        version=1,
-        site_id=identity.site_id,
-        organisation=identity.organisation,
-        contact=identity.contact,
-        verify_key=signing.verify_key.to_text(),
-        sealing_key=opening.sealing_key.to_text(),
-        node_public_key=public_file.read_text(encoding="ascii"),
-        certificate_request=make_certificate_request(tls, identity.site_id),
-        created_at_s=clock.now_s(),
-    )
+        make_node_key(paths.node_key)
+    try:
+        request = EnrolmentRequest(
+            version=1,
+            site_id=identity.site_id,
+            organisation=identity.organisation,
+            contact=identity.contact,
+            verify_key=signing.verify_key.to_text(),
+            sealing_key=opening.sealing_key.to_text(),
+            node_public_key=node_public_text(read_node_key(paths.node_key)),
+            certificate_request=make_certificate_request(tls, identity.site_id),
+            created_at_s=clock.now_s(),
+        )
+    except ValidationError as error:
+        raise _refuse_identity(error) from None
     write_request(out, request, signing)
     if not paths.config.exists():
         paths.config.write_text(_TEMPLATE.format(site_id=identity.site_id), encoding="utf-8")
@@ -137,6 +141,16 @@ def join(
     _copy(answer, paths.enrolment)
     (paths.home / "site.crt").write_text(record.site_certificate, encoding="ascii")
     return record
+
+
+def _refuse_identity(error: ValidationError) -> EnrolmentError:
+    first = error.errors(include_input=False, include_url=False)[0]
+    return EnrolmentError(
+        f"--{'.'.join(str(part) for part in first['loc'])} is refused",
+        expected="1 to 200 printable characters on one line",
+        arrived=str(first["msg"]),
+        todo="give another text",
+    )
 
 
 def _make_folders(paths: SitePaths) -> None:

@@ -23,6 +23,11 @@ def make_node_key(path: Path) -> str:
     """Write a new 0600 private key file and return the public half as OpenSSH text."""
     key = ec.generate_private_key(ec.SECP384R1())
     write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    return node_public_text(key)
+
+
+def node_public_text(key: ec.EllipticCurvePrivateKey) -> str:
+    """Return the public half as OpenSSH text."""
     return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
