@@ -16,6 +16,5 @@ RUN --mount=type=bind,source=docker/wheels,target=/wheels \
 COPY docker/healthcheck.py /usr/local/bin/healthcheck.py
 USER 10002
 ENV PYTHONUNBUFFERED=1
-VOLUME /var/lib/cohortium
 HEALTHCHECK --interval=10s --timeout=5s CMD ["python3", "/usr/local/bin/healthcheck.py", "agent"]
 CMD ["python3", "-m", "site_client.agent_main", "/var/lib/cohortium"]

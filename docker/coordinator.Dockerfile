@@ -15,6 +15,5 @@ RUN --mount=type=bind,source=docker/wheels,target=/wheels \
 COPY docker/healthcheck.py /usr/local/bin/healthcheck.py
 USER 10001
 ENV COHORTIUM_COORDINATOR_HOME=/var/lib/cohortium PYTHONUNBUFFERED=1
-VOLUME /var/lib/cohortium
 HEALTHCHECK --interval=10s --timeout=5s CMD ["python3", "/usr/local/bin/healthcheck.py", "coordinator"]
 CMD ["cohortium-coordinator", "up"]

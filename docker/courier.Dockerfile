@@ -16,6 +16,5 @@ RUN --mount=type=bind,source=docker/wheels,target=/wheels \
 COPY docker/healthcheck.py /usr/local/bin/healthcheck.py
 USER 10003
 ENV PYTHONUNBUFFERED=1
-VOLUME /var/lib/cohortium/courier
 HEALTHCHECK --interval=10s --timeout=5s CMD ["python3", "/usr/local/bin/healthcheck.py", "courier"]
 CMD ["python3", "-m", "site_client.courier.run", "/var/lib/cohortium/courier"]

@@ -138,13 +138,14 @@ def preview(context: typer.Context, plan: PlanArgument, json: Json = False) -> N
     from site_client.training.opacus_engine import OpacusEngine
 
     paths = paths_of(context)
-    wanted = read_plan(plan)
+    wanted, config = read_plan(plan), read_site_config(paths)
+    site = open_site(paths, clock=SystemClock())
     with tempfile.TemporaryDirectory(dir=paths.state) as scratch:
         result = preview_round(
             wanted,
-            config=read_site_config(paths),
+            config=config,
             folder=paths.home,
-            site=open_site(paths, clock=SystemClock()),
+            site=site,
             engine=OpacusEngine(),
             clock=SystemClock(),
             scratch=Path(scratch),

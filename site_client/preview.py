@@ -20,10 +20,12 @@ from common.protocol.envelope import open_envelope, seal_envelope
 from common.protocol.messages import (
     Direction,
     EnvelopeHeader,
+    RefusedTask,
     ReleasedTask,
     TaskKind,
     TaskRequest,
 )
+from common.protocol.refusals import REFUSALS
 from common.study.columns import initial_parameters, parameter_shapes
 from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest
@@ -32,6 +34,7 @@ from site_client.config import SiteConfig
 from site_client.open_site import OpenSite
 from site_client.release.release_log import ReleaseLog
 from site_client.site_database import SiteDatabase
+from site_client.sources.table import read_table
 from site_client.tasks import SiteRecords, SiteTasks
 from site_client.training.engine import TrainingEngine
 
@@ -111,6 +114,8 @@ def preview_round(
         direction=Direction.REPLY,
     )
     reply = decode_reply(payload)
+    if isinstance(reply, RefusedTask) and reply.number == "R14":
+        read_table(plan, config.source, folder=folder)  # says here what the number means
     return Preview(
         fields=_fields(reply, plan) if isinstance(reply, ReleasedTask) else _refused(reply.number),
         envelope_bytes=len(envelope),
@@ -179,7 +184,8 @@ def _fields(reply: ReleasedTask, plan: StudyPlan) -> tuple[LeavingField, ...]:
 
 
 def _refused(number: str) -> tuple[LeavingField, ...]:
-    return (LeavingField("refusal", f"only this number: {number}", len(number)),)
+    what = f"only the number {number}: {REFUSALS[number]}"
+    return (LeavingField("refusal", what, len(number)),)
 
 
 def _product(shape: tuple[int, ...]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def _lines(path: Path, mapping: TableMapping) -> Iterator[str]:
             number += 1
             try:
                 raw = stream.readline(limits.LINE_BYTES_MAX + 1)
-            except (OSError, EOFError, gzip.BadGzipFile):
+            except (OSError, EOFError, zlib.error):
                 raise refuse(
                     path,
                     number,

@@ -110,6 +110,8 @@ def test_a_study_runs_from_the_images(containers: dict[str, str], tmp_path: Path
     tmp_path.chmod(0o755)
     for folder in (tmp_path / "f", tmp_path / "data"):
         subprocess.run(["chown", "-R", f"{USER}:{USER}", str(folder)], check=True)
+    started = tmp_path / "started"
+    started.touch()
     with deployment.processes:
         _start(deployment, containers, tmp_path)
         for site in sites:
@@ -119,6 +121,27 @@ def test_a_study_runs_from_the_images(containers: dict[str, str], tmp_path: Path
         report = wait_finished(deployment, "heart", seconds=300)
     assert report["rounds_complete"] == 2
     assert {site["rounds"] for site in report["sites"]} == {3}
+    for name, container in containers.items():
+        # So `read_only: true` in the compose files takes nothing away.
+        assert _written_outside_volumes(container, started) == [], name
+
+
+def _written_outside_volumes(container: str, since: Path) -> list[str]:
+    root = subprocess.run(
+        [*BUILDAH, "mount", container], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    # buildah itself writes the two excepted files for each run.
+    tests = (
+        f"-newer {since} -type f -not -path {root}/tmp/* -not -name resolv.conf -not -name hosts"
+    )
+    found = subprocess.run(
+        ["find", root, "-xdev", *tests.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    subprocess.run([*BUILDAH, "umount", container], capture_output=True, check=True)
+    return found
 
 
 def _start(deployment: Deployment, containers: dict[str, str], folder: Path) -> None:

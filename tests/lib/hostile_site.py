@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from concurrent import futures
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import grpc
 import numpy as np
 
-from common import limits
 from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
 from common.ids import ReleaseId
 from common.privacy.calibration import plan_mechanisms
-from common.protocol import agent_pb2, agent_pb2_grpc
 from common.protocol.arrays import Parameters, encode_parameters
 from common.protocol.codec import decode_request, encode_reply
 from common.protocol.enrolment import read_enrolment
@@ -32,6 +27,7 @@ from common.protocol.messages import (
 from common.study.columns import parameter_shapes
 from common.study.plan import StudyPlan
 from site_client.config import SitePaths
+from tests.lib.raw_agent import RawAgent
 
 
 @dataclass
@@ -58,16 +54,9 @@ class HostileSite:
         self.signing = SigningKey.read(self.paths.signing_key)
         self.opening = OpeningKey.read(self.paths.opening_key)
 
-    def serve(self) -> grpc.Server:
+    def serve(self) -> RawAgent:
         """Start to answer on the site's socket."""
-        server = grpc.server(
-            futures.ThreadPoolExecutor(max_workers=2),
-            options=[("grpc.max_send_message_length", limits.ENVELOPE_BYTES_MAX)],
-        )
-        agent_pb2_grpc.add_AgentServicer_to_server(_Service(self.answer), server)
-        server.add_insecure_port(f"unix:{self.paths.socket}")
-        server.start()
-        return server
+        return RawAgent(self.paths.socket, self.answer)
 
     def answer(self, envelope: bytes) -> bytes:
         """Return this round's lie."""
@@ -142,14 +131,3 @@ class HostileSite:
             sender_fingerprint=key.fingerprint,
             recipient_fingerprint=self.sealing.fingerprint,
         )
-
-
-class _Service(agent_pb2_grpc.AgentServicer):
-    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
-        self._answer = answer
-
-    def Carry(self, request: Any, context: Any) -> Any:
-        return agent_pb2.CarryReply(envelope=self._answer(bytes(request.envelope)))
-
-    def Health(self, request: Any, context: Any) -> Any:
-        return agent_pb2.HealthReply(site_id="hostile", state="ready", software_version="0")

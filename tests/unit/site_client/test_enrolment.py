@@ -10,47 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from common.clock import SystemClock
 from common.crypto.certificates import Authority, TlsKey
 from common.crypto.keys import SigningKey
 from common.errors import CohortiumError, EnrolmentError, KeyFileError
 from common.protocol.enrolment import read_enrolment, read_request
-from server.config import CoordinatorPaths, ServerConfig
-from server.consortium import found_consortium
-from server.site_directory import SiteDirectory
-from server.storage.database import Database
 from site_client.config import SitePaths, read_site_config
 from site_client.courier.main import read_courier_config
 from site_client.enrolment import SiteIdentity, join, make_request
-
-CLOCK = SystemClock()
-
-
-class Enrolling:
-    """A consortium, and sites that ask to join."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.paths = CoordinatorPaths(folder / "coordinator")
-        self.config = ServerConfig(
-            consortium="Heart network", host="127.0.0.1", port=18443, operator_port=18444
-        )
-        self.fingerprint = found_consortium(self.paths.home, self.config, clock=CLOCK)
-
-    def request(self, site_id: str) -> tuple[SitePaths, Path]:
-        """Let a site make its keys and its request."""
-        paths, out = SitePaths(self.folder / site_id), self.folder / f"{site_id}.request.json"
-        make_request(paths, SiteIdentity(site_id, "A hospital", "it@example"), out=out, clock=CLOCK)
-        return paths, out
-
-    def admit(self, request: Path) -> Path:
-        """Let the coordinator admit it."""
-        answer = request.with_suffix(".answer.json")
-        database = Database.of(self.paths, self.config)
-        SiteDirectory(database, CLOCK).admit(
-            read_request(request), paths=self.paths, config=self.config, answer=answer
-        )
-        return answer
+from tests.lib.enrolling import CLOCK, Enrolling
 
 
 @pytest.fixture
