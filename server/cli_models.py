@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,6 +11,10 @@ from rich.table import Table
 
 from common.command_line import print_json
 from server.cli_context import Json, open_config
+
+if TYPE_CHECKING:
+    from server.config import CoordinatorPaths, ServerConfig
+    from server.registry.actions import ModelActions
 
 app = typer.Typer(help="Model versions and who promoted them.", no_args_is_help=True)
 
@@ -22,14 +26,12 @@ Reason = Annotated[str, typer.Option(help="Why.")]
 @app.command("list")
 def list_versions(context: typer.Context, json: Json = False) -> None:
     """List model versions, oldest first, with the aliases champion and previous."""
-    from common.clock import SystemClock, utc_text
+    from common.clock import utc_text
     from server.books import open_books
-    from server.registry.actions import ModelActions
-    from server.storage.database import Database
 
     paths, config = open_config(context)
     versions = open_books(paths, config).registry.all_versions()
-    aliases = ModelActions(Database.of(paths, config), SystemClock()).aliases()
+    aliases = _actions(paths, config).aliases()
     named = {version: alias for alias, version in aliases.items()}
     if json:
         print_json(
@@ -117,45 +119,28 @@ def card(
 @app.command()
 def promote(context: typer.Context, version: Version, person: Person, reason: Reason) -> None:
     """Make a version the champion; signed and logged under a person's name."""
-    from common.clock import SystemClock
-    from common.crypto.keys import SigningKey
     from server.books import open_books
-    from server.registry.actions import ModelActions
-    from server.storage.database import Database
 
     paths, config = open_config(context)
     found = open_books(paths, config).registry.find(version)
-    actions = ModelActions(Database.of(paths, config), SystemClock())
-    key = SigningKey.read(paths.signing_key)
-    actions.promote(found.version, person=person, reason=reason, key=key)
+    _actions(paths, config).promote(found.version, person=person, reason=reason)
     print(f"{found.version[:12]} is the champion.")
 
 
 @app.command()
 def rollback(context: typer.Context, person: Person, reason: Reason) -> None:
     """Make the previous champion the champion again; signed and logged."""
-    from common.clock import SystemClock
-    from common.crypto.keys import SigningKey
-    from server.registry.actions import ModelActions
-    from server.storage.database import Database
-
     paths, config = open_config(context)
-    actions = ModelActions(Database.of(paths, config), SystemClock())
-    version = actions.rollback(person=person, reason=reason, key=SigningKey.read(paths.signing_key))
+    version = _actions(paths, config).rollback(person=person, reason=reason)
     print(f"{version[:12]} is the champion again.")
 
 
 @app.command()
 def log(context: typer.Context, json: Json = False) -> None:
     """Verify and show the signed log of promotions and rollbacks."""
-    from common.clock import SystemClock, utc_text
-    from common.crypto.keys import SigningKey
-    from server.registry.actions import ModelActions
-    from server.storage.database import Database
+    from common.clock import utc_text
 
     paths, config = open_config(context)
-    actions = ModelActions(Database.of(paths, config), SystemClock())
-    actions.verify(SigningKey.read(paths.signing_key).verify_key)
     rows = [
         {
             "at": utc_text(item.at_s),
@@ -164,7 +149,7 @@ def log(context: typer.Context, json: Json = False) -> None:
             "person": item.person,
             "reason": item.reason,
         }
-        for item in actions.log()
+        for item in _actions(paths, config).log()
     ]
     if json:
         print_json(rows)
@@ -174,3 +159,13 @@ def log(context: typer.Context, json: Json = False) -> None:
         table.add_row(row["at"], row["action"], row["version"][:12], row["person"], row["reason"])
     Console().print(table)
     print(f"{len(rows)} entries; the chain and every signature verify.")
+
+
+def _actions(paths: CoordinatorPaths, config: ServerConfig) -> ModelActions:
+    from common.clock import SystemClock
+    from common.crypto.keys import SigningKey
+    from server.registry.actions import ModelActions
+    from server.storage.database import Database
+
+    key = SigningKey.read(paths.signing_key)
+    return ModelActions(Database.of(paths, config), SystemClock(), key)

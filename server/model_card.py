@@ -185,7 +185,7 @@ def _auroc_text(value: Any) -> str:
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return " ".join(value.split()).replace("|", "/").replace("`", "'")
+        return " ".join(value.split()).replace("|", "/").replace("`", "'").replace("<", "&lt;")
     if isinstance(value, dict):
         return {key: _clean(item) for key, item in value.items()}
     if isinstance(value, list):

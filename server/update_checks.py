@@ -15,8 +15,8 @@
 (U13) its evaluation is present exactly when asked for, and well formed
 (U14) its declared cohort size is sane and the same as in earlier rounds
 
-Each is a pure function that raises `UpdateRefused` with its number; `check_reply` runs them in
-order. A refused reply ends nothing: the round goes on with the others.
+Each is a pure function that raises `UpdateRefused` with its number; `open_reply` and then
+`check_release` run them in order. A refused reply ends nothing: the round goes on with the others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from common.protocol.envelope import check_fresh, open_envelope
 from common.protocol.messages import (
     Direction,
     EnvelopeHeader,
-    RefusedTask,
     ReleasedTask,
     TaskKind,
     TaskReply,
@@ -258,11 +257,6 @@ def check_cohort_size(reply: ReleasedTask, memory: SiteMemory) -> None:
         _refuse("U14", f"{limits.COHORT_SIZE_MIN} to {COHORT_SIZE_MAX} patients", str(size))
     if memory.cohort_size is not None and size != memory.cohort_size:
         _refuse("U14", f"{memory.cohort_size} patients, as declared before", str(size))
-
-
-def is_refusal(reply: TaskReply) -> bool:
-    """Return whether the site itself said no."""
-    return isinstance(reply, RefusedTask)
 
 
 def _product(shape: tuple[int, ...]) -> int:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select
 
 from common.canonical import Canonical, canonical_bytes, digest_bytes, parse_canonical
 from common.clock import Clock
-from common.crypto.keys import SigningKey, VerifyKey
+from common.crypto.keys import SigningKey
 from common.crypto.signing import sign, verify
 from common.errors import CohortiumError, RegistryError
 from common.ids import Digest
@@ -34,13 +34,19 @@ class ModelAction:
 
 
 class ModelActions:
-    """Promote, roll back, and say which version is `champion` and which `previous`."""
+    """Promote, roll back, and say which version is `champion` and which `previous`.
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    Args:
+        key: the coordinator's; an entry that it did not sign breaks the log, and a broken log has
+            no champion.
+    """
+
+    def __init__(self, database: Database, clock: Clock, key: SigningKey) -> None:
         self._database = database
         self._clock = clock
+        self._key = key
 
-    def promote(self, version: Digest, *, person: str, reason: str, key: SigningKey) -> None:
+    def promote(self, version: Digest, *, person: str, reason: str) -> None:
         """Make a version the champion; raises `RegistryError` if it already is."""
         if self.aliases().get("champion") == version:
             raise RegistryError(
@@ -49,9 +55,9 @@ class ModelActions:
                 arrived=version,
                 todo="look at `cohortium-coordinator models list`",
             )
-        self._append("promote", version, person, reason, key)
+        self._append("promote", version, person, reason)
 
-    def rollback(self, *, person: str, reason: str, key: SigningKey) -> Digest:
+    def rollback(self, *, person: str, reason: str) -> Digest:
         """Make the previous champion the champion again; raises `RegistryError` if none is."""
         previous = self.aliases().get("previous")
         if previous is None:
@@ -61,7 +67,7 @@ class ModelActions:
                 arrived="none",
                 todo="promote a version instead",
             )
-        self._append("rollback", previous, person, reason, key)
+        self._append("rollback", previous, person, reason)
         return previous
 
     def aliases(self) -> dict[str, Digest]:
@@ -76,20 +82,17 @@ class ModelActions:
         return aliases
 
     def log(self) -> tuple[ModelAction, ...]:
-        """Return all entries, oldest first; raises `RegistryError` when the chain is broken."""
-        with self._database.transaction() as connection:
-            return self._read(connection, None)
+        """Return all entries, oldest first.
 
-    def verify(self, key: VerifyKey) -> int:
-        """Check the chain and every signature and return how many entries there are."""
+        Raises:
+            RegistryError: when the chain is broken or a signature does not verify.
+        """
         with self._database.transaction() as connection:
-            return len(self._read(connection, key))
+            return self._read(connection)
 
-    def _append(
-        self, action: str, version: Digest, person: str, reason: str, key: SigningKey
-    ) -> None:
+    def _append(self, action: str, version: Digest, person: str, reason: str) -> None:
         with self._database.transaction() as connection:
-            log = self._read(connection, None)
+            log = self._read(connection)
             entry: dict[str, Canonical] = {
                 "action": action,
                 "at_s": self._clock.now_s(),
@@ -105,19 +108,18 @@ class ModelActions:
                 insert(model_actions).values(
                     sequence=len(log) + 1,
                     entry=content,
-                    signature=sign(key, _LABEL, content),
+                    signature=sign(self._key, _LABEL, content),
                 )
             )
 
-    def _read(self, connection: Connection, key: VerifyKey | None) -> tuple[ModelAction, ...]:
+    def _read(self, connection: Connection) -> tuple[ModelAction, ...]:
         rows = connection.execute(select(model_actions).order_by(model_actions.c.sequence)).all()
         actions: list[ModelAction] = []
         head = GENESIS
         for number, row in enumerate(rows, start=1):
             try:
                 entry = parse_canonical(row.entry)
-                if key is not None:
-                    verify(key, _LABEL, row.signature, row.entry)
+                verify(self._key.verify_key, _LABEL, row.signature, row.entry)
             except CohortiumError:
                 raise _broken(number) from None
             is_next = (

@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from common.clock import FixedClock
+from common.crypto.keys import SigningKey
 from common.errors import StoreError
 from common.ids import Digest, StudyId
 from server.config import CoordinatorPaths, ServerConfig
@@ -83,7 +84,7 @@ from tests.lib.memory_channel import open_books_at
 
 paths, me = CoordinatorPaths(Path(sys.argv[1])), sys.argv[2]
 database, books = open_books_at(paths, FixedClock())
-actions, key = ModelActions(database, FixedClock()), SigningKey.read(paths.signing_key)
+actions = ModelActions(database, FixedClock(), SigningKey.read(paths.signing_key))
 site = SiteId({"a": "north", "b": "south"}[me])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -91,7 +92,7 @@ for number in range(1, 31):
     books.rounds.record_refusal(StudyId("s"), number, site, Outcome.MISSING, me)
     books.sites.suspend(site)
     books.sites.readmit(site)
-    actions.promote(Digest(f"{ord(me) * 1000 + number:064x}"), person=me, reason="r", key=key)
+    actions.promote(Digest(f"{ord(me) * 1000 + number:064x}"), person=me, reason="r")
 """
 
 
@@ -121,7 +122,7 @@ def test_two_processes_that_write_at_once_both_succeed(tmp_path: Path) -> None:
     database, books = open_books_at(paths, FixedClock())
     assert len(books.rounds.answers(StudyId("s"))) == 60
     assert books.sites.roster().version == len(SITE_IDS) + 120
-    log = ModelActions(database, FixedClock()).log()
+    log = ModelActions(database, FixedClock(), SigningKey.read(paths.signing_key)).log()
     assert [action.sequence for action in log] == list(range(1, 61))
     for name in ("a", "b"):
         assert [action.version for action in log if action.person == name] == [
