@@ -113,7 +113,10 @@ def render_card(version: ModelVersion, study: Study, report: StudyReport) -> Mod
     markdown = plain.from_string(_MARKDOWN).render(_clean(facts))
     escaped = Environment(undefined=StrictUndefined, autoescape=True)
     head = escaped.from_string(_HTML_HEAD).render(facts)
-    return ModelCard(markdown=markdown, html=head + _to_html(markdown) + "</body></html>\n")
+    # A viewer of the Markdown may take "<" for HTML of its own; our reader below does not.
+    return ModelCard(
+        markdown=markdown.replace("<", "&lt;"), html=head + _to_html(markdown) + "</body></html>\n"
+    )
 
 
 def _facts(version: ModelVersion, study: Study, report: StudyReport) -> dict[str, Any]:
@@ -185,7 +188,7 @@ def _auroc_text(value: Any) -> str:
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return " ".join(value.split()).replace("|", "/").replace("`", "'").replace("<", "&lt;")
+        return " ".join(value.split()).replace("|", "/").replace("`", "'")
     if isinstance(value, dict):
         return {key: _clean(item) for key, item in value.items()}
     if isinstance(value, list):

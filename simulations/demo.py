@@ -6,9 +6,12 @@ consortium runs, on loopback, set up by the commands that people type.
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -48,7 +51,11 @@ class DemoResult:
 
 def run_demo(folder: Path, *, plan: Path | None, console: Console) -> DemoResult:
     """Run the demo in `folder` and print its result; every process is gone when it returns."""
-    prepare_folder(folder)
+    with only_demo(folder):
+        return _run(folder, plan, console)
+
+
+def _run(folder: Path, plan: Path | None, console: Console) -> DemoResult:
     chosen = plan or example_plan(folder)
     uci = uci_folder()
     sites = heart_sites(folder / "data", uci=uci)
@@ -66,8 +73,13 @@ def run_demo(folder: Path, *, plan: Path | None, console: Console) -> DemoResult
     return result
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make an empty folder; raises `ConfigError` for one that is not an earlier demo's."""
+@contextmanager
+def only_demo(folder: Path) -> Iterator[None]:
+    """Empty an earlier demo's folder and hold it for this one.
+
+    Raises:
+        ConfigError: for a folder that is not a demo's, or whose demo still runs.
+    """
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise ConfigError(
             "the demo never deletes a folder that is not its own",
@@ -75,9 +87,25 @@ def prepare_folder(folder: Path) -> None:
             arrived="a folder with other files",
             todo="choose another folder with --folder",
         )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / MARK).touch()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / MARK).open("a") as mark:
+        try:
+            fcntl.flock(mark.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                "another demo runs in this folder",
+                expected=f"a folder {folder} that no running demo uses",
+                arrived="a running one",
+                todo="wait for it, stop it, or choose another folder with --folder",
+            ) from None
+        for item in folder.iterdir():
+            if item.name == MARK:
+                continue
+            if item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item)
+            else:
+                item.unlink()
+        yield
 
 
 def example_plan(folder: Path) -> Path:

@@ -6,6 +6,7 @@ a consortium runs: `cohortium-coordinator` and `cohortium-site`, TLS, node authe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -44,10 +45,14 @@ class DemoSite:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of loopback that is free at this moment, and so is the one after it."""
+    while True:
+        with socket.socket() as probe, socket.socket() as after:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            with contextlib.suppress(OSError, OverflowError):
+                after.bind(("127.0.0.1", port + 1))
+                return port
 
 
 class Deployment:
