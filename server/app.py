@@ -61,7 +61,7 @@ def _run(grid: Grid, study: Study, books: Books, paths: CoordinatorPaths) -> Non
         study,
         books=books,
         keys=CoordinatorKeys(signing=signing, opening=OpeningKey.read(paths.opening_key)),
-        channel=FlowerChannel(grid, books.sites.all_sites(), should_stop=should_stop),
+        channel=FlowerChannel(grid, books.sites.all_sites, should_stop=should_stop),
         clock=SystemClock(),
         should_stop=should_stop,
     )

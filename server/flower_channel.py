@@ -25,6 +25,7 @@ from server.site_directory import Site
 ENVELOPE_KEY: Final = "envelope"
 POLL_S: Final = 0.1
 NODE_POLL_S: Final = 1.0
+SITES_POLL_S: Final = 1.0
 RESEND_WAIT_S: Final = 1.0
 RESEND_UNANSWERED_S: Final = 15.0
 """After this long without an answer the same envelope is sent again, then after twice as long."""
@@ -47,18 +48,20 @@ class FlowerChannel:
 
     Args:
         grid: Flower's.
-        sites: every site that may be asked, with its enrolled node key.
+        sites: reads the enrolled sites; asked again all the time, for a site may join or be
+            suspended while a study runs.
         should_stop: asked between polls; true ends the call, sites without answer are missing.
     """
 
     def __init__(
-        self, grid: Grid, sites: Sequence[Site], *, should_stop: Callable[[], bool]
+        self, grid: Grid, sites: Callable[[], Sequence[Site]], *, should_stop: Callable[[], bool]
     ) -> None:
         self._grid = grid
-        self._site_of_key = {
-            parse_node_public_key(site.node_public_key): site.site_id for site in sites
-        }
+        self._sites = sites
         self._should_stop = should_stop
+        self._site_of_key: dict[bytes, SiteId] = {}
+        self._suspended: set[SiteId] = set()
+        self._sites_at = float("-inf")
         self._nodes: dict[SiteId, int] = {}
         self._nodes_at = 0.0
 
@@ -69,6 +72,10 @@ class FlowerChannel:
         deadline = time.monotonic() + deadline_s
         waiting = {site_id: _Asked(site_id, make) for site_id, make in requests.items()}
         while waiting and time.monotonic() < deadline and not self._should_stop():
+            self._look_at_sites()
+            for site_id in self._suspended & set(waiting):
+                del waiting[site_id]
+                yield Missing(site_id, "the site was suspended")
             self._send_due(waiting, deadline)
             for site_id, envelope in self._pull(waiting):
                 del waiting[site_id]
@@ -77,6 +84,17 @@ class FlowerChannel:
                 time.sleep(POLL_S)
         for asked in waiting.values():
             yield Missing(asked.site_id, asked.reason)
+
+    def _look_at_sites(self) -> None:
+        now = time.monotonic()
+        if now - self._sites_at < SITES_POLL_S:
+            return
+        sites = self._sites()
+        self._site_of_key = {
+            parse_node_public_key(site.node_public_key): site.site_id for site in sites
+        }
+        self._suspended = {site.site_id for site in sites if not site.is_active}
+        self._sites_at = now
 
     def _send_due(self, waiting: Mapping[SiteId, _Asked], deadline: float) -> None:
         now = time.monotonic()

@@ -9,12 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 import httpx
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_ssh_public_key,
-)
 
+from common.crypto.node_key import node_public_pem
 from common.errors import CohortiumError, ServiceError
 from server.bundle import bundle_digest, read_bundle
 from server.config import CoordinatorPaths, ServerConfig
@@ -42,7 +38,7 @@ class Node:
 
 
 class FlowerControl:
-    """Start, look at and stop runs; register and unregister couriers."""
+    """Start, look at and stop runs; register couriers."""
 
     def __init__(self, paths: CoordinatorPaths, config: ServerConfig) -> None:
         # Imported here: Flower loads slowly, and most commands never get this far.
@@ -120,25 +116,12 @@ class FlowerControl:
 
         with _refusals("register a courier"):
             self._client.RegisterNode(
-                RegisterNodeRequest(public_key=node_key_pem(node_public_key), name=site_id)
+                RegisterNodeRequest(public_key=node_public_pem(node_public_key), name=site_id)
             )
-
-    def unregister_node(self, node_id: int) -> None:
-        """Never let this courier log in again under this registration."""
-        from flwr.proto.control_pb2 import UnregisterNodeRequest
-
-        with _refusals("unregister a courier"):
-            self._client.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
-
-
-def node_key_pem(openssh_text: str) -> bytes:
-    """Return a node's public key in the PEM form in which Flower stores it."""
-    key = load_ssh_public_key(openssh_text.encode("ascii"))
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 class _TokenInterceptor:

@@ -1,10 +1,10 @@
 """Flower's SuperLink behind path control: two listeners, one process, TLS on both.
 
-The public listener is all that a hospital reaches: Flower's Fleet API (node authentication by
-enrolled key) and `/health`. The operator listener is on loopback: the Control API for whoever holds
-the operator token, and the Runtime API for the SuperExec (its own secret and task tokens). In
-open-source Flower the Control API asks nobody who he is, so it must never share a port with sites
-(architecture decision 3c).
+The public listener is all that a hospital reaches: Flower's Fleet API (couriers of active sites
+only, each authenticated by Flower with its enrolled key) and `/health`. The operator listener is on
+loopback: the Control API for whoever holds the operator token, and the Runtime API for the
+SuperExec (its own secret and task tokens). In open-source Flower the Control API asks nobody who he
+is, so it must never share a port with sites (architecture decision 3c).
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from typing import Any, Final, TypeAlias
 import uvicorn
 
 from common import limits
+from common.clock import SystemClock
 from server.config import CoordinatorPaths, ServerConfig, read_config
+from server.courier_admission import CourierAdmission
+from server.site_directory import SiteDirectory
+from server.storage.database import Database
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -28,6 +32,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPERATOR_TOKEN_HEADER: Final = b"x-cohortium-operator"
+COURIER_KEY_HEADER: Final = b"flwr-public-key"
 _PUBLIC_PREFIXES: Final = ("/v1/fleet/",)
 _RUNTIME_PREFIXES: Final = ("/v1/runtime/",)
 _CONTROL_PREFIX: Final = "/v1/control/"
@@ -37,24 +42,34 @@ _BODY_BYTES_MAX: Final = limits.ENVELOPE_BYTES_MAX + (1 << 20)
 
 
 class PublicPathControl:
-    """ASGI middleware of the public listener: the Fleet API and health, 404 for all else."""
+    """ASGI middleware of the public listener: the Fleet API and health, 404 for all else.
 
-    def __init__(self, app: App) -> None:
+    Args:
+        admission: says whose courier may pass; Flower then checks that it holds the key it names.
+    """
+
+    def __init__(self, app: App, *, admission: CourierAdmission) -> None:
         self._app = app
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass an allowed request on, answer any other with 404."""
+        """Pass an allowed request on, answer any other with 404 or 401."""
         if scope["type"] != "http":
             await _close(scope, send)
             return
         path = scope["path"]
-        is_open = path == "/health" or (
-            path.startswith(_PUBLIC_PREFIXES) and path not in _CLOSED_PATHS
-        )
-        if is_open:
+        if path == "/health":
+            await self._app(scope, _bounded(receive), send)
+        elif not path.startswith(_PUBLIC_PREFIXES) or path in _CLOSED_PATHS:
+            await _answer(send, 404)
+        elif await self._is_admitted(scope):
             await self._app(scope, _bounded(receive), send)
         else:
-            await _answer(send, 404)
+            await _answer(send, 401)
+
+    async def _is_admitted(self, scope: Scope) -> bool:
+        given = [value for name, value in scope["headers"] if name == COURIER_KEY_HEADER]
+        return len(given) == 1 and await self._admission.is_admitted(given[0])
 
 
 class OperatorPathControl:
@@ -137,6 +152,7 @@ def _flower_app(paths: CoordinatorPaths, config: ServerConfig) -> App:
 
 
 async def _serve(app: App, paths: CoordinatorPaths, config: ServerConfig) -> None:
+    directory = SiteDirectory(Database.of(paths, config), SystemClock())
     token = paths.operator_token.read_text(encoding="ascii").strip()
     common: dict[str, Any] = {
         "ssl_keyfile": str(paths.server_key),
@@ -157,7 +173,7 @@ async def _serve(app: App, paths: CoordinatorPaths, config: ServerConfig) -> Non
     )
     public = uvicorn.Server(
         uvicorn.Config(
-            PublicPathControl(app),
+            PublicPathControl(app, admission=CourierAdmission(directory.active_sites)),
             host=config.listen_host,
             port=config.port,
             lifespan="off",

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from common.crypto.node_key import node_public_pem
 from common.errors import CohortiumError, ServiceError
 from common.protocol.round_states import StudyState
 from server.books import Books
 from server.config import HOME_VARIABLE, CoordinatorPaths, ServerConfig
-from server.flower_control import FlowerControl, RunStatus, node_key_pem
+from server.flower_control import FlowerControl, RunStatus
 from server.run_lock import is_run_alive
 from server.study_register import Study
 
@@ -67,6 +68,7 @@ class Supervisor:
         self._stop = threading.Event()
         self._control: FlowerControl | None = None
         self._runs_started: dict[str, float] = {}
+        self._said: set[str] = set()
         self._services = (
             _Service(
                 "superlink",
@@ -145,19 +147,23 @@ class Supervisor:
             self._say(f"a fault of type {type(error).__name__} while looking after studies")
 
     def _sync_nodes(self, control: FlowerControl) -> None:
-        wanted = {
-            node_key_pem(site.node_public_key).strip(): site
-            for site in self._books.sites.active_sites()
-        }
-        present = {node.public_key_pem.strip(): node for node in control.nodes()}
-        for key, site in wanted.items():
-            if key not in present:
+        """Let every site's courier log in; whether it is suspended is asked at each request."""
+        present = {node.public_key_pem.strip() for node in control.nodes()}
+        for site in self._books.sites.all_sites():
+            if node_public_pem(site.node_public_key).strip() in present:
+                continue
+            try:
                 control.register_node(site.site_id, site.node_public_key)
-                self._say(f"site {site.site_id} may connect.")
-        for key, node in present.items():
-            if key not in wanted:
-                control.unregister_node(node.node_id)
-                self._say(f"site {node.name} may no longer connect.")
+            except CohortiumError as error:
+                # One site's trouble must not keep the others or a study from going on.
+                self._say_once(f"site {site.site_id} cannot be registered: {error.arrived}")
+            else:
+                self._say_once(f"site {site.site_id} may connect.")
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
 
     def _keep_running(self, control: FlowerControl, study: Study) -> None:
         """Start a new Flower run when a running study's run has died."""

@@ -61,3 +61,9 @@ def parse_node_public_key(text: str) -> bytes:
             todo="make the request again with `cohortium-site enroll`",
         )
     return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+
+
+def node_public_pem(text: str) -> bytes:
+    """Return a public node key as Flower names it, in PEM; raises `EnrolmentError`."""
+    key = load_ssh_public_key(parse_node_public_key(text))
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

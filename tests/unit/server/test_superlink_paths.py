@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from common import limits
-from server import superlink
-from server.superlink import OPERATOR_TOKEN_HEADER, OperatorPathControl, PublicPathControl
+from common.crypto.node_key import make_node_key, read_node_key
+from common.errors import StoreError
+from server import courier_admission, superlink
+from server.courier_admission import CourierAdmission
+from server.superlink import (
+    COURIER_KEY_HEADER,
+    OPERATOR_TOKEN_HEADER,
+    OperatorPathControl,
+    PublicPathControl,
+)
 
 TOKEN = "ab" * 32
 FLEET_PATHS = (
@@ -89,6 +100,37 @@ def _ask(
     return sent
 
 
+class _Sites:
+    """Sites as the store has them, changed by a test."""
+
+    def __init__(self, *keys: str) -> None:
+        self.keys = list(keys)
+        self.fails = False
+        self.reads = 0
+
+    def __call__(self) -> list[Any]:
+        self.reads += 1
+        if self.fails:
+            raise StoreError("no store", expected="one", arrived="none", todo="wait")
+        return [SimpleNamespace(node_public_key=key) for key in self.keys]
+
+
+@pytest.fixture(scope="module")
+def courier(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, tuple[bytes, bytes]]:
+    """A courier's enrolled key and the header that Flower's own client sends with it."""
+    path = tmp_path_factory.mktemp("node") / "node.key"
+    text = make_node_key(path)
+    key = read_node_key(path)
+    request = httpx.Request("POST", "https://coordinator")
+    context: Any = SimpleNamespace(request=request)
+    NodeAuthHttpInterceptor(key, key.public_key()).intercept(context, lambda _: httpx.Response(200))
+    return text, (COURIER_KEY_HEADER, request.headers[COURIER_KEY_HEADER.decode()].encode())
+
+
+def _public(app: _App, sites: _Sites) -> PublicPathControl:
+    return PublicPathControl(app, admission=CourierAdmission(sites))
+
+
 def _status(sent: list[Any]) -> int:
     return int(sent[0]["status"])
 
@@ -98,10 +140,60 @@ def app() -> _App:
     return _App()
 
 
-@pytest.mark.parametrize("path", ["/health", *FLEET_PATHS])
-def test_a_hospital_reaches_health_and_the_fleet_api(path: str, app: _App) -> None:
-    assert _status(_ask(PublicPathControl(app), path)) == 200
+@pytest.mark.parametrize("path", FLEET_PATHS)
+def test_an_active_sites_courier_reaches_the_fleet_api(path: str, app: _App, courier: Any) -> None:
+    key, header = courier
+    assert _status(_ask(_public(app, _Sites(key)), path, headers=[header])) == 200
     assert app.paths == [path]
+
+
+def test_everybody_reaches_health(app: _App) -> None:
+    assert _status(_ask(_public(app, _Sites()), "/health")) == 200
+
+
+@pytest.mark.parametrize("path", FLEET_PATHS)
+def test_whoever_names_no_active_sites_key_is_stopped_before_flower(
+    path: str, app: _App, courier: Any
+) -> None:
+    key, header = courier
+    control = _public(app, _Sites(key))
+    for headers in ([], [header, header], [(COURIER_KEY_HEADER, b"")], [(b"x", header[1])]):
+        assert _status(_ask(control, path, headers=headers)) == 401
+    assert _status(_ask(_public(app, _Sites()), path, headers=[header])) == 401
+    assert app.paths == []
+
+
+def test_a_suspended_courier_is_stopped_within_a_second_and_readmitted_with_the_same_key(
+    app: _App, courier: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, header = courier
+    sites = _Sites(key)
+    admission = CourierAdmission(sites)
+    now = [100.0]
+    monkeypatch.setattr(courier_admission.time, "monotonic", lambda: now[0])
+
+    def asked() -> bool:
+        return asyncio.run(admission.is_admitted(header[1]))
+
+    assert asked()
+    sites.keys.clear()
+    now[0] += 0.5
+    assert asked()  # within the second
+    now[0] += 0.6
+    assert not asked()
+    sites.keys.append(key)
+    now[0] += 1.0
+    assert asked()
+    sites.fails = True
+    now[0] += 1.0
+    assert asked()  # a store that is busy for a moment throws nobody out
+    assert sites.reads == 4
+
+
+def test_nobody_is_admitted_before_the_store_was_ever_read(courier: Any) -> None:
+    sites = _Sites(courier[0])
+    sites.fails = True
+    assert not asyncio.run(CourierAdmission(sites).is_admitted(courier[1][1]))
 
 
 @pytest.mark.parametrize(
@@ -114,9 +206,12 @@ def test_a_hospital_reaches_health_and_the_fleet_api(path: str, app: _App) -> No
         "/v1/fleet/unregister-node",
     ],
 )
-def test_a_hospital_reaches_nothing_else_even_with_the_token(path: str, app: _App) -> None:
-    headers = [(OPERATOR_TOKEN_HEADER, TOKEN.encode())]
-    assert _status(_ask(PublicPathControl(app), path, headers=headers)) == 404
+def test_a_hospital_reaches_nothing_else_even_with_the_token(
+    path: str, app: _App, courier: Any
+) -> None:
+    key, header = courier
+    headers = [(OPERATOR_TOKEN_HEADER, TOKEN.encode()), header]
+    assert _status(_ask(_public(app, _Sites(key)), path, headers=headers)) == 404
     assert app.paths == []
 
 
@@ -162,7 +257,7 @@ def test_the_operator_listener_has_nothing_else(path: str, app: _App) -> None:
 
 
 def test_a_web_socket_is_closed_on_both(app: _App) -> None:
-    for control in (PublicPathControl(app), OperatorPathControl(app, token=TOKEN)):
+    for control in (_public(app, _Sites()), OperatorPathControl(app, token=TOKEN)):
         sent = _ask(control, "/v1/fleet/pull-messages", kind="websocket")
         assert sent == [{"type": "websocket.close", "code": 1008}]
     assert app.paths == []
@@ -171,21 +266,22 @@ def test_a_web_socket_is_closed_on_both(app: _App) -> None:
 def test_flowers_lifespan_runs_on_the_operator_listener_only(app: _App) -> None:
     _ask(OperatorPathControl(app, token=TOKEN), "", kind="lifespan")
     assert len(app.paths) == 1
-    assert _ask(PublicPathControl(app), "", kind="lifespan") == []
+    assert _ask(_public(app, _Sites()), "", kind="lifespan") == []
     assert len(app.paths) == 1
 
 
 @pytest.mark.parametrize("is_public", [True, False])
 def test_a_body_above_the_bound_is_cut_off(
-    is_public: bool, app: _App, monkeypatch: pytest.MonkeyPatch
+    is_public: bool, app: _App, courier: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(superlink, "_BODY_BYTES_MAX", 10)
-    control: Any = PublicPathControl(app) if is_public else OperatorPathControl(app, token=TOKEN)
+    key, header = courier
+    control: Any = _public(app, _Sites(key)) if is_public else OperatorPathControl(app, token=TOKEN)
     path = FLEET_PATHS[0] if is_public else RUNTIME_PATHS[0]
-    _ask(control, path, body=[b"12345", b"12345"])
+    _ask(control, path, headers=[header], body=[b"12345", b"12345"])
     assert [message["type"] for message in app.messages] == ["http.request"] * 2
     app.messages.clear()
-    _ask(control, path, body=[b"12345", b"123456", b"more"])
+    _ask(control, path, headers=[header], body=[b"12345", b"123456", b"more"])
     assert [message["type"] for message in app.messages] == ["http.request", "http.disconnect"]
 
 

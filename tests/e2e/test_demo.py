@@ -1,0 +1,88 @@
+"""`cohortium-sim demo` on its embedded default: one model of four hospitals, no process left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lib.federation import pids_of
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+SIM = Path(sys.executable).with_name("cohortium-sim")
+
+
+def _demo(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(SIM), "demo", "--folder", str(folder), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # No data sets: a clone on a fresh machine has none.
+        env={**os.environ, "COHORTIUM_DATA": str(folder / "none")},
+    )
+
+
+def _wait_gone(folder: Path) -> None:
+    deadline = time.monotonic() + 20
+    while left := pids_of(str(folder)):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def test_the_demo_trains_in_four_hospitals_and_leaves_no_process(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    demo = _demo(folder)
+    out, said = demo.communicate(timeout=600)
+    assert demo.returncode == 0, said
+    assert "generated" in said  # it says that no real patient is in the data
+    record = json.loads(out)
+    report = record["report"]
+    assert (report["state"], report["rounds_complete"]) == ("finished", 10)
+    assert report["pooled_auroc"] > 0.7
+    assert len(report["sites"]) == 4
+    for site in report["sites"]:
+        assert site["rounds"] == 11  # ten of training and the evaluation
+        assert 0 < site["epsilon_spent"] <= 3.0
+        assert site["auroc_low"] <= site["auroc"] <= site["auroc_high"]
+        assert " to " in site["patients"]  # a band, never a count
+    card = (Path(record["card"]) / "card.html").read_text()
+    assert record["version"] in card
+    _wait_gone(folder)
+
+
+def test_ctrl_c_ends_every_process_and_a_second_demo_touches_nothing_of_a_running_one(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "demo"
+    demo = _demo(folder)
+    deadline = time.monotonic() + 180
+    while not pids_of("flwr-serverapp"):  # a study runs
+        assert demo.poll() is None, demo.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    second = _demo(folder)
+    told, _ = second.communicate(timeout=60)
+    assert second.returncode == 11
+    assert "another demo runs" in told
+    assert demo.poll() is None
+    demo.send_signal(signal.SIGINT)
+    demo.communicate(timeout=60)
+    assert demo.returncode == 130
+    _wait_gone(folder)
+
+
+def test_a_folder_with_other_files_is_never_emptied(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    demo = _demo(tmp_path)
+    out, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 11
+    assert "--folder" in out
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
