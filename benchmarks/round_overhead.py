@@ -2,8 +2,8 @@
 
     python benchmarks/round_overhead.py [--rounds 20]
 
-Overhead of a round = from one round's first request to the next round's, minus the longest site's
-time in the agent (checks, training, gate). Four sites, one coordinator, TLS, on this machine.
+Overhead of a round = from its opening to the next one's, minus the longest site's time in the agent
+(checks, training, gate). Four sites, one coordinator, TLS, on this machine.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import re
 import statistics
-import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -35,18 +34,18 @@ def events(path: Path) -> list[tuple[float, str]]:
     return found
 
 
-def agent_seconds(path: Path) -> dict[int, tuple[float, float]]:
-    """Return round to (arrived, answered) of one agent."""
-    arrived: dict[int, float] = {}
-    spans: dict[int, tuple[float, float]] = {}
+def first(path: Path, pattern: str) -> dict[int, float]:
+    """Return round to when a line that matches first came."""
+    found: dict[int, float] = {}
     for stamp, text in events(path):
-        if match := re.match(r"round (\d+) of \S+ asked", text):
-            arrived.setdefault(int(match[1]), stamp)
-        if match := re.match(r"round (\d+) of \S+ answered", text):
-            number = int(match[1])
-            if number in arrived and number not in spans:
-                spans[number] = (arrived[number], stamp)
-    return spans
+        if match := re.match(pattern, text):
+            found.setdefault(int(match[1]), stamp)
+    return found
+
+
+def last(path: Path, pattern: str) -> dict[int, float]:
+    """Return round to when a line that matches last came."""
+    return {int(m[1]): stamp for stamp, text in events(path) if (m := re.match(pattern, text))}
 
 
 def main() -> None:
@@ -56,7 +55,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         plan = folder / "plan.toml"
-        plan.write_text(PLAN.read_text().replace("rounds = 10", f"rounds = {rounds}"))
+        text = PLAN.read_text().replace("rounds = 10", f"rounds = {rounds}")
+        # More rounds need more noise in each, and so a wider bound (rule P25).
+        plan.write_text(text.replace("update_norm_max = 10.0", "update_norm_max = 20.0"))
         sites = heart_sites(folder / "data", uci=None)
         deployment = Deployment(folder / "f", sites)
         deployment.found("Benchmark")
@@ -74,33 +75,39 @@ def main() -> None:
                 what="the end of the study",
                 every_s=5.0,
             )
-        spans = [
-            agent_seconds(deployment.site_home(site.site_id) / "logs" / "agent.log")
-            for site in sites
-        ]
-    report(spans, rounds)
-
-
-def report(spans: list[dict[int, tuple[float, float]]], rounds: int) -> None:
-    whole, longest, overhead, spread = [], [], [], []
-    for number in range(2, rounds):
-        first = min(span[number][0] for span in spans)
-        following = min(span[number + 1][0] for span in spans)
-        training = max(span[number][1] - span[number][0] for span in spans)
-        whole.append(following - first)
-        longest.append(training)
-        overhead.append(following - first - training)
-        spread.append(max(span[number][0] for span in spans) - first)
+        logs = [deployment.site_home(site.site_id) / "logs" / "agent.log" for site in sites]
+        asked = [first(path, r"round (\d+) of \S+ asked") for path in logs]
+        answered = [first(path, r"round (\d+) of \S+ answered") for path in logs]
+        study = deployment.coordinator_home / "logs" / "study-heart-disease.log"
+        opened = first(study, r"round (\d+) opened")
+        accepted = last(study, r"round (\d+): \S+ accepted")
+    parts: dict[str, list[float]] = {}
+    for number in range(2, rounds):  # the first round waits for nothing but the start
+        work = max(end[number] - begin[number] for begin, end in zip(asked, answered, strict=True))
+        whole = opened[number + 1] - opened[number]
+        arrived = max(begin[number] for begin in asked)
+        done = max(end[number] for end in answered)
+        for name, seconds in (
+            ("whole round", whole),
+            ("longest agent: checks, training, gate, ledger", work),
+            ("overhead: whole round without the longest agent", whole - work),
+            (
+                "- out: opened to the last agent asked (seal, Flower, couriers' polls)",
+                arrived - opened[number],
+            ),
+            (
+                "- back: last agent's answer to last acceptance (couriers, Flower, poll, checks)",
+                accepted[number] - done,
+            ),
+            (
+                "- close: last acceptance to the next round (mean, checkpoint, registry)",
+                opened[number + 1] - accepted[number],
+            ),
+        ):
+            parts.setdefault(name, []).append(seconds)
     print("| part | median s | maximum s |\n|---|---|---|")
-    for name, values in (
-        ("round, from first request to first request", whole),
-        ("longest agent (checks, training, gate)", longest),
-        ("overhead", overhead),
-        ("of it: from the first site asked to the last", spread),
-    ):
+    for name, values in parts.items():
         print(f"| {name} | {statistics.median(values):.2f} | {max(values):.2f} |")
-    if statistics.median(overhead) > 2.0:
-        print("the aim of 2 s is missed", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -33,10 +34,20 @@ def main(grid: Grid, context: Context) -> None:
     paths = CoordinatorPaths(Path(os.environ[HOME_VARIABLE]))
     books = open_books(paths, read_config(paths))
     study_id = parse_study_id(str(context.run_config["study"]))
+    _log_to(paths.logs / f"study-{study_id}.log")
     with hold_run_lock(paths, study_id):
         study = _wait_for_turn(books, study_id, str(context.run_id))
         if study is not None:
             _run(grid, study, books, paths)
+
+
+def _log_to(path: Path) -> None:
+    # What the coordinator on call reads first; Flower's own log of a run is in its database.
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+    logger = logging.getLogger("cohortium")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def _wait_for_turn(books: Books, study_id: StudyId, run_id: str) -> Study | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ from server.update_checks import Expectation, SiteMemory, check_release, open_re
 
 ATTEMPTS_PER_ROUND_MAX: Final = 3
 _REPLY_GRACE_S: Final = 3600
+
+logger = logging.getLogger("cohortium.coordinator")
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ class Coordinator:
                 return self._complete(position, mean)
             reason = f"{mean.count} of {quorum} sites needed answered (attempt {attempt})"
             self._books.rounds.fail_round(study_id, number, reason=reason)
+            logger.info("round %d failed: %s", number, reason)
         self._books.register.change_state(
             study_id, StudyState.FAILED, reason=f"round {number}: {reason}"
         )
@@ -154,6 +158,7 @@ class Coordinator:
             optimizer_state=position.optimizer.state_bytes(),
         )
         self._books.registry.register(self._study, number)
+        logger.info("round %d complete: %d updates", number, mean.count)
         return _Position(number + 1, after, position.optimizer)
 
     def _final_evaluation(self, position: _Position) -> None:
@@ -179,6 +184,7 @@ class Coordinator:
         study_id, number = self._study.study_id, position.next_round
         base_version = parameters_digest(position.parameters)
         self._books.rounds.open_round(study_id, number, base_version)
+        logger.info("round %d opened", number)
         expectation = self._expectation(number, kind, base_version)
         sites = {site.site_id: site for site in self._books.sites.active_sites()}
         request_ids = {site_id: RequestId(secrets.token_hex(16)) for site_id in sites}
@@ -201,9 +207,7 @@ class Coordinator:
         deadline_s = float(self._study.plan.training.round_deadline_s)
         for event in self._channel.ask(requests, deadline_s=deadline_s):
             if isinstance(event, Missing):
-                self._books.rounds.record_refusal(
-                    study_id, number, event.site_id, Outcome.MISSING, event.reason
-                )
+                self._refused(number, event.site_id, Outcome.MISSING, event.reason)
                 continue
             self._take(
                 event,
@@ -225,7 +229,7 @@ class Coordinator:
         memory: SiteMemory,
         mean: WeightedMean,
     ) -> None:
-        study_id, number = self._study.study_id, expectation.round_number
+        number = expectation.round_number
         try:
             reply = open_reply(
                 event.envelope,
@@ -239,19 +243,20 @@ class Coordinator:
             for request_id in [key for key, asked in outstanding.items() if asked == site.site_id]:
                 del outstanding[request_id]
             if isinstance(reply, RefusedTask):
-                self._books.rounds.record_refusal(
-                    study_id, number, site.site_id, Outcome.REFUSED_BY_SITE, reply.number
-                )
+                self._refused(number, site.site_id, Outcome.REFUSED_BY_SITE, reply.number)
                 return
             update = check_release(reply, expectation=expectation, memory=memory)
         except UpdateRefused as error:
-            self._books.rounds.record_refusal(
-                study_id, number, site.site_id, Outcome.REFUSED_BY_COORDINATOR, error.number
-            )
+            self._refused(number, site.site_id, Outcome.REFUSED_BY_COORDINATOR, error.number)
             return
         if expectation.kind is TaskKind.TRAIN:
             mean.add(update, weight=float(reply.declared_cohort_size))
-        self._books.rounds.record_accepted(study_id, site.site_id, reply)
+        self._books.rounds.record_accepted(self._study.study_id, site.site_id, reply)
+        logger.info("round %d: %s accepted", number, site.site_id)
+
+    def _refused(self, number: int, site_id: SiteId, outcome: Outcome, reason: str) -> None:
+        self._books.rounds.record_refusal(self._study.study_id, number, site_id, outcome, reason)
+        logger.info("round %d: %s %s (%s)", number, site_id, outcome.value, reason)
 
     def _seal(
         self, task: TaskRequest, site: Site, request_id: RequestId, issued_at_s: int
