@@ -42,7 +42,7 @@ def main() -> None:
     print("| what | value |\n|---|---|")
     print(f"| seconds | {seconds:.0f} |\n| MB | {size / 1e6:.0f} |")
     print(f"| of it torch, MB | {torch / 1e6:.0f} |\n| packages | {len(names)} |")
-    for name in ("ray", "alembic"):
+    for name in ("ray", "scikit-learn"):
         if name in names:
             print(f"the site has {name}", file=sys.stderr)
 

@@ -3,7 +3,7 @@
     python benchmarks/round_overhead.py [--rounds 20]
 
 Overhead of a round = from its opening to the next one's, minus the longest site's time in the agent
-(checks, training, gate). Four sites, one coordinator, TLS, on this machine.
+(checks, training, gate). Four sites, one coordinator, TLS, on this machine; then stock Flower.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import statistics
+import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,9 @@ from pathlib import Path
 from simulations.demo import start
 from simulations.deployment import Deployment
 from simulations.heart_sites import heart_sites
+
+sys.path.insert(0, str(Path(__file__).parent))
+from stock_flower import round_seconds
 
 PLAN = Path(__file__).parents[1] / "docs" / "examples" / "heart-disease.toml"
 LINE = re.compile(r"^(\S+ \S+) cohortium\.(\S+) (.*)$")
@@ -105,9 +109,14 @@ def main() -> None:
             ),
         ):
             parts.setdefault(name, []).append(seconds)
+    with tempfile.TemporaryDirectory() as scratch:
+        stock = round_seconds(Path(scratch), rounds=5)
+    parts["stock Flower's whole round: FedAvg, four SuperNodes, TLS, no training"] = stock
     print("| part | median s | maximum s |\n|---|---|---|")
     for name, values in parts.items():
         print(f"| {name} | {statistics.median(values):.2f} | {max(values):.2f} |")
+    ratio = statistics.median(stock) / statistics.median(parts["whole round"])
+    print(f"\nStock Flower's round is {ratio:.1f} times ours.")
 
 
 if __name__ == "__main__":
