@@ -77,7 +77,7 @@ def main() -> None:
                 ),
                 seconds=600,
                 what="the end of the study",
-                every_s=5.0,
+                every_s=15.0,
             )
         logs = [deployment.site_home(site.site_id) / "logs" / "agent.log" for site in sites]
         asked = [first(path, r"round (\d+) of \S+ asked") for path in logs]

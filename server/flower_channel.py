@@ -12,18 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
 
 from common.crypto.node_key import parse_node_public_key
 from common.errors import EnrolmentError
+from common.flower_content import pack_envelope, unpack_envelope
 from common.ids import SiteId
 from server.site_channel import Arrived, Missing
 from server.site_directory import Site
 
-ENVELOPE_KEY: Final = "envelope"
-POLL_S: Final = 0.1
+POLL_S: Final = 0.2
 NODE_POLL_S: Final = 1.0
 SITES_POLL_S: Final = 1.0
 RESEND_WAIT_S: Final = 1.0
@@ -108,7 +107,7 @@ class FlowerChannel:
                 asked.send_at = now + NODE_POLL_S
                 continue
             message = Message(
-                content=_content(asked.make()),
+                content=pack_envelope(asked.make()),
                 dst_node_id=node_id,
                 message_type="train",
                 ttl=max(1.0, deadline - now),
@@ -132,7 +131,7 @@ class FlowerChannel:
             if asked is None or asked.site_id in answered:
                 continue
             # Flower's own error replies come from node 1: only the message they answer tells whose.
-            envelope = None if reply.has_error() else _envelope_of(reply)
+            envelope = None if reply.has_error() else unpack_envelope(reply.content)
             if envelope is None:
                 asked.message_ids.remove(reply.metadata.reply_to_message_id)
                 asked.send_at = time.monotonic() + RESEND_WAIT_S
@@ -152,24 +151,6 @@ class FlowerChannel:
                     self._nodes[site_id] = int(node.node_id)
             self._nodes_at = now
         return self._nodes
-
-
-def _content(envelope: bytes) -> RecordDict:
-    array = Array(np.frombuffer(envelope, dtype=np.uint8))
-    return RecordDict({ENVELOPE_KEY: ArrayRecord({ENVELOPE_KEY: array})})
-
-
-def _envelope_of(reply: Message) -> bytes | None:
-    try:
-        record = reply.content[ENVELOPE_KEY]
-        if not isinstance(record, ArrayRecord):
-            return None
-        array = record[ENVELOPE_KEY].numpy()
-    except (KeyError, TypeError, ValueError):
-        return None
-    if array.dtype != np.uint8 or array.ndim != 1:
-        return None
-    return bytes(array.tobytes())
 
 
 def _error_reason(reply: Message) -> str:

@@ -14,9 +14,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDic
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.crypto.node_key import make_node_key, node_public_pem
+from common.flower_content import ENVELOPE_KEY, unpack_envelope
 from common.ids import SiteId, parse_site_id
 from server import flower_channel
-from server.flower_channel import ENVELOPE_KEY, FlowerChannel
+from server.flower_channel import FlowerChannel
 from server.site_channel import Arrived, Missing
 
 NORTH, SOUTH = parse_site_id("north"), parse_site_id("south")
@@ -62,7 +63,7 @@ class _Grid:
 
     def sent_to(self, node_id: int) -> list[bytes]:
         return [
-            bytes(item.content[ENVELOPE_KEY][ENVELOPE_KEY].numpy().tobytes())
+            unpack_envelope(item.content) or b""
             for item in self.pushed
             if item.metadata.dst_node_id == node_id
         ]

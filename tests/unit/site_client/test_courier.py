@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
@@ -20,11 +19,12 @@ from flwr.supercore.task_identity import TaskIdentity
 from common import limits
 from common.crypto.certificates import Authority, TlsKey
 from common.errors import AgentUnavailable, ConfigError, TransportError
+from common.flower_content import ENVELOPE_KEY, pack_envelope, unpack_envelope
 from server.bundle import BUNDLE_NAME
 from site_client.courier import agent_client
 from site_client.courier.agent_client import AgentClient
 from site_client.courier.bundle_pin import is_pinned
-from site_client.courier.client_app import ENVELOPE_KEY, app, read_envelope
+from site_client.courier.client_app import app
 from site_client.courier.loop import CourierLoop
 from site_client.courier.main import CourierConfig, prepare_environment, read_courier_config
 from tests.lib.raw_agent import RawAgent
@@ -37,9 +37,8 @@ def _message(content: RecordDict) -> Message:
     return Message(content=content, dst_node_id=1, message_type="train")
 
 
-def _carrying(envelope: bytes, **wrong: Any) -> Message:
-    data = wrong.get("data", np.frombuffer(envelope, dtype=np.uint8))
-    return _message(RecordDict({ENVELOPE_KEY: ArrayRecord({ENVELOPE_KEY: Array(data)})}))
+def _carrying(envelope: bytes) -> Message:
+    return _message(pack_envelope(envelope))
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +63,7 @@ def test_an_envelope_goes_to_the_agent_and_its_answer_comes_back_byte_for_byte(
     agent.answer = lambda asked: bytes(reversed(asked))
     reply = app(_carrying(envelope), CONTEXT)
     assert agent.asked == [envelope]
-    assert read_envelope(reply) == bytes(reversed(envelope))
+    assert unpack_envelope(reply.content) == bytes(reversed(envelope))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +123,7 @@ def test_an_agent_that_restarts_is_waited_for(
     reply = app(_carrying(b"envelope"), CONTEXT)
     thread.join()
     started[0].stop()
-    assert read_envelope(reply) == b"envelope"
+    assert unpack_envelope(reply.content) == b"envelope"
 
 
 def test_an_agent_that_stays_away_is_one_clear_error(
