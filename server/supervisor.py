@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from common.child_process import ending_with_us
 from common.crypto.node_key import node_public_pem
 from common.errors import CohortiumError, ServiceError
 from common.protocol.round_states import StudyState
@@ -72,7 +73,7 @@ class Supervisor:
         self._services = (
             _Service(
                 "superlink",
-                [sys.executable, "-m", "server.superlink_main", str(paths.home)],
+                [sys.executable, "-P", "-m", "server.superlink_main", str(paths.home)],
             ),
             _Service(
                 "superexec",
@@ -120,7 +121,7 @@ class Supervisor:
             return
         with (self._paths.logs / f"{service.name}.log").open("ab") as log:
             service.child = subprocess.Popen(  # noqa: S603 - fixed commands
-                list(service.command),
+                ending_with_us(service.command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

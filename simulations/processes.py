@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from common.child_process import ending_with_us
 from common.errors import ServiceError
 
 STOP_WAIT_S = 15.0
@@ -47,7 +48,7 @@ class ProcessGroup:
         try:
             with (self.log_folder / f"{name}.log").open("ab") as log:
                 child = subprocess.Popen(  # noqa: S603 - our own console scripts
-                    list(command),
+                    ending_with_us(command),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

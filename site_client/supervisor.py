@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from common.child_process import ending_with_us
 from site_client.config import SitePaths
 
 TICK_S: Final = 0.2
@@ -87,7 +88,7 @@ def _keep(child: _Child, paths: SitePaths, say: Callable[[str], None]) -> None:
     folder = paths.home if child.name == "agent" else paths.courier
     with (paths.logs / f"{child.name}.log").open("ab") as log:
         child.process = subprocess.Popen(  # noqa: S603 - our own modules
-            [sys.executable, "-m", module, str(folder)],
+            ending_with_us([sys.executable, "-P", "-m", module, str(folder)]),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -46,7 +46,7 @@ def test_the_demo_trains_in_four_hospitals_and_leaves_no_process(tmp_path: Path)
     record = json.loads(out)
     report = record["report"]
     assert (report["state"], report["rounds_complete"]) == ("finished", 10)
-    assert report["pooled_auroc"] > 0.7
+    assert report["pooled_auroc"] > 0.55  # with the noise of epsilon 3
     assert len(report["sites"]) == 4
     for site in report["sites"]:
         assert site["rounds"] == 11  # ten of training and the evaluation
@@ -76,6 +76,19 @@ def test_ctrl_c_ends_every_process_and_a_second_demo_touches_nothing_of_a_runnin
     demo.send_signal(signal.SIGINT)
     demo.communicate(timeout=60)
     assert demo.returncode == 130
+    _wait_gone(folder)
+
+
+def test_kill_9_of_the_demo_leaves_no_process_either(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    demo = _demo(folder)
+    deadline = time.monotonic() + 180
+    while not (folder / "sites" / "northfield" / "courier" / "node-id").exists():
+        assert demo.poll() is None, demo.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    demo.kill()
+    demo.communicate()
     _wait_gone(folder)
 
 
