@@ -1,4 +1,4 @@
-"""Start a program that ends with its parent, even by kill -9: no orphan keeps a port or a lock.
+"""Child processes that end with their parent, even by kill -9: no orphan keeps a port or a lock.
 
 `python -m common.child_process PARENT_PID PROGRAM WORDS...` asks the kernel for a signal at the
 parent's death and becomes the program. A small process of its own, because Python's `preexec_fn` is
@@ -7,10 +7,13 @@ unsafe in a program with threads.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,6 +24,29 @@ def ending_with_us(command: Sequence[str]) -> list[str]:
     """Return the command that runs `command`, given by its full path, as such a child of ours."""
     # -P: a folder `common` where we happen to stand is not ours.
     return [sys.executable, "-P", "-m", "common.child_process", str(os.getpid()), *command]
+
+
+def stop_children(children: Sequence[subprocess.Popen[bytes]], *, wait_s: float) -> None:
+    """Stop children that lead their own sessions, last first: SIGTERM, and then SIGKILL.
+
+    Args:
+        wait_s: how long all of them together may take to end by themselves.
+    """
+    for child in reversed(children):
+        signal_session(child, signal.SIGTERM)
+    deadline = time.monotonic() + wait_s
+    for child in reversed(children):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=max(0.1, deadline - time.monotonic()))
+        # A leader that has gone may leave members of its group behind.
+        signal_session(child, signal.SIGKILL)
+        child.wait()
+
+
+def signal_session(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to a child that leads its session, and to all in its process group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
 
 
 def main() -> None:

@@ -51,16 +51,19 @@ def init(
 ) -> None:
     """Make the consortium: certificate authority, server certificate, signing key, store."""
     from common.clock import SystemClock
-    from server.config import ServerConfig
+    from server.config import make_config
     from server.consortium import found_consortium
 
     listen = "127.0.0.1" if host in ("127.0.0.1", "localhost") else "0.0.0.0"  # noqa: S104
-    config = ServerConfig(
-        consortium=name,
-        host=host,
-        port=port,
-        operator_port=operator_port or (port + 1 if port < 65535 else port - 1),
-        listen_host=listen,
+    config = make_config(
+        {
+            "consortium": name,
+            "host": host,
+            "port": port,
+            "operator_port": operator_port or (port + 1 if port < 65535 else port - 1),
+            "listen_host": listen,
+        },
+        source="the new coordinator's configuration",
     )
     paths = paths_of(context)
     fingerprint = found_consortium(paths.home, config, clock=SystemClock())
@@ -82,6 +85,20 @@ def fingerprint(context: typer.Context, json: Json = False) -> None:
         print_json({"fingerprint": text})
     else:
         print(text)
+
+
+@app.command()
+def renew(context: typer.Context, json: Json = False) -> None:
+    """Issue the server's TLS certificate again; then restart `up`. No site has to do anything."""
+    from common.clock import SystemClock, utc_text
+    from server.consortium import renew_server_certificate
+
+    paths, config = open_config(context)
+    until = utc_text(renew_server_certificate(paths, config, clock=SystemClock()))
+    if json:
+        print_json({"valid_until": until})
+    else:
+        print(f"The server's certificate is valid until {until}; restart `up` to use it.")
 
 
 @app.command()

@@ -20,6 +20,7 @@ from server.cli_context import Json, open_config
 if TYPE_CHECKING:
     from server.study_report import StudyReport
 
+RENEW_DAYS = 60
 StudyArgument = Annotated[str, typer.Argument(help="The study's id.")]
 
 
@@ -32,6 +33,7 @@ def add_commands(app: typer.Typer) -> None:
 def up(context: typer.Context) -> None:
     """Run the SuperLink and the SuperExec, let couriers in, keep studies going; Ctrl-C stops."""
     from server.books import open_books
+    from server.consortium import server_certificate_ends_at_s
     from server.storage.database import Database
     from server.supervisor import Supervisor, check_free_port
 
@@ -39,6 +41,9 @@ def up(context: typer.Context) -> None:
     check_free_port(config.listen_host, config.port)
     check_free_port("127.0.0.1", config.operator_port)
     Database.of(paths, config).migrate()
+    days = (server_certificate_ends_at_s(paths) - int(time.time())) // 86_400
+    if days < RENEW_DAYS:
+        print(f"The server's certificate ends in {days} days: run `cohortium-coordinator renew`.")
     print(f"Sites connect to {config.address}; stop with Ctrl-C.", flush=True)
     Supervisor(paths, config, open_books(paths, config), say=_say).run()
 

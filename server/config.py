@@ -5,9 +5,9 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import ConfigError
 
@@ -116,17 +116,33 @@ class ServerConfig(BaseModel):
     listen_host: Annotated[str, Field(min_length=1, max_length=253)] = "0.0.0.0"  # noqa: S104
     database_url: str | None = None
 
+    @model_validator(mode="after")
+    def _two_ports(self) -> Self:
+        if self.port == self.operator_port:
+            raise ValueError("port and operator_port must differ")
+        return self
+
     @property
     def address(self) -> str:
         """`host:port` as sites use it."""
         return f"{self.host}:{self.port}"
 
 
+def make_config(document: object, *, source: str) -> ServerConfig:
+    """Return the configuration in a document; raises `ConfigError` with every problem at once."""
+    try:
+        return ServerConfig.model_validate(document)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
+        )
+        raise _refuse(source, problems) from None
+
+
 def read_config(paths: CoordinatorPaths) -> ServerConfig:
     """Read `server.toml`; raises `ConfigError` with every problem at once."""
     try:
         document = tomllib.loads(paths.config.read_text(encoding="utf-8"))
-        return ServerConfig.model_validate(document)
     except FileNotFoundError:
         raise ConfigError(
             "there is no coordinator here",
@@ -134,19 +150,15 @@ def read_config(paths: CoordinatorPaths) -> ServerConfig:
             arrived="none",
             todo="run `cohortium-coordinator init`, or name the folder with --home",
         ) from None
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
-        )
-        raise _refuse(paths.config, problems) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise _refuse(paths.config, str(error)) from None
+        raise _refuse(paths.config.name, str(error)) from None
+    return make_config(document, source=paths.config.name)
 
 
-def _refuse(path: Path, arrived: str) -> ConfigError:
+def _refuse(source: str, arrived: str) -> ConfigError:
     return ConfigError(
-        f"{path.name} is refused",
+        f"{source} is refused",
         expected="the keys in docs/operating-a-coordinator.md",
         arrived=arrived,
-        todo="correct the file",
+        todo="correct it",
     )

@@ -7,11 +7,12 @@ import secrets
 from pathlib import Path
 
 from common.clock import Clock
-from common.crypto.certificates import Authority, TlsKey
+from common.crypto.certificates import Authority, TlsKey, expires_at_s
 from common.crypto.key_files import write_secret
 from common.crypto.keys import OpeningKey, SigningKey
 from common.errors import ConfigError
 from server.config import CoordinatorPaths, ServerConfig
+from server.durable_file import write_durably
 from server.storage.database import Database
 
 _SECRET_BYTES = 48  # what Flower asks of a SuperExec secret
@@ -33,16 +34,39 @@ def found_consortium(home: Path, config: ServerConfig, *, clock: Clock) -> str:
             todo="choose another folder with --home",
         )
     _make_folders(paths)
-    signing_key = SigningKey.generate()
-    signing_key.write(paths.signing_key)
-    OpeningKey.generate().write(paths.opening_key)
-    write_secret(paths.operator_token, secrets.token_hex(32).encode("ascii"))
-    write_secret(paths.superexec_secret, secrets.token_hex(_SECRET_BYTES).encode("ascii"))
+    # What an interrupted `init` made is kept: without server.toml nobody has used it.
+    if not paths.signing_key.exists():
+        SigningKey.generate().write(paths.signing_key)
+    if not paths.opening_key.exists():
+        OpeningKey.generate().write(paths.opening_key)
+    if not paths.operator_token.exists():
+        write_secret(paths.operator_token, secrets.token_hex(32).encode("ascii"))
+    if not paths.superexec_secret.exists():
+        write_secret(paths.superexec_secret, secrets.token_hex(_SECRET_BYTES).encode("ascii"))
     _make_certificates(paths, config, now_s=clock.now_s())
     Database.of(paths, config).migrate()
     # Written last: a folder with server.toml is a whole coordinator.
-    paths.config.write_text(_toml(config), encoding="utf-8")
-    return signing_key.fingerprint
+    write_durably(paths.config, _toml(config).encode())
+    return SigningKey.read(paths.signing_key).fingerprint
+
+
+def renew_server_certificate(paths: CoordinatorPaths, config: ServerConfig, *, clock: Clock) -> int:
+    """Issue the server's certificate again, for the host in server.toml; return when it ends.
+
+    The key and the authority stay, so no site has to do anything.
+
+    Raises:
+        KeyFileError, ConfigError: when the authority cannot be used or `host` is no host.
+    """
+    authority = Authority.from_pem(
+        paths.ca_certificate.read_text(encoding="ascii"), TlsKey.read(paths.ca_key)
+    )
+    return _issue(paths, config, authority, now_s=clock.now_s())
+
+
+def server_certificate_ends_at_s(paths: CoordinatorPaths) -> int:
+    """Return when the server's certificate ends, in seconds since 1970."""
+    return expires_at_s(paths.server_certificate.read_text(encoding="ascii"))
 
 
 def _make_folders(paths: CoordinatorPaths) -> None:
@@ -59,15 +83,25 @@ def _make_folders(paths: CoordinatorPaths) -> None:
 
 
 def _make_certificates(paths: CoordinatorPaths, config: ServerConfig, *, now_s: int) -> None:
-    authority_key, server_key = TlsKey.generate(), TlsKey.generate()
-    authority_key.write(paths.ca_key)
-    server_key.write(paths.server_key)
-    authority = Authority.make(f"{config.consortium} authority", authority_key, now_s=now_s)
-    paths.ca_certificate.write_text(authority.certificate_pem, encoding="ascii")
+    for path in (paths.ca_key, paths.server_key):
+        if not path.exists():
+            TlsKey.generate().write(path)
+    authority = Authority.make(
+        f"{config.consortium} authority", TlsKey.read(paths.ca_key), now_s=now_s
+    )
+    write_durably(paths.ca_certificate, authority.certificate_pem.encode("ascii"))
+    _issue(paths, config, authority, now_s=now_s)
+
+
+def _issue(
+    paths: CoordinatorPaths, config: ServerConfig, authority: Authority, *, now_s: int
+) -> int:
     # Loopback names too: the operator listener and the SuperExec use the same certificate.
     hosts = list(dict.fromkeys([config.host, "localhost", "127.0.0.1"]))
-    certificate = authority.issue_server_certificate(hosts, server_key, now_s=now_s)
-    paths.server_certificate.write_text(certificate, encoding="ascii")
+    key = TlsKey.read(paths.server_key)
+    certificate = authority.issue_server_certificate(hosts, key, now_s=now_s)
+    write_durably(paths.server_certificate, certificate.encode("ascii"))
+    return expires_at_s(certificate)
 
 
 def _toml(config: ServerConfig) -> str:

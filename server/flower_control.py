@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -45,6 +46,7 @@ class FlowerControl:
         from flwr.supercore.control import ControlHttpClient
         from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
+        os.environ.update(loopback_without_proxy(os.environ))
         token = paths.operator_token.read_text(encoding="ascii").strip()
         self._client = ControlHttpClient.from_server_address(
             server_address=f"127.0.0.1:{config.operator_port}",
@@ -122,6 +124,15 @@ class FlowerControl:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+
+def loopback_without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that keep calls to our own loopback listeners out of a proxy."""
+    own = "127.0.0.1,localhost"
+    return {
+        name: ",".join(filter(None, [environment.get(name, ""), own]))
+        for name in ("NO_PROXY", "no_proxy")
+    }
 
 
 class _TokenInterceptor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -15,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from common.child_process import ending_with_us
+from common.child_process import ending_with_us, signal_session, stop_children
 from common.crypto.node_key import node_public_pem
 from common.errors import CohortiumError, ServiceError
 from common.protocol.round_states import StudyState
 from server.books import Books
 from server.config import HOME_VARIABLE, CoordinatorPaths, ServerConfig
-from server.flower_control import FlowerControl, RunStatus
+from server.flower_control import FlowerControl, RunStatus, loopback_without_proxy
 from server.run_lock import is_run_alive
 from server.study_register import Study
 
@@ -110,7 +109,7 @@ class Supervisor:
             code = service.child.poll()
             if code is None:
                 return
-            _kill_group(service.child.pid, signal.SIGKILL)
+            signal_session(service.child, signal.SIGKILL)
             if now - service.started_at > STABLE_AFTER_S:
                 service.failures = 0
             wait_s = BACK_OFF_S[min(service.failures, len(BACK_OFF_S) - 1)]
@@ -203,14 +202,7 @@ class Supervisor:
 
     def _stop_children(self) -> None:
         children = [service.child for service in self._services if service.child is not None]
-        for child in reversed(children):
-            _kill_group(child.pid, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_WAIT_S
-        for child in children:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=max(0.1, deadline - time.monotonic()))
-            _kill_group(child.pid, signal.SIGKILL)
-            child.wait()
+        stop_children(children, wait_s=STOP_WAIT_S)
         if self._control is not None:
             self._control.close()
 
@@ -234,6 +226,7 @@ def service_environment(paths: CoordinatorPaths) -> Mapping[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return {
         **os.environ,
+        **loopback_without_proxy(os.environ),
         "PATH": path,
         HOME_VARIABLE: str(paths.home.resolve()),
         "FLWR_HOME": str(paths.flower_home.resolve()),
@@ -260,8 +253,3 @@ def check_free_port(host: str, port: int) -> None:
                 arrived=error.strerror or type(error).__name__,
                 todo="stop the other program (perhaps another `up`), or change server.toml",
             ) from None
-
-
-def _kill_group(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)

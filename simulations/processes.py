@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from common.child_process import ending_with_us
+from common.child_process import ending_with_us, signal_session, stop_children
 from common.errors import ServiceError
 
 STOP_WAIT_S = 15.0
@@ -73,26 +70,11 @@ class ProcessGroup:
     def kill(self, name: str) -> None:
         """Send SIGKILL to the named child and everything in its session's group."""
         child = self._children.pop(name)
-        _signal_group(child.pid, signal.SIGKILL)
+        signal_session(child, signal.SIGKILL)
         child.wait()
 
     def stop_all(self) -> None:
         """Stop every child, newest first, and wait until each is gone."""
-        children = list(reversed(self._children.values()))
+        children = list(self._children.values())
         self._children.clear()
-        for child in children:
-            _signal_group(child.pid, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_WAIT_S
-        for child in children:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=max(0.1, deadline - time.monotonic()))
-            # A leader that has gone may leave members of its group behind.
-            _signal_group(child.pid, signal.SIGKILL)
-            child.wait()
-
-
-def _signal_group(leader_pid: int, number: signal.Signals) -> None:
-    try:
-        os.killpg(leader_pid, number)
-    except (ProcessLookupError, PermissionError):
-        return
+        stop_children(children, wait_s=STOP_WAIT_S)

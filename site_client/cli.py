@@ -70,6 +70,7 @@ def join(
     extra_ca: Annotated[
         Path | None, typer.Option(help="The hospital's own CA, where it inspects TLS.")
     ] = None,
+    json: Json = False,
 ) -> None:
     """Accept the coordinator's signed answer; its key is pinned from now on."""
     from site_client.enrolment import join as accept
@@ -77,6 +78,15 @@ def join(
     record = accept(
         paths_of(context), enrolment, fingerprint=fingerprint, proxy=proxy, extra_ca=extra_ca
     )
+    if json:
+        print_json(
+            {
+                "site_id": record.site_id,
+                "consortium": record.consortium,
+                "coordinator": record.coordinator_address,
+            }
+        )
+        return
     print(f"{record.site_id} has joined {record.consortium} at {record.coordinator_address}.")
     print("Next: fill in site.toml, then `cohortium-site check PLAN` and `approve PLAN`.")
 

@@ -76,9 +76,10 @@ def approve(
     plan: PlanArgument,
     person: Annotated[str, typer.Option("--as", help="Who approves: a person's name.")],
     until: Annotated[str, typer.Option(help="Last day of the approval, YYYY-MM-DD.")],
+    json: Json = False,
 ) -> None:
     """Approve exactly this plan until a date, signed with the site's key."""
-    from common.clock import SystemClock
+    from common.clock import SystemClock, utc_text
     from common.crypto.keys import SigningKey
     from common.errors import ApprovalError
     from common.study.plan_file import read_plan
@@ -100,6 +101,16 @@ def approve(
     approval = records.approvals.approve(
         read_plan(plan), person=person, until_s=int(end.timestamp()), signing_key=key
     )
+    if json:
+        print_json(
+            {
+                "study_id": approval.study_id,
+                "plan_digest": approval.plan_digest,
+                "person": approval.person,
+                "until": utc_text(approval.until_s),
+            }
+        )
+        return
     print(f"{approval.person} approves {approval.study_id} until {until}; exactly this plan:")
     print(f"  {approval.plan_digest}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from common.child_process import ending_with_us
+from common.child_process import ending_with_us, stop_children
 from site_client.config import SitePaths
 
 TICK_S: Final = 0.2
@@ -60,7 +59,8 @@ def run_site(paths: SitePaths, *, say: Callable[[str], None]) -> None:
                 _keep(child, paths, say)
             stop.wait(TICK_S)
     finally:
-        _stop([child.process for child in children if child.process is not None])
+        running = [child.process for child in children if child.process is not None]
+        stop_children(running, wait_s=STOP_WAIT_S)
 
 
 def child_environment(name: str) -> Mapping[str, str]:
@@ -93,18 +93,7 @@ def _keep(child: _Child, paths: SitePaths, say: Callable[[str], None]) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             env=dict(child_environment(child.name)),
+            start_new_session=True,
         )
     child.started_at = now
     say(f"the {child.name} runs as process {child.process.pid}")
-
-
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        process.terminate()
-    deadline = time.monotonic() + STOP_WAIT_S
-    for process in processes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=max(0.1, deadline - time.monotonic()))
-        if process.poll() is None:
-            process.kill()
-            process.wait()

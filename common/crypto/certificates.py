@@ -208,6 +208,19 @@ def certifies(certificate_pem: str, key: TlsKey) -> bool:
     return certificate is not None and certificate.public_key() == key.key.public_key()
 
 
+def expires_at_s(certificate_pem: str) -> int:
+    """Return when a PEM certificate ends, in seconds since 1970; raises `KeyFileError`."""
+    certificate = _load(certificate_pem)
+    if certificate is None:
+        raise KeyFileError(
+            "a certificate cannot be read",
+            expected="a certificate in PEM form",
+            arrived="something else",
+            todo="restore the file from its backup, or run `cohortium-coordinator renew`",
+        )
+    return int(certificate.not_valid_after_utc.timestamp())
+
+
 def check_authorities(authorities_pem: bytes) -> None:
     """Check that a file holds PEM certificates; raises `EnrolmentError`."""
     try:

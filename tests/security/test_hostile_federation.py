@@ -14,10 +14,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from common.crypto.keys import SigningKey
 from common.crypto.node_key import read_node_key
@@ -98,7 +100,7 @@ def _run(deployment: Deployment, hostile: HostileSite, plan: Path) -> dict[str, 
         deployment.wait_for(login.exists, seconds=90, what=f"the login of {site.site_id}")
     deployment.coordinator("launch", str(plan))
     report = wait_finished(deployment, "heart")
-    server.stop(0)
+    server.stop()
     return report
 
 
@@ -184,7 +186,7 @@ def test_an_outsider_with_only_the_ca_certificate_reaches_nothing(
             url,
             content=b"",
             headers={
-                "content-type": "application/x-protobuf",
+                "content-type": "application/protobuf",
                 "flwr-package-name": "flwr",
                 "flwr-package-version": "1.41.0",
                 "flwr-component-name": "flower-superexec",
@@ -241,6 +243,45 @@ def test_a_key_that_was_never_enrolled_cannot_use_the_fleet_api(
     )
 
 
+@pytest.mark.parametrize("port", ["public", "operator"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/control/start-run",
+        "/v1/control/list-runs",
+        "/v1/control/stream-logs",
+        "/v1/control/register-node",
+        "/v1/runtime/acquire-task",
+        "/v1/runtime/pull-messages",
+        "/v1/fleet/register-node",
+    ],
+)
+def test_an_enrolled_sites_own_key_opens_nothing_but_its_own_mailbox(
+    finished: Finished, path: str, port: str
+) -> None:
+    paths = CoordinatorPaths(finished.deployment.coordinator_home)
+    config = read_config(paths)
+    key = read_node_key(SitePaths(finished.deployment.site_home(HOSTILE)).node_key)
+    chosen = config.port if port == "public" else config.operator_port
+    context = ssl.create_default_context(cafile=str(paths.ca_certificate))
+    with httpx.Client(verify=context) as client:
+        request = client.build_request(
+            "POST",
+            f"https://127.0.0.1:{chosen}{path}",
+            content=b"",
+            headers={
+                "content-type": "application/protobuf",
+                "flwr-package-name": "flwr",
+                "flwr-package-version": "1.41.0",
+                "flwr-component-name": "flower-supernode",
+            },
+        )
+        signed: Any = SimpleNamespace(request=request)
+        NodeAuthHttpInterceptor(key, key.public_key()).intercept(signed, lambda _: None)
+        answer = client.send(request)
+    assert answer.status_code in (401, 403, 404), (answer.status_code, answer.text[:200])
+
+
 @pytest.mark.parametrize("call", ["PullMessages", "PushMessages", "PullObject", "DeactivateNode"])
 def test_an_enrolled_site_cannot_act_as_another(finished: Finished, call: str) -> None:
     key = read_node_key(SitePaths(finished.deployment.site_home(HOSTILE)).node_key)
@@ -271,7 +312,6 @@ def _fleet_status(finished: Finished, key: Any, call: str, *, node_id: int) -> i
     from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
     from flwr.supercore.primitives.asymmetric import public_key_to_bytes
     from flwr.supernode.fleet_http_client import FleetHttpClient
-    from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
     paths = CoordinatorPaths(finished.deployment.coordinator_home)
     node = Node(node_id=node_id)

@@ -10,9 +10,13 @@ import pytest
 from common.clock import FixedClock
 from common.crypto.certificates import check_issued
 from common.crypto.keys import OpeningKey, SigningKey
-from common.errors import ConfigError
-from server.config import CoordinatorPaths, ServerConfig, read_config
-from server.consortium import found_consortium
+from common.errors import ConfigError, KeyFileError
+from server.config import CoordinatorPaths, ServerConfig, make_config, read_config
+from server.consortium import (
+    found_consortium,
+    renew_server_certificate,
+    server_certificate_ends_at_s,
+)
 from tests.lib.memory_channel import CONFIG, copy_consortium
 from tests.lib.messages import NOW_S
 
@@ -107,3 +111,58 @@ def test_no_config_says_to_init(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_config(CoordinatorPaths(tmp_path))
     assert "init" in caught.value.todo
+
+
+def test_a_renewed_certificate_is_of_the_same_authority_and_key_and_lasts_from_today(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "c"
+    found_consortium(home, CONFIG, clock=FixedClock(NOW_S))
+    paths = CoordinatorPaths(home)
+    before = _snapshot(home)
+    later = NOW_S + 700 * 86_400
+    ends = renew_server_certificate(paths, CONFIG, clock=FixedClock(later))
+    assert ends == server_certificate_ends_at_s(paths) > later + 800 * 86_400
+    changed = {name for name, content in _snapshot(home).items() if before.get(name) != content}
+    assert changed == {str(paths.server_certificate.relative_to(home))}
+    authority = paths.ca_certificate.read_text()
+    check_issued(authority, paths.server_certificate.read_text(), CONFIG.host)
+
+
+def test_a_damaged_certificate_says_how_to_renew_it(tmp_path: Path) -> None:
+    home = tmp_path / "c"
+    found_consortium(home, CONFIG, clock=FixedClock(NOW_S))
+    paths = CoordinatorPaths(home)
+    paths.server_certificate.write_text("damaged")
+    with pytest.raises(KeyFileError) as caught:
+        server_certificate_ends_at_s(paths)
+    assert "renew" in caught.value.todo
+    assert renew_server_certificate(paths, CONFIG, clock=FixedClock(NOW_S)) > NOW_S
+
+
+def test_an_interrupted_init_is_taken_up_with_the_keys_it_made(tmp_path: Path) -> None:
+    home = tmp_path / "c"
+    bad = ServerConfig(consortium="x", host="bad host", port=8443, operator_port=8444)
+    with pytest.raises(ConfigError, match="server certificate"):
+        found_consortium(home, bad, clock=FixedClock(NOW_S))
+    paths = CoordinatorPaths(home)
+    key = paths.signing_key.read_bytes()
+    found_consortium(home, CONFIG, clock=FixedClock(NOW_S))
+    assert paths.signing_key.read_bytes() == key
+    assert read_config(paths) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"consortium": ""}, "consortium"),
+        ({"consortium": "x" * 201}, "consortium"),
+        ({"operator_port": CONFIG.port}, "must differ"),
+    ],
+)
+def test_a_senseless_configuration_is_one_clear_error(
+    change: dict[str, object], where: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config({**CONFIG.model_dump(), **change}, source="the configuration")
+    assert where in caught.value.arrived

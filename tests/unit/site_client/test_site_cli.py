@@ -11,6 +11,7 @@ import pytest
 
 from common.command_line import run_command
 from common.protocol.messages import ReleasedTask
+from common.study.plan_file import plan_digest, read_plan
 from simulations.heart_sites import heart_sites
 from site_client.cli import app
 from site_client.config import SitePaths
@@ -54,6 +55,9 @@ def test_approve_withdraw_pause_and_unpause_say_what_they_did(command: Command) 
     code, out, _ = command(*words)
     assert code == 0
     assert "Dr A. Steward approves heart-disease until 2099-12-31" in out
+    record = _json(command(*words, "--json"))
+    assert record["plan_digest"] == plan_digest(read_plan(PLAN))
+    assert record["until"] == "2099-12-31T23:59:59Z"
     assert command("pause", "heart-disease")[1].startswith("heart-disease is paused")
     assert command("unpause", "heart-disease")[0] == 0
     assert command("withdraw", "heart-disease")[1].startswith("1 approval(s)")
