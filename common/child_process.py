@@ -21,7 +21,7 @@ _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
 def ending_with_us(command: Sequence[str]) -> list[str]:
-    """Return the command that runs `command`, given by its full path, as such a child of ours."""
+    """Return the command that runs `command` as such a child of ours."""
     # -P: a folder `common` where we happen to stand is not ours.
     return [sys.executable, "-P", "-m", "common.child_process", str(os.getpid()), *command]
 
@@ -57,7 +57,7 @@ def main() -> None:
         # The parent may have died before the kernel was asked.
         if os.getppid() != int(parent):
             sys.exit(1)
-    os.execv(program, [program, *words])  # noqa: S606 - the supervisor's own fixed command
+    os.execvp(program, [program, *words])  # noqa: S606 - the supervisor's own fixed command
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -42,23 +43,22 @@ class ProcessGroup:
     ) -> subprocess.Popen[bytes]:
         """Start a child whose output goes to `<name>.log`; raises `ServiceError`."""
         self.log_folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with (self.log_folder / f"{name}.log").open("ab") as log:
-                child = subprocess.Popen(  # noqa: S603 - our own console scripts
-                    ending_with_us(command),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=dict(environment),
-                    start_new_session=True,
-                )
-        except OSError as error:
+        if shutil.which(command[0]) is None:
             raise ServiceError(
                 f"{name} does not start",
                 expected=f"an executable {command[0]}",
-                arrived=error.strerror or type(error).__name__,
+                arrived="none",
                 todo="install the project with `make install`",
-            ) from None
+            )
+        with (self.log_folder / f"{name}.log").open("ab") as log:
+            child = subprocess.Popen(  # noqa: S603 - our own console scripts
+                ending_with_us(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                start_new_session=True,
+            )
         self._children[name] = child
         return child
 

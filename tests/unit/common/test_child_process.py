@@ -59,6 +59,11 @@ def test_the_program_gets_its_words_and_its_exit_code_is_ours() -> None:
     assert (done.stdout.strip(), done.returncode) == ("['two words', '']", 7)
 
 
+def test_a_program_is_found_on_the_path() -> None:
+    done = subprocess.run(ending_with_us(["true"]), check=False)
+    assert done.returncode == 0
+
+
 def test_a_child_whose_parent_is_gone_already_never_starts_its_program() -> None:
     command = ending_with_us([sys.executable, "-c", "print('started')"])
     command[4] = str(os.getppid())  # another process in the parent's place
