@@ -66,6 +66,9 @@ def launch(
     if json:
         print_json({"study_id": study.study_id, "digest": study.plan_digest})
         return
+    active, quorum = len(books.sites.active_sites()), checked.training.quorum
+    if active < quorum:
+        print(f"Only {active} sites are active and a round needs {quorum}: admit the others now.")
     print(f"{study.study_id} is running; its plan's digest is\n  {study.plan_digest}")
     print(f"Next: `cohortium-coordinator watch {study.study_id}`")
 
@@ -166,7 +169,9 @@ def _render(report: StudyReport) -> Group:
     )
     bar = ProgressBar(total=report.rounds_planned, completed=report.rounds_complete, width=40)
     line = Text(f"{report.rounds_complete} of {report.rounds_planned} rounds complete")
-    table = Table("site", "patients", "AUROC (95 %)", "ε spent", "ε left", "rounds", "last answer")
+    table = Table()
+    for name in ("site", "patients", "AUROC (95 %)", "ε spent", "ε left", "rounds", "last answer"):
+        table.add_column(name, overflow="fold")  # never cut off what the reader needs
     for site in report.sites:
         auroc = "insufficient data"
         if site.auroc is not None:

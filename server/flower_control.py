@@ -173,5 +173,5 @@ def _refuse(what: str, arrived: str) -> ServiceError:
         f"the SuperLink did not {what}",
         expected="an answer from the operator listener on loopback",
         arrived=arrived,
-        todo="start `cohortium-coordinator up`; look at its logs",
+        todo="start `cohortium-coordinator up`, let it run, and repeat the command",
     )

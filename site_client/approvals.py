@@ -84,8 +84,17 @@ class Approvals:
         return self.find(plan_digest(plan))
 
     def withdraw(self, study_id: StudyId) -> int:
-        """Withdraw every approval of a study and return how many there were."""
-        withdrawn = [item for item in self.all_approvals() if item.study_id == study_id]
+        """Withdraw every approval of a study and return how many there were.
+
+        Raises:
+            ApprovalError: for a study that was never approved here; perhaps a mistyped id.
+        """
+        self._check_known(study_id)
+        withdrawn = [
+            item
+            for item in self.all_approvals()
+            if item.study_id == study_id and not item.is_withdrawn
+        ]
         with self._database.transaction() as connection:
             for item in withdrawn:
                 connection.execute(
@@ -113,7 +122,8 @@ class Approvals:
         return tuple(self._parse(*row) for row in rows)
 
     def pause(self, study_id: StudyId) -> None:
-        """Refuse a study's requests with R17 until `unpause`."""
+        """Refuse a study's requests with R17 until `unpause`; raises `ApprovalError` if unknown."""
+        self._check_known(study_id)
         with self._database.transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO paused VALUES (?)", (study_id,))
 
@@ -125,6 +135,16 @@ class Approvals:
     def is_paused(self, study_id: StudyId) -> bool:
         """Return whether hospital IT has paused this study."""
         return bool(self._database.rows("SELECT 1 FROM paused WHERE study_id = ?", study_id))
+
+    def _check_known(self, study_id: StudyId) -> None:
+        known = sorted({item.study_id for item in self.all_approvals()})
+        if study_id not in known:
+            raise ApprovalError(
+                "no such study at this site",
+                expected=f"one of: {', '.join(known)}" if known else "a study approved here",
+                arrived=study_id,
+                todo="check the id; a study that was never approved gets nothing anyway",
+            )
 
     def _parse(
         self, record: object, signature: object, plan: object, is_withdrawn: object

@@ -117,7 +117,9 @@ def list_releases(context: typer.Context, json: Json = False) -> None:
     if json:
         print_json([vars(item) for item in entries])
         return
-    table = Table("time", "what", "study", "round", "number", "bytes", "release")
+    table = Table()
+    for name in ("time", "what", "study", "round", "number", "bytes", "release"):
+        table.add_column(name, overflow="fold")
     for item in entries:
         table.add_row(
             utc_text(item.at_s),

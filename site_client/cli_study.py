@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import logging
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -151,7 +154,7 @@ def preview(context: typer.Context, plan: PlanArgument, json: Json = False) -> N
     paths = paths_of(context)
     wanted, config = read_plan(plan), read_site_config(paths)
     site = open_site(paths, clock=SystemClock())
-    with tempfile.TemporaryDirectory(dir=paths.state) as scratch:
+    with _silent_agent(), tempfile.TemporaryDirectory(dir=paths.state) as scratch:
         result = preview_round(
             wanted,
             config=config,
@@ -179,6 +182,17 @@ def preview(context: typer.Context, plan: PlanArgument, json: Json = False) -> N
         f"Sealed to the coordinator and signed: {result.envelope_bytes:,} bytes, in each of "
         f"{result.rounds} rounds; the evaluation in {result.evaluations} of them or after the last."
     )
+
+
+@contextlib.contextmanager
+def _silent_agent() -> Iterator[None]:
+    # What an agent would log is said once, by the error or the answer that the person gets.
+    logger = logging.getLogger("cohortium.agent")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _open_approvals(context: typer.Context) -> Approvals:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -79,6 +80,8 @@ def make_request(paths: SitePaths, identity: SiteIdentity, *, out: Path, clock: 
         KeyFileError, EnrolmentError: when a file cannot be written.
     """
     _make_folders(paths)
+    if paths.config.exists():
+        check_same_site(paths, identity.site_id)
     signing = _key(paths.signing_key, SigningKey)
     opening = _key(paths.opening_key, OpeningKey)
     tls = _key(paths.tls_key, TlsKey)
@@ -135,6 +138,7 @@ def join(
             todo="call the coordinator on a number you know, and compare again",
         )
     _check_ours(paths, record)
+    check_same_site(paths, record.site_id)
     _check_proxy(proxy)
     _check_coordinator_unchanged(paths, record)
     _write_courier(paths, record, proxy=proxy, extra_ca=extra_ca)
@@ -151,6 +155,37 @@ def _refuse_identity(error: ValidationError) -> EnrolmentError:
         arrived=str(first["msg"]),
         todo="give another text",
     )
+
+
+def check_same_site(paths: SitePaths, site_id: str) -> None:
+    """Refuse a site.toml of another site id, which every request would miss; `EnrolmentError`.
+
+    A file that cannot be read is for `check` to explain.
+    """
+    try:
+        document = tomllib.loads(paths.config.read_text(encoding="utf-8"))
+        found = document["site"]["id"]
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError):
+        return
+    if found != site_id:
+        raise EnrolmentError(
+            "site.toml and the enrolment name different sites",
+            expected=f'id = "{site_id}" under [site] in {paths.config}',
+            arrived=f"id = {found!r}",
+            todo="correct the id in site.toml; after a mistyped --id, start in a new folder",
+        )
+
+
+def check_joined(paths: SitePaths) -> None:
+    """Refuse a site that has not joined, or whose site.toml names another; `EnrolmentError`."""
+    if not paths.enrolment.exists():
+        raise EnrolmentError(
+            "this site has not joined a consortium",
+            expected=f"the coordinator's enrolment file in {paths.enrolment}",
+            arrived="none",
+            todo="run `cohortium-site join ENROLMENT --fingerprint TEXT`",
+        )
+    check_same_site(paths, read_enrolment(paths.enrolment).site_id)
 
 
 def _make_folders(paths: SitePaths) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from common.clock import Clock
 from common.crypto.key_files import read_secret
 from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
-from common.errors import EnrolmentError
 from common.privacy.ledger import Ledger
 from common.protocol.enrolment import EnrolmentRecord, read_enrolment
 from site_client.approvals import Approvals
 from site_client.config import SitePaths
+from site_client.enrolment import check_joined
 from site_client.release.ledger_file import SqliteLedgerStore
 from site_client.release.release_log import ReleaseLog
 from site_client.site_database import SiteDatabase
@@ -30,13 +30,7 @@ class OpenSite:
 
 def open_site(paths: SitePaths, *, clock: Clock) -> OpenSite:
     """Open a site that has joined; raises `EnrolmentError`, `KeyFileError` or `LedgerError`."""
-    if not paths.enrolment.exists():
-        raise EnrolmentError(
-            "this site has not joined a consortium",
-            expected=f"the coordinator's enrolment file in {paths.enrolment}",
-            arrived="none",
-            todo="run `cohortium-site join ENROLMENT --fingerprint TEXT`",
-        )
+    check_joined(paths)
     enrolment = read_enrolment(paths.enrolment)
     signing = SigningKey.read(paths.signing_key)
     keys = SiteKeys(

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from common import limits
-from common.clock import Clock
+from common.clock import Clock, utc_text
 from common.errors import CohortiumError, TransportError
+from common.ids import StudyId
 from common.study.plan import StudyPlan
+from common.study.plan_file import plan_digest
 from site_client.config import SiteConfig, SitePaths, read_site_config
 from site_client.courier.main import CourierConfig, read_courier_config
 from site_client.open_site import OpenSite, open_site
@@ -85,7 +87,10 @@ def check_site(paths: SitePaths, plan: StudyPlan | None, *, clock: Clock) -> Pre
         if table is not None:
             quality = assess_quality(table)
             findings.append(_cohort(config, table))
+            findings.extend(_plausible(quality))
         findings.extend(_limits(config, plan, site))
+        if site is not None:
+            findings.append(_approval(site, plan, clock))
     return Preflight(tuple(findings), quality)
 
 
@@ -190,6 +195,50 @@ def _cohort(config: SiteConfig, table: PatientTable) -> Finding:
         f"{patients} with a recorded outcome; declared: {declared}",
         "" if is_near else "set declared_cohort_size in site.toml to a round number near the truth",
     )
+
+
+def _plausible(quality: QualityTable) -> Iterator[Finding]:
+    """What no rule refuses and no steward should miss."""
+    for item in quality.features:
+        if item.unmapped > limits.OUT_OF_RANGE_FRACTION_MAX * quality.patients:
+            yield Finding(
+                f"the texts of {item.name} are mapped",
+                False,
+                f"{item.unmapped} of {quality.patients} are not named in `values` and count as "
+                "missing",
+                f"complete `values` under [source.features.{item.name}]",
+            )
+        elif item.recorded == 0:
+            yield Finding(
+                f"{item.name} has values",
+                False,
+                "none is recorded",
+                "correct the mapping; if you do not record it, tell the coordinator",
+            )
+    if not 0 < quality.positive < quality.patients:
+        yield Finding(
+            "both outcomes occur",
+            False,
+            "every patient has the same outcome",
+            "check `positive` and `negative` under [source.label]",
+        )
+
+
+def _approval(site: OpenSite, plan: StudyPlan, clock: Clock) -> Finding:
+    question = "the plan's approval"
+    todo = "read the plan and run `cohortium-site approve PLAN --as NAME --until DATE`"
+    found = {item.plan_digest: item for item in site.records.approvals.all_approvals()}
+    approval = found.get(plan_digest(plan))
+    if site.records.approvals.is_paused(StudyId(plan.study.id)):
+        return Finding(question, False, "the study is paused here", "run `unpause` to go on")
+    if approval is None:
+        # Not a problem: a steward decides after `check` and `preview`.
+        return Finding(question, True, f"not given yet: {todo}")
+    until = utc_text(approval.until_s)
+    if approval.is_withdrawn or clock.now_s() > approval.until_s:
+        how = "withdrawn" if approval.is_withdrawn else f"ended at {until}"
+        return Finding(question, False, how, todo)
+    return Finding(question, True, f"by {approval.person} until {until}")
 
 
 def _limits(config: SiteConfig, plan: StudyPlan, site: OpenSite | None) -> Iterator[Finding]:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from common.child_process import ending_with_us, stop_children
-from site_client.config import SitePaths
+from site_client.config import SitePaths, read_site_config
+from site_client.courier.main import read_courier_config
+from site_client.enrolment import check_joined
 
 TICK_S: Final = 0.2
 BACK_OFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
@@ -47,7 +49,15 @@ class _Child:
 
 
 def run_site(paths: SitePaths, *, say: Callable[[str], None]) -> None:
-    """Run agent and courier until SIGTERM or SIGINT."""
+    """Run agent and courier until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError, EnrolmentError: when the site is not ready, instead of trying for ever.
+    """
+    read_site_config(paths)
+    check_joined(paths)
+    read_courier_config(paths.courier)
+    say(f"the logs are in {paths.logs}")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -112,7 +112,12 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
         with path.open("rb") as stream:
             content = stream.read(limits.ENROLMENT_FILE_BYTES_MAX + 1)
     except OSError as error:
-        raise _refuse(path, "a readable file", error.strerror or "an error") from None
+        raise EnrolmentError(
+            f"{path.name} cannot be read",
+            expected=f"a readable file {path}",
+            arrived=error.strerror or "an error",
+            todo="check the path and the permissions",
+        ) from None
     if len(content) > limits.ENROLMENT_FILE_BYTES_MAX:
         raise _refuse(path, f"at most {limits.ENROLMENT_FILE_BYTES_MAX} bytes", "more")
     try:

@@ -112,7 +112,7 @@ class _Reader:
                     value = self._number(row, feature, source.column, text, is_absent)
                 else:
                     value = self._level(feature, text, is_absent, levels[feature.name])
-                self._check_missing(row, feature, source.column, value)
+                self._check_missing(row, feature, source.column, is_absent, value)
                 columns[feature.name].append(value)
         self._check_whole(len(label))
         return PatientTable(
@@ -162,8 +162,10 @@ class _Reader:
             raise DataSourceError(
                 f"{self.path.name}, line 1: column {absent[0]!r} is missing",
                 expected=f"the column(s) {', '.join(repr(name) for name in absent)}",
-                arrived=f"{len(columns)} other columns",
-                todo="correct the mapping in site.toml, or export the table with these columns",
+                arrived=f"{len(columns)} other column(s)",
+                todo="check `delimiter` under [source]"
+                if len(columns) == 1
+                else "correct the mapping in site.toml, or export the table with these columns",
             )
         return {name: index for index, name in enumerate(columns)}
 
@@ -226,14 +228,25 @@ class _Reader:
         return level
 
     def _check_missing(
-        self, row: Row, feature: NumericFeature | CategoricalFeature, column: str, value: float
+        self,
+        row: Row,
+        feature: NumericFeature | CategoricalFeature,
+        column: str,
+        is_absent: bool,
+        value: float,
     ) -> None:
-        is_missing = math.isnan(value) or (
-            isinstance(feature, CategoricalFeature) and value == MISSING_LEVEL
-        )
-        if is_missing and feature.missing == "none_allowed":
+        # A value out of range waits for the end: with many of them, the unit is what is wrong.
+        if feature.missing != "none_allowed":
+            return
+        if is_absent:
+            raise self._refuse_cell(row, column, "a value is missing", "a value in every row")
+        if isinstance(feature, CategoricalFeature) and value == MISSING_LEVEL:
             raise self._refuse_cell(
-                row, column, "a value is missing or impossible", "a value in every row"
+                row,
+                column,
+                "a text that the mapping does not name",
+                f"one of the {len(self.mapping.features[feature.name].values or {})} texts in "
+                f"`values` under [source.features.{feature.name}]",
             )
 
     def _check_whole(self, patients: int) -> None:
@@ -256,6 +269,22 @@ class _Reader:
                     f"{name} outside the plan's range",
                     arrived="more; the unit is probably another one",
                     todo="check the unit of the column; convert it to the plan's unit",
+                )
+        for feature in self.plan.features:
+            counts = self.counts[feature.name]
+            if (
+                isinstance(feature, NumericFeature)
+                and feature.missing == "none_allowed"
+                and counts.out_of_range
+            ):
+                column = self.mapping.features[feature.name].column
+                low, high = feature.plausible_range
+                raise DataSourceError(
+                    f"{self.path.name}, line {self.first_out_of_range[feature.name]}, column "
+                    f"{column!r}: {counts.out_of_range} value(s) are outside the plausible range",
+                    expected=f"a value from {low:g} to {high:g} {feature.unit} in every row",
+                    arrived="something else (values are never shown)",
+                    todo="correct those cells at their origin, or leave those patients out",
                 )
 
     def _refuse_cell(self, row: Row, column: str, what: str, expected: str) -> DataSourceError:

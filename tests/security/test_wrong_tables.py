@@ -83,6 +83,22 @@ WRONG = {
         "'heart_disease'",
     ),
     "a value where none may be missing": (lambda x: _set(x, 4, "age", ""), "line 4", "'age'"),
+    "one age that cannot be": (lambda x: _set(x, 4, "age", "999"), "line 4", "from 18 to 110"),
+    "ages in months": (
+        lambda x: [x[0]] + [_set([x[0], row], 2, "age", "700")[1] for row in x[1:]],
+        "line 2",
+        "too many values",
+    ),
+    "a level where none may be missing": (
+        lambda x: _set(x, 4, "sex", MARK),
+        "line 4",
+        "the mapping does not name",
+    ),
+    "another delimiter": (
+        lambda x: [line.replace(",", ";") for line in x],
+        "line 1",
+        "`delimiter`",
+    ),
     "a ragged row": (lambda x: [*x[:5], x[5] + "," + MARK, *x[6:]], "line 6", "fields"),
     "an empty file": (lambda x: [""], "line 1", "empty"),
     "a header and nothing else": (lambda x: x[:1], "line 1", "no labelled patient"),

@@ -70,7 +70,8 @@ def test_a_withdrawn_approval_says_so_and_approving_again_renews_it(desk: Desk) 
     assert desk.approvals.withdraw(STUDY) == 1
     assert desk.approvals.find(plan_digest(PLAN)).is_withdrawn
     assert not desk.approve().is_withdrawn
-    assert desk.approvals.withdraw(parse_study_id("another")) == 0
+    desk.approvals.withdraw(STUDY)
+    assert desk.approvals.withdraw(STUDY) == 0  # nothing was left to withdraw
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,7 @@ def test_a_stored_plan_that_was_exchanged_is_never_used(desk: Desk) -> None:
 
 
 def test_a_pause_is_for_one_study_and_can_be_repeated(desk: Desk) -> None:
+    desk.approve()
     desk.approvals.pause(STUDY)
     desk.approvals.pause(STUDY)
     assert desk.approvals.is_paused(STUDY)
@@ -107,3 +109,13 @@ def test_a_pause_is_for_one_study_and_can_be_repeated(desk: Desk) -> None:
     desk.approvals.unpause(STUDY)
     desk.approvals.unpause(STUDY)
     assert not desk.approvals.is_paused(STUDY)
+
+
+def test_withdrawing_or_pausing_a_mistyped_study_is_an_error_that_names_the_known(
+    desk: Desk,
+) -> None:
+    desk.approve()
+    for act in (desk.approvals.withdraw, desk.approvals.pause):
+        with pytest.raises(ApprovalError, match="no such study") as caught:
+            act(parse_study_id("smal-study"))
+        assert STUDY in caught.value.expected

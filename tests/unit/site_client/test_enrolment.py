@@ -16,7 +16,8 @@ from common.errors import CohortiumError, EnrolmentError, KeyFileError
 from common.protocol.enrolment import read_enrolment, read_request
 from site_client.config import SitePaths, read_site_config
 from site_client.courier.main import read_courier_config
-from site_client.enrolment import SiteIdentity, join, make_request
+from site_client.enrolment import SiteIdentity, check_joined, join, make_request
+from site_client.supervisor import run_site
 from tests.lib.enrolling import CLOCK, Enrolling
 
 
@@ -196,3 +197,32 @@ def test_an_organisation_with_a_line_break_is_one_clear_error(tmp_path: Path) ->
     identity = replace(SiteIdentity("north", "A hospital", "it@example"), organisation="A\nB")
     with pytest.raises(EnrolmentError, match="--organisation is refused"):
         make_request(SitePaths(tmp_path / "s"), identity, out=tmp_path / "out.json", clock=CLOCK)
+
+
+def test_enrolling_again_under_another_id_is_refused(enrolling: Enrolling) -> None:
+    paths, _ = enrolling.request("north")
+    identity = SiteIdentity("nroth", "A hospital", "it@example")
+    with pytest.raises(EnrolmentError, match="different sites") as caught:
+        make_request(paths, identity, out=enrolling.folder / "again.json", clock=CLOCK)
+    assert "'north'" in caught.value.arrived
+    assert not (enrolling.folder / "again.json").exists()
+
+
+def test_a_site_toml_of_another_id_is_refused_at_join_and_at_start(enrolling: Enrolling) -> None:
+    paths, request = enrolling.request("north")
+    answer = enrolling.admit(request)
+    text = paths.config.read_text()
+    paths.config.write_text(text.replace('id = "north"', 'id = "nroth"'))
+    with pytest.raises(EnrolmentError, match="different sites"):
+        join(paths, answer, fingerprint=enrolling.fingerprint)
+    paths.config.write_text(text)
+    join(paths, answer, fingerprint=enrolling.fingerprint)
+    paths.config.write_text(text.replace('id = "north"', 'id = "nroth"'))
+    with pytest.raises(EnrolmentError, match="different sites"):
+        check_joined(paths)
+
+
+def test_run_tells_at_once_that_the_site_has_not_joined(enrolling: Enrolling) -> None:
+    paths, _ = enrolling.request("north")
+    with pytest.raises(EnrolmentError, match="has not joined"):
+        run_site(paths, say=lambda _: None)

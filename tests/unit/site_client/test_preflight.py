@@ -12,10 +12,13 @@ import pytest
 
 from common.clock import SystemClock
 from common.crypto.certificates import Authority, TlsKey
+from common.crypto.keys import SigningKey
+from common.ids import parse_study_id
 from common.study.plan_file import read_plan
 from simulations.deployment import free_port
 from simulations.heart_sites import heart_sites
 from site_client.config import SitePaths
+from site_client.open_site import open_records
 from site_client.preflight import Finding, Preflight, check_site
 from tests.lib.enrolling import Enrolling
 from tests.lib.https_server import https_server, running_proxy
@@ -165,6 +168,51 @@ def test_a_problem_of_site_toml_is_told_in_plain_words(
     assert find in hospital.text
     hospital.write(hospital.text.replace(find, put, 1))
     assert answer in _problem(hospital.check(), question).answer
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "question"),
+    [
+        ("chest_pain_type", "x", "chest_pain_type are mapped"),
+        ("cholesterol", "", "cholesterol has values"),
+        ("heart_disease", "1", "both outcomes occur"),
+    ],
+)
+def test_data_that_no_rule_refuses_and_no_steward_should_miss_are_told(
+    hospital: Hospital, column: str, value: str, question: str
+) -> None:
+    text = hospital.table.read_text()
+    names, *rows = [line.split(",") for line in text.splitlines()]
+    for row in rows:
+        row[names.index(column)] = value
+    hospital.table.write_text("\n".join(",".join(row) for row in [names, *rows]) + "\n")
+    try:
+        _problem(hospital.check(), question)
+    finally:
+        hospital.table.write_text(text)
+
+
+def test_check_says_whether_the_plan_is_approved_paused_or_withdrawn(hospital: Hospital) -> None:
+    def answer(*, ok: bool) -> str:
+        result = hospital.check()
+        assert isinstance(result, Preflight)
+        [found] = [item for item in result.findings if "approval" in item.question]
+        assert found.is_ok == ok
+        return found.answer
+
+    assert "not given yet" in answer(ok=True)
+    key = SigningKey.read(hospital.paths.signing_key)
+    records, _ = open_records(hospital.paths, clock=SystemClock(), key=key.verify_key)
+    study = parse_study_id(STUDY.study.id)
+    records.approvals.approve(
+        STUDY, person="Dr A. Steward", until_s=int(time.time()) + 99, signing_key=key
+    )
+    assert "by Dr A. Steward until" in answer(ok=True)
+    records.approvals.pause(study)
+    assert "paused" in answer(ok=False)
+    records.approvals.unpause(study)
+    records.approvals.withdraw(study)
+    assert "withdrawn" in answer(ok=False)
 
 
 def test_a_damaged_ledger_is_told_before_a_study_needs_it(
