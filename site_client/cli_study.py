@@ -169,7 +169,7 @@ def preview(context: typer.Context, plan: PlanArgument, json: Json = False) -> N
             {
                 "envelope_bytes": result.envelope_bytes,
                 "rounds": result.rounds,
-                "evaluations": result.evaluations,
+                "evaluation_rounds": list(result.evaluation_rounds),
                 "fields": [vars(item) for item in result.fields],
             }
         )
@@ -179,8 +179,10 @@ def preview(context: typer.Context, plan: PlanArgument, json: Json = False) -> N
         table.add_row(item.name, item.what, f"{item.size_bytes:,}")
     Console().print(table)
     print(
-        f"Sealed to the coordinator and signed: {result.envelope_bytes:,} bytes, in each of "
-        f"{result.rounds} rounds; the evaluation in {result.evaluations} of them or after the last."
+        f"Sealed to the coordinator and signed: {result.envelope_bytes:,} bytes. The update leaves "
+        f"in rounds 1 to {result.rounds}, the evaluation in round(s) "
+        f"{', '.join(map(str, result.evaluation_rounds))} ({result.rounds + 1}: after the last). "
+        "A refusal sends its number only."
     )
 
 

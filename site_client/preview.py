@@ -61,7 +61,7 @@ class Preview:
     fields: tuple[LeavingField, ...]
     envelope_bytes: int
     rounds: int
-    evaluations: int
+    evaluation_rounds: tuple[int, ...]
 
 
 def preview_round(
@@ -120,7 +120,7 @@ def preview_round(
         fields=_fields(reply, plan) if isinstance(reply, ReleasedTask) else _refused(reply.number),
         envelope_bytes=len(envelope),
         rounds=plan.training.rounds,
-        evaluations=plan.evaluation.releases,
+        evaluation_rounds=planned.evaluation_rounds,
     )
 
 
