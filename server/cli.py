@@ -14,6 +14,8 @@ from common.command_line import print_json, run_command
 from server import cli_models, cli_plan, cli_run
 from server.cli_context import Json, open_config, paths_of, set_home
 
+SiteArgument = Annotated[str, typer.Argument(metavar="SITE", help="The site's id, see `sites`.")]
+
 app = typer.Typer(
     name="cohortium-coordinator",
     help="Run a consortium: enrol sites, launch signed study plans, keep the models.",
@@ -125,13 +127,13 @@ def admit(
 
 
 @app.command()
-def suspend(context: typer.Context, site: str) -> None:
+def suspend(context: typer.Context, site: SiteArgument) -> None:
     """Stop asking a site and accepting from it; touches no other site."""
     _set_active(context, site, is_active=False)
 
 
 @app.command()
-def readmit(context: typer.Context, site: str) -> None:
+def readmit(context: typer.Context, site: SiteArgument) -> None:
     """Ask a suspended site again."""
     _set_active(context, site, is_active=True)
 

@@ -6,10 +6,13 @@ import ast
 import inspect
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import common.errors
 from common.protocol.refusals import REFUSALS
@@ -63,6 +66,28 @@ def test_exit_codes_are_used_once() -> None:
         and name != "CohortiumError"
     ]
     assert len(codes) == len(set(codes))
+
+
+def _commands(
+    command: click.Command, words: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield words, command
+    if isinstance(command, click.Group):
+        for name, sub in command.commands.items():
+            yield from _commands(sub, (*words, name))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_explains_every_argument_and_option(program: str) -> None:
+    # Read as printed: a pairing of Typer and Click once printed arguments without their help.
+    for words, command in _commands(typer.main.get_command(PROGRAMS[program]), ()):
+        answer = CliRunner(env={"COLUMNS": "300"}).invoke(PROGRAMS[program], [*words, "--help"])
+        assert answer.exit_code == 0, words
+        printed = re.sub(r"[│\s]+", " ", answer.output)
+        for parameter in command.params:
+            explanation = getattr(parameter, "help", None)
+            assert explanation, (words, parameter.name)
+            assert re.sub(r"\s+", " ", explanation) in printed, (words, parameter.name)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
