@@ -10,7 +10,7 @@ from torch import nn
 
 from common.protocol.arrays import Parameters
 from common.study.columns import feature_columns
-from common.study.plan import LogisticRegression, StudyPlan
+from common.study.plan import LogisticRegression, ResidualPerceptron, StudyPlan
 
 
 class LogisticRegressionModel(nn.Module):
@@ -47,11 +47,68 @@ class MultilayerPerceptronModel(nn.Module):
         return logits
 
 
+class ResidualBlock(nn.Module):
+    """x + W2 tanh(W1 norm(x)): [patients, width] to the same."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.first = nn.Linear(width, width)
+        self.second = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return [patients, width]."""
+        added: torch.Tensor = self.second(torch.tanh(self.first(self.norm(x))))
+        return x + added
+
+
+class ResidualPerceptronModel(nn.Module):
+    """Residual blocks with layer normalisation: [patients, columns] to logits [patients, 1]."""
+
+    def __init__(self, columns: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.inlet = nn.Linear(columns, width)
+        self.blocks = nn.ModuleList([ResidualBlock(width) for _ in range(blocks)])
+        self.norm = nn.LayerNorm(width)
+        self.outlet = nn.Linear(width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits [patients, 1]."""
+        x = self.inlet(x)
+        for block in self.blocks:
+            x = block(x)
+        logits: torch.Tensor = self.outlet(self.norm(x))
+        return logits
+
+
+class GatedRecurrentModel(nn.Module):
+    """One gated recurrent unit over time bins: [patients, bins, columns] to logits [patients, 1].
+
+    The unit has the parameters of Opacus' DPGRU, so that either engine can train it.
+    """
+
+    def __init__(self, columns: int, width: int) -> None:
+        super().__init__()
+        # Imported here: Opacus takes a second to load and configures the root logger.
+        from opacus.layers import DPGRU
+
+        self.unit = DPGRU(columns, width, batch_first=True)
+        self.outlet = nn.Linear(width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits [patients, 1] from the state after the last bin."""
+        states, _ = self.unit(x)
+        logits: torch.Tensor = self.outlet(states[:, -1])
+        return logits
+
+
 def build_model(plan: StudyPlan) -> nn.Module:
     """Return the plan's model with torch's own initial values; `load_parameters` sets others."""
     columns = len(feature_columns(plan))
     if isinstance(plan.model, LogisticRegression):
         return LogisticRegressionModel(columns)
+    if isinstance(plan.model, ResidualPerceptron):
+        return ResidualPerceptronModel(columns, plan.model.width, plan.model.blocks)
     return MultilayerPerceptronModel(columns, plan.model.hidden)
 
 

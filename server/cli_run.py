@@ -57,10 +57,12 @@ def launch(
     from common.crypto.keys import SigningKey
     from common.study.plan_file import read_plan
     from server.books import open_books
+    from server.registry.first_model import first_model
 
     paths, config = open_config(context)
     checked = read_plan(plan)
     books = open_books(paths, config)
+    first_model(checked, registry=books.registry, rounds=books.rounds)
     study = books.register.register(checked, SigningKey.read(paths.signing_key))
     _start(context, study.study_id)
     if json:

@@ -26,9 +26,10 @@ from common.protocol.messages import (
     TaskRequest,
 )
 from common.protocol.round_states import StudyState
-from common.study.columns import initial_parameters, parameter_shapes
+from common.study.columns import parameter_shapes
 from server.aggregation import WeightedMean
 from server.books import Books
+from server.registry.first_model import first_model
 from server.round_book import Outcome
 from server.server_optimizer import ServerOptimizer
 from server.site_channel import Arrived, Missing, SiteChannel
@@ -109,18 +110,23 @@ class Coordinator:
 
     def _position(self) -> _Position:
         last = self._books.rounds.last_complete(self._study.study_id)
-        strategy = self._study.plan.training.strategy
+        training = self._study.plan.training
+        optimizer = partial(
+            ServerOptimizer, training.strategy, average_decay=training.model_average_decay
+        )
         if last is None:
-            parameters = encode_parameters(initial_parameters(self._study.plan))
+            parameters = first_model(
+                self._study.plan, registry=self._books.registry, rounds=self._books.rounds
+            )
             self._books.rounds.store_parameters(parameters)
-            return _Position(1, parameters, ServerOptimizer(strategy))
+            return _Position(1, parameters, optimizer())
         parameters = self._books.rounds.read_parameters(parse_digest(last.new_version))
         state = self._books.rounds.read_optimizer_state(parse_digest(last.optimizer_state))
         if last.round_number <= self._study.plan.training.rounds:
             # A crash may have come between the checkpoint and its registration.
             self._books.registry.register(self._study, last.round_number)
         # The final evaluation is stored as round `rounds + 1` and changes no model.
-        return _Position(last.round_number + 1, parameters, ServerOptimizer(strategy, state=state))
+        return _Position(last.round_number + 1, parameters, optimizer(state=state))
 
     def _train_round(self, position: _Position) -> _Position | None:
         """Run one round with retries; return the next position, or None when the study stops."""
@@ -150,7 +156,10 @@ class Coordinator:
         before = decode_parameters(
             position.parameters, expected=self._shapes, bytes_max=len(position.parameters)
         )
-        after = encode_parameters(position.optimizer.step(before, mean.mean()))
+        stepped = position.optimizer.step(before, mean.mean())
+        if number == self._study.plan.training.rounds:
+            stepped = position.optimizer.last(stepped)
+        after = encode_parameters(stepped)
         self._books.rounds.complete_round(
             self._study.study_id,
             number,

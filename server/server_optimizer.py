@@ -1,4 +1,9 @@
-"""From the mean update to the next model: FedAvg and FedAdam, with their state as bytes."""
+"""From the mean update to the next model: FedAvg and FedAdam, with their state as bytes.
+
+The models of the rounds can be averaged, newer ones weighing more; the study's last model is then
+that average, which has less of the noise of single rounds. It is computed from models that were
+released already, so it costs no privacy (De et al. 2022, section 3).
+"""
 
 from __future__ import annotations
 
@@ -17,6 +22,7 @@ from common.study.plan import FedAdam, FedAvg
 Array64 = npt.NDArray[np.float64]
 _FIRST: Final = "m/"
 _SECOND: Final = "v/"
+_AVERAGE: Final = "a/"
 
 
 class ServerOptimizer:
@@ -29,14 +35,19 @@ class ServerOptimizer:
 
     Args:
         strategy: of the plan.
+        average_decay: the plan's `model_average_decay`; 0 is no average.
         state: what `state_bytes` returned after the round before; empty at the start.
     """
 
-    def __init__(self, strategy: FedAvg | FedAdam, *, state: bytes = b"") -> None:
+    def __init__(
+        self, strategy: FedAvg | FedAdam, *, average_decay: float = 0.0, state: bytes = b""
+    ) -> None:
         self._strategy = strategy
+        self._decay = average_decay
         self._steps = 0
         self._first: dict[str, Array64] = {}
         self._second: dict[str, Array64] = {}
+        self._average: dict[str, Array64] = {}
         if state:
             self._restore(state)
 
@@ -49,10 +60,26 @@ class ServerOptimizer:
             if isinstance(strategy, FedAvg)
             else self._adam(strategy, mean)
         )
-        return {
-            name: (array.astype(np.float64) + change[name]).astype(np.float32)
-            for name, array in parameters.items()
+        after = {
+            name: array.astype(np.float64) + change[name] for name, array in parameters.items()
         }
+        if self._decay > 0:
+            decay = self._decay
+            self._average = {
+                name: decay * self._average.get(name, np.zeros_like(value)) + (1 - decay) * value
+                for name, value in after.items()
+            }
+        return {name: value.astype(np.float32) for name, value in after.items()}
+
+    def last(self, parameters: Parameters) -> Parameters:
+        """Return the study's last model: the average of the rounds' models if the plan has one.
+
+        Weights are proportional to decay^age, so that they sum to one from the first round on.
+        """
+        if self._decay == 0:
+            return parameters
+        weight = 1 - self._decay**self._steps
+        return {name: (value / weight).astype(np.float32) for name, value in self._average.items()}
 
     def state_bytes(self) -> bytes:
         """Return the state as safetensors bytes, to be kept in the round's checkpoint."""
@@ -61,6 +88,7 @@ class ServerOptimizer:
         }
         arrays.update({_FIRST + name: value for name, value in self._first.items()})
         arrays.update({_SECOND + name: value for name, value in self._second.items()})
+        arrays.update({_AVERAGE + name: value for name, value in self._average.items()})
         return safetensors.numpy.save(arrays)
 
     def _adam(self, strategy: FedAdam, mean: Mapping[str, Array64]) -> dict[str, Array64]:
@@ -86,5 +114,5 @@ class ServerOptimizer:
                 todo="restore the coordinator's models folder from its backup",
             ) from None
         for name, value in arrays.items():
-            target = self._first if name.startswith(_FIRST) else self._second
-            target[name[2:]] = value
+            targets = {_FIRST: self._first, _SECOND: self._second, _AVERAGE: self._average}
+            targets[name[:2]][name[2:]] = value

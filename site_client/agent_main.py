@@ -13,7 +13,8 @@ from site_client.config import SitePaths
 
 def main() -> int:
     """Run the agent and return the process's exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    # Forced: a library may have configured the root logger while it was imported.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True)
     try:
         run_agent(SitePaths(Path(sys.argv[1])))
     except CohortiumError as error:

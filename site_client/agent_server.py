@@ -85,10 +85,10 @@ def _engine(threads: int) -> Any:
     # Imported here: torch and Opacus take seconds, and a wrong site.toml should be told at once.
     import torch
 
-    from site_client.training.opacus_engine import OpacusEngine
+    from site_client.training.dp_sgd_engine import DpSgdEngine
 
     torch.set_num_threads(threads)
-    return OpacusEngine()
+    return DpSgdEngine()
 
 
 def _serve(paths: SitePaths, service: AgentService) -> None:

@@ -149,7 +149,7 @@ def preview(context: typer.Context, plan: PlanArgument, json: Json = False) -> N
     from site_client.config import read_site_config
     from site_client.open_site import open_site
     from site_client.preview import preview_round
-    from site_client.training.opacus_engine import OpacusEngine
+    from site_client.training.dp_sgd_engine import DpSgdEngine
 
     paths = paths_of(context)
     wanted, config = read_plan(plan), read_site_config(paths)
@@ -160,7 +160,7 @@ def preview(context: typer.Context, plan: PlanArgument, json: Json = False) -> N
             config=config,
             folder=paths.home,
             site=site,
-            engine=OpacusEngine(),
+            engine=DpSgdEngine(),
             clock=SystemClock(),
             scratch=Path(scratch),
         )

@@ -13,6 +13,7 @@ from common.study.plan import (
     CategoricalFeature,
     LogisticRegression,
     NumericFeature,
+    ResidualPerceptron,
     StudyPlan,
 )
 from common.study.plan_bytes import plan_digest
@@ -47,12 +48,26 @@ def parameter_shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
     width = len(feature_columns(plan))
     if isinstance(plan.model, LogisticRegression):
         return {"linear.weight": (1, width), "linear.bias": (1,)}
+    if isinstance(plan.model, ResidualPerceptron):
+        return _residual_shapes(width, plan.model)
     shapes: dict[str, tuple[int, ...]] = {}
     widths = (width, *plan.model.hidden, 1)
     for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
         shapes[f"layers.{layer}.weight"] = (fan_out, fan_in)
         shapes[f"layers.{layer}.bias"] = (fan_out,)
     return shapes
+
+
+def _residual_shapes(columns: int, model: ResidualPerceptron) -> dict[str, tuple[int, ...]]:
+    width = model.width
+    shapes: dict[str, tuple[int, ...]] = {"inlet.weight": (width, columns), "inlet.bias": (width,)}
+    for block in range(model.blocks):
+        name = f"blocks.{block}."
+        shapes |= {name + "norm.weight": (width,), name + "norm.bias": (width,)}
+        for layer in ("first", "second"):
+            shapes |= {f"{name}{layer}.weight": (width, width), f"{name}{layer}.bias": (width,)}
+    shapes |= {"norm.weight": (width,), "norm.bias": (width,)}
+    return shapes | {"outlet.weight": (1, width), "outlet.bias": (1,)}
 
 
 def parameter_count(plan: StudyPlan) -> int:
@@ -63,15 +78,16 @@ def parameter_count(plan: StudyPlan) -> int:
 def initial_parameters(plan: StudyPlan) -> dict[str, npt.NDArray[np.float32]]:
     """Return the model of round 1: the same bytes on every machine, from the plan's digest.
 
-    Logistic regression starts at zero. A multilayer perceptron starts with Glorot uniform weights
-    (Glorot and Bengio 2010, equation 16) and zero biases.
+    Logistic regression starts at zero. Other models start with Glorot uniform weights (Glorot and
+    Bengio 2010, equation 16), zero biases, and gains of one in layer normalisation.
     """
     # PCG64's raw output is fixed by NumPy's compatibility policy; its float methods are not.
     stream = np.random.PCG64(int(plan_digest(plan), 16))
     parameters: dict[str, npt.NDArray[np.float32]] = {}
     for name, shape in parameter_shapes(plan).items():
         if len(shape) == 1 or isinstance(plan.model, LogisticRegression):
-            parameters[name] = np.zeros(shape, dtype=np.float32)
+            start = 1.0 if name.endswith("norm.weight") else 0.0
+            parameters[name] = np.full(shape, start, dtype=np.float32)
             continue
         bound = math.sqrt(6 / (shape[0] + shape[1]))
         raw = np.asarray(stream.random_raw(math.prod(shape)), dtype=np.uint64)

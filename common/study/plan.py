@@ -18,6 +18,8 @@ Text = Annotated[str, Field(min_length=1, max_length=4000)]
 Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}/[^\s/][^\n]{0,120}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
+Norm = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
@@ -112,7 +114,20 @@ class MultilayerPerceptron(PlanPart):
     ]
 
 
-ModelSpec = Annotated[LogisticRegression | MultilayerPerceptron, Field(discriminator="kind")]
+class ResidualPerceptron(PlanPart):
+    """Residual blocks with layer normalisation (He et al. 2016; Ba et al. 2016); a logit.
+
+    A linear layer to `width`; `blocks` times x + W2 tanh(W1 norm(x)); norm; a linear layer.
+    """
+
+    kind: Literal["residual_mlp"]
+    width: Annotated[int, Field(ge=1, le=4096)]
+    blocks: Annotated[int, Field(ge=1, le=16)]
+
+
+ModelSpec = Annotated[
+    LogisticRegression | MultilayerPerceptron | ResidualPerceptron, Field(discriminator="kind")
+]
 
 
 class FedAvg(PlanPart):
@@ -135,16 +150,55 @@ class FedAdam(PlanPart):
 StrategySpec = Annotated[FedAvg | FedAdam, Field(discriminator="kind")]
 
 
+class Sgd(PlanPart):
+    """Gradient descent with momentum; the velocity stays at the site from round to round."""
+
+    kind: Literal["sgd"]
+    learning_rate: Rate
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class Adam(PlanPart):
+    """Adam whose second moment is corrected for the DP noise in it (Tang et al. 2024).
+
+    The moments stay at the site from round to round. `stability` is the floor under the corrected
+    second moment's square root.
+    """
+
+    kind: Literal["adam"]
+    learning_rate: Rate
+    beta_1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    stability: Annotated[float, Field(ge=1e-8, le=1, allow_inf_nan=False)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+OptimizerSpec = Annotated[Sgd | Adam, Field(discriminator="kind")]
+
+
+class WarmStart(PlanPart):
+    """Round 1 starts from a registered model version of the same shape."""
+
+    version: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Training(PlanPart):
-    """How rounds and local steps run; `sampling_probability` and steps are public."""
+    """How rounds and local steps run; `sampling_probability` and steps are public.
+
+    All options here act on noised sums, or inside one patient's loss before clipping: none changes
+    what a step costs in privacy.
+    """
 
     strategy: StrategySpec
+    optimizer: OptimizerSpec
+    warm_start: WarmStart | None = None
     rounds: Annotated[int, Field(ge=1, le=limits.ROUNDS_MAX)]
     local_steps: Annotated[int, Field(ge=1, le=limits.LOCAL_STEPS_MAX)]
     sampling_probability: Probability
-    learning_rate: Positive
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    proximal_term: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    positive_class_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    model_average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     quorum: Annotated[int, Field(ge=1, le=limits.SITES_MAX)]
     round_deadline_s: Annotated[int, Field(ge=5, le=7 * 24 * 3600)]
     update_norm_max: Positive
@@ -168,7 +222,8 @@ class Privacy(PlanPart):
     neighboring_relation: Literal["add_or_remove_one"]
     epsilon: Annotated[float, Field(gt=0, le=limits.EPSILON_MAX)]
     delta: Annotated[float, Field(gt=0, le=limits.DELTA_MAX)]
-    clipping_norm: Positive
+    clipping_norm: Norm
+    clipping: Literal["flat", "normalized"] = "flat"
     noise_multiplier: Literal["calibrate"] | Positive
     rows_per_patient_max: Annotated[int, Field(ge=1, le=1000)] = 1
 

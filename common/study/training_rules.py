@@ -16,7 +16,7 @@ from common.privacy.calibration import (
 )
 from common.privacy.mechanism import DpSgdSteps
 from common.study.columns import parameter_count
-from common.study.plan import StudyPlan
+from common.study.plan import Adam, StudyPlan
 from common.study.problems import Problem
 
 HELD_OUT_FRACTION_MIN: Final = 0.01  # below it a hospital of a thousand holds out a few patients
@@ -153,8 +153,8 @@ def rule_update_norm_is_achievable(plan: StudyPlan) -> Iterator[Problem]:
             str(plan.training.update_norm_max),
             f"at least {needed:.4g}, the norm that an honest update of a site with "
             f"{limits.COHORT_SIZE_MIN} patients can have",
-            "raise update_norm_max, or lower learning_rate, local_steps or clipping_norm: sites "
-            "scale a longer update down, and what was paid for in privacy is not learnt",
+            "raise update_norm_max, or lower the learning rate, local_steps or clipping_norm: "
+            "sites scale a longer update down, and what was paid for in privacy is not learnt",
         )
 
 
@@ -163,8 +163,9 @@ def honest_update_norm(plan: StudyPlan, *, cohort_size: int) -> float:
 
     The sum of clipped gradients of a step is at most clipping_norm for each sampled patient; the
     noise has `noise_multiplier * clipping_norm` in each of P coordinates. Both are divided by the
-    expected batch, stepped with the learning rate, and grow by momentum at most 1 / (1 - m).
-    Weight decay only shrinks.
+    expected batch, stepped with the learning rate, and grow by momentum at most 1 / (1 - m). A step
+    of Adam moves a parameter by about the learning rate, whatever the gradient's length; four times
+    that is allowed. Weight decay and the proximal term only shrink.
 
     Args:
         plan: whose noise can be calibrated.
@@ -180,7 +181,10 @@ def honest_update_norm(plan: StudyPlan, *, cohort_size: int) -> float:
     steps = training.local_steps
     sampled = steps + _TAIL * math.sqrt(steps * (1 - training.sampling_probability) / batch)
     noisy = noise * math.sqrt(steps) * (math.sqrt(parameter_count(plan)) + _TAIL) / batch
-    step_size = training.learning_rate * plan.privacy.clipping_norm / (1 - training.momentum)
+    optimizer = training.optimizer
+    if isinstance(optimizer, Adam):
+        return _TAIL * steps * optimizer.learning_rate * math.sqrt(parameter_count(plan))
+    step_size = optimizer.learning_rate * plan.privacy.clipping_norm / (1 - optimizer.momentum)
     return step_size * (sampled + noisy)
 
 

@@ -19,13 +19,13 @@ from site_client.open_site import open_records
 from site_client.release import gate as gate_module
 from site_client.release.release_log import ReleaseLog
 from site_client.tasks import SiteTasks
-from site_client.training.opacus_engine import OpacusEngine
+from site_client.training.dp_sgd_engine import DpSgdEngine
 from tests.lib.sites_in_process import InProcessSite, make_site
 
 BEFORE, AFTER = "before", "after"
 STEPS: dict[str, tuple[Any, str]] = {
     "the reservation": (Ledger, "reserve"),
-    "the computation": (OpacusEngine, "train"),
+    "the computation": (DpSgdEngine, "train"),
     "the checks": (gate_module, "check_produced"),
     "the log": (ReleaseLog, "append_release"),
     "the ledger's note": (Ledger, "record_released"),
@@ -57,7 +57,7 @@ def reopen(site: InProcessSite) -> InProcessSite:
         keys=site.keys,
         records=records,
         clock=SystemClock(),
-        engine=OpacusEngine(),
+        engine=DpSgdEngine(),
     )
     return replace(site, tasks=tasks)
 

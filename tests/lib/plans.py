@@ -63,7 +63,7 @@ _DOCUMENT: dict[str, Any] = {
         "rounds": 4,
         "local_steps": 3,
         "sampling_probability": 0.5,
-        "learning_rate": 0.2,
+        "optimizer": {"kind": "sgd", "learning_rate": 0.2},
         "quorum": 2,
         "round_deadline_s": 60,
         "update_norm_max": 10.0,

@@ -30,7 +30,7 @@ from simulations.heart_sites import heart_sites
 from site_client.config import SiteConfig, SitePaths
 from site_client.open_site import open_records
 from site_client.tasks import SiteKeys, SiteTasks
-from site_client.training.opacus_engine import OpacusEngine
+from site_client.training.dp_sgd_engine import DpSgdEngine
 
 PLAN = Path(__file__).parents[2] / "docs" / "examples" / "heart-disease.toml"
 
@@ -126,6 +126,6 @@ def make_site(folder: Path, *, limits: str = "", engine: Any = None) -> InProces
         keys=keys,
         records=records,
         clock=SystemClock(),
-        engine=engine or OpacusEngine(),
+        engine=engine or DpSgdEngine(),
     )
     return InProcessSite(tasks, paths, plan, coordinator, coordinator_opening, keys, config)

@@ -52,7 +52,7 @@ def test_any_plan_reads_back_from_its_bytes(
     plan = make_plan(
         privacy__epsilon=epsilon,
         privacy__noise_multiplier=20.0,
-        training__learning_rate=learning_rate,
+        training__optimizer__learning_rate=learning_rate,
         training__update_norm_max=1e6,
         study__title=title,
         features__0__clip=list(clip),

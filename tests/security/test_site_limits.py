@@ -13,7 +13,7 @@ from common.ids import ReleaseId
 from common.protocol.messages import RefusedTask, ReleasedTask
 from site_client.release.gate import Released
 from site_client.site_database import SiteDatabase
-from site_client.training.opacus_engine import OpacusEngine
+from site_client.training.dp_sgd_engine import DpSgdEngine
 from site_client.training.randomness import Randomness
 from tests.lib.sites_in_process import make_site
 
@@ -32,7 +32,7 @@ HIGH_MINIMUM = (
 )
 
 
-class CountingEngine(OpacusEngine):
+class CountingEngine(DpSgdEngine):
     """Stock training that counts its calls, and may fail with a text that quotes a row."""
 
     def __init__(self, *, fails: bool = False) -> None:

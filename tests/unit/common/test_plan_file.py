@@ -68,10 +68,10 @@ def test_p1_wrong_syntax_is_told_with_its_place(content: bytes, path: str) -> No
 
 
 def test_p2_an_unknown_key_is_told_with_the_known_ones() -> None:
-    problems = problems_of(training__learning_rat=0.1, features__2__level=[], extra=1)
+    problems = problems_of(training__optimizer__learning_rat=0.1, features__2__level=[], extra=1)
     assert [problem.number for problem in problems] == ["P2"] * 3
     by_path = {problem.path: problem for problem in problems}
-    assert by_path["training.learning_rat"].todo == "write learning_rate"
+    assert by_path["training.optimizer.learning_rat"].todo == "write learning_rate"
     assert "levels" in by_path["features[2].level"].expected
     assert "plausible_range" not in by_path["features[2].level"].expected
     assert by_path["extra"].todo == "remove it"
@@ -102,8 +102,8 @@ def test_p3_a_missing_key_is_told() -> None:
         ("training__rounds", 4.0),
         ("training__rounds", 0),
         ("training__sampling_probability", float("inf")),
-        ("training__learning_rate", True),
-        ("training__learning_rate", 10**400),
+        ("training__optimizer__learning_rate", True),
+        ("training__optimizer__learning_rate", 10**400),
         ("privacy__epsilon", "3"),
         ("privacy__epsilon", limits.EPSILON_MAX * 2),
         ("privacy__noise_multiplier", "calibrated"),
@@ -156,7 +156,7 @@ def test_the_digest_changes_with_every_value() -> None:
         make_plan(study__title="A small study "),
         make_plan(features__0__missing="indicator"),
         make_plan(privacy__noise_multiplier=4.0),
-        make_plan(training__momentum=0.1),
+        make_plan(training__optimizer__momentum=0.1),
     ]
     assert len({plan_digest(plan) for plan in [make_plan(), *changed]}) == 6
 
@@ -171,7 +171,7 @@ def test_the_digest_of_the_heart_plan_does_not_depend_on_layout_or_comments() ->
 
 def test_plan_bytes_are_frozen() -> None:
     assert plan_digest(make_plan()) == (
-        "d06ce918236f5c99a460b59110ead2dbfbd64eee5ed3241c25bb9fa5ee1826c0"
+        "d57983a2869e56f1c3a5f5fe493198c184db6e8c07e7401482b706760a31a04b"
     )
 
 

@@ -128,3 +128,26 @@ def test_the_model_of_the_round_is_not_changed() -> None:
 def test_a_damaged_state_is_refused(state: bytes) -> None:
     with pytest.raises(StoreError):
         ServerOptimizer(FedAvg(kind="fedavg"), state=state)
+
+
+def test_the_last_model_is_the_average_in_which_older_models_weigh_less() -> None:
+    rng = np.random.default_rng(4)
+    ours = ServerOptimizer(FedAvg(kind="fedavg"), average_decay=0.8)
+    models, model = [], _arrays(rng, 1.0)
+    for number in range(ROUNDS):
+        mean = {name: array.astype(np.float64) for name, array in _arrays(rng, 0.1).items()}
+        model = ours.step(model, mean)
+        models.append(model)
+        if number == 2:  # the average outlives the process
+            ours = ServerOptimizer(
+                FedAvg(kind="fedavg"), average_decay=0.8, state=ours.state_bytes()
+            )
+    weights = 0.8 ** np.arange(ROUNDS - 1, -1, -1)
+    for name, array in ours.last(model).items():
+        expected = np.average([item[name] for item in models], axis=0, weights=weights)
+        np.testing.assert_allclose(array, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_without_an_average_the_last_model_is_the_last_rounds() -> None:
+    model = _arrays(np.random.default_rng(5), 1.0)
+    assert ServerOptimizer(FedAvg(kind="fedavg")).last(model) is model

@@ -15,12 +15,12 @@ from common.study.columns import feature_columns, initial_parameters, parameter_
 from common.study.plan import MultilayerPerceptron, StudyPlan
 from common.study.plan_file import read_plan
 from site_client.features.matrix import FeatureMatrix
-from site_client.training.engine import TrainingTask
-from site_client.training.opacus_engine import (
-    OpacusEngine,
+from site_client.training.dp_sgd_engine import (
+    DpSgdEngine,
     expected_batch_size,
     project,
 )
+from site_client.training.engine import TrainingTask
 from site_client.training.randomness import Randomness
 from tests.lib.sites_in_process import PLAN
 
@@ -83,10 +83,10 @@ def test_one_step_is_the_clipped_sum_of_patients_over_the_public_batch_size(
 ) -> None:
     patients, base = _patients(plan, 60), _base(plan)
     task = _task(plan, noise=NO_NOISE, probability=1.0, steps=1)
-    done = OpacusEngine().train(patients, base, task, Randomness.reproducible(1))
+    done = DpSgdEngine().train(patients, base, task, Randomness.reproducible(1))
     expected = _clipped_sum(plan, base, patients)
     for name, value in expected.items():
-        change = -plan.training.learning_rate * value / expected_batch_size(task)
+        change = -plan.training.optimizer.learning_rate * value / expected_batch_size(task)
         np.testing.assert_allclose(done.update[name], change, atol=2e-6)
     assert done.mechanism == task.mechanism
 
@@ -98,7 +98,7 @@ def test_the_denominator_is_public_and_counts_training_patients_only(plan: Study
 
 def test_an_empty_batch_is_a_step_that_releases_noise(plan: StudyPlan) -> None:
     task = _task(plan, noise=1.0, probability=1e-9, steps=3)
-    done = OpacusEngine().train(_patients(plan, 50), _base(plan), task, Randomness.reproducible(2))
+    done = DpSgdEngine().train(_patients(plan, 50), _base(plan), task, Randomness.reproducible(2))
     assert l2_norm(done.update) > 0
 
 
@@ -112,12 +112,12 @@ def test_the_noise_of_a_step_has_the_standard_deviation_that_is_accounted(
     task = _task(plan, noise=noise, probability=1e-9, steps=steps)
     draws = []
     for seed in range(20):
-        done = OpacusEngine().train(
+        done = DpSgdEngine().train(
             _patients(plan, 1), _base(plan), task, Randomness.reproducible(seed)
         )
         draws.append(np.concatenate([array.ravel() for array in done.update.values()]))
     # Batches are empty: the update is -lr / B times the sum of `steps` independent noises.
-    scale = plan.training.learning_rate / expected_batch_size(task)
+    scale = plan.training.optimizer.learning_rate / expected_batch_size(task)
     measured = np.concatenate(draws) / scale / np.sqrt(steps)
     expected = noise * plan.privacy.clipping_norm
     error = 4 / np.sqrt(2 * measured.size)
@@ -134,10 +134,14 @@ def test_no_single_patient_moves_a_step_by_more_than_the_clipping_norm(plan: Stu
         part=np.arange(21),
     )
     task = _task(plan, noise=NO_NOISE, probability=1.0, steps=1)
-    without = OpacusEngine().train(patients, base, task, Randomness.reproducible(1)).update
-    with_patient = OpacusEngine().train(extreme, base, task, Randomness.reproducible(1)).update
+    without = DpSgdEngine().train(patients, base, task, Randomness.reproducible(1)).update
+    with_patient = DpSgdEngine().train(extreme, base, task, Randomness.reproducible(1)).update
     moved = l2_norm({name: with_patient[name] - without[name] for name in without})
-    bound = plan.training.learning_rate * plan.privacy.clipping_norm / expected_batch_size(task)
+    bound = (
+        plan.training.optimizer.learning_rate
+        * plan.privacy.clipping_norm
+        / expected_batch_size(task)
+    )
     assert moved <= bound * 1.0001
 
 
@@ -148,7 +152,7 @@ def test_system_randomness_never_repeats_and_the_test_mode_does(plan: StudyPlan)
     assert not np.array_equal(first.noise.random(8), first.sampling.random(8))
     task = _task(plan, noise=1.0, probability=0.5, steps=2)
     runs = [
-        OpacusEngine()
+        DpSgdEngine()
         .train(_patients(plan, 30), _base(plan), task, Randomness.reproducible(5))
         .update
         for _ in range(2)
@@ -164,7 +168,7 @@ def test_torchs_own_generator_has_no_part_in_the_noise(plan: StudyPlan) -> None:
     for _ in range(2):
         torch.manual_seed(0)
         updates.append(
-            OpacusEngine()
+            DpSgdEngine()
             .train(_patients(plan, 30), _base(plan), task, Randomness.from_system())
             .update
         )

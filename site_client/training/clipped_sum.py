@@ -1,0 +1,108 @@
+"""The exact clipped sum of patient gradients, by the fastest way that knows the model.
+
+A model we know has its backward pass written by hand (`backprops`, `recurrent_backprops`); another
+model of linear, layer-normalisation and embedding layers is recorded while it runs
+(`recorded_backprops`); whatever is left goes through stock Opacus (`stock_clipped_sum`). Each way
+covers every trainable parameter or is not chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from common.models import (
+    GatedRecurrentModel,
+    LogisticRegressionModel,
+    MultilayerPerceptronModel,
+    ResidualPerceptronModel,
+)
+from site_client.training.backprops import perceptron_terms, residual_terms
+from site_client.training.clipping import Clipping
+from site_client.training.flat_parameters import gradient_of
+from site_client.training.layer_terms import LayerTerm
+from site_client.training.recorded_backprops import RecordedBackprops
+from site_client.training.recurrent_backprops import recurrent_terms
+from site_client.training.stock_clipped_sum import StockClippedSum
+
+Terms: TypeAlias = Callable[["Batch"], Sequence[LayerTerm]]
+WriteClippedSum: TypeAlias = Callable[["Batch"], None]
+"""Write the sum of clipped patient gradients into every trainable parameter's `.grad`."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The patients of one step; there may be none.
+
+    Args:
+        x: [patients, columns], or with samples of a patient [patients, samples, columns]; with time
+            bins a further axis before the columns.
+        y: [patients] or [patients, samples].
+        weight: like y: each sample's weight in its patient's loss; a sample that is padding has 0.
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor
+    weight: torch.Tensor
+
+    def of(self, chosen: torch.Tensor) -> Batch:
+        """Return the chosen patients, by index or mask."""
+        return Batch(self.x[chosen], self.y[chosen], self.weight[chosen])
+
+
+def choose_clipped_sum(model: nn.Module, clipping: Clipping) -> WriteClippedSum:
+    """Return the fastest exact way for a model whose parameters have their `.grad` in place."""
+    if type(model) is LogisticRegressionModel:
+        return BookKeepingSum(
+            model, lambda batch: perceptron_terms([model.linear], batch), clipping
+        )
+    if type(model) is MultilayerPerceptronModel:
+        layers = list(model.layers)
+        return BookKeepingSum(model, lambda batch: perceptron_terms(layers, batch), clipping)
+    if type(model) is ResidualPerceptronModel:
+        return BookKeepingSum(model, lambda batch: residual_terms(model, batch), clipping)
+    if type(model) is GatedRecurrentModel:
+        return BookKeepingSum(model, lambda batch: recurrent_terms(model, batch), clipping)
+    if RecordedBackprops.covers(model):
+        return BookKeepingSum(model, RecordedBackprops(model).terms, clipping)
+    return StockClippedSum(model, clipping)
+
+
+class BookKeepingSum:
+    """One forward pass, one backward pass to the layers' outputs, then norms and sums.
+
+    A patient whose gradient is not finite (an overflow that a hostile model can provoke) is left
+    out: a share of zero is within the bound, and nothing observable tells it from any other step.
+
+    Args:
+        model: whose trainable parameters' `.grad`s are written.
+        terms: gives the layer terms of a batch that is not empty.
+        clipping: the rule.
+    """
+
+    def __init__(self, model: nn.Module, terms: Terms, clipping: Clipping) -> None:
+        self._trainable = [p for p in model.parameters() if p.requires_grad]
+        self._terms = terms
+        self._clipping = clipping
+
+    def __call__(self, batch: Batch) -> None:
+        """Write the clipped sum; see `WriteClippedSum`."""
+        if len(batch.y) == 0:
+            for parameter in self._trainable:
+                gradient_of(parameter).zero_()
+            return
+        terms = self._terms(batch)
+        squared = terms[0].squared_norm()
+        for term in terms[1:]:
+            squared = squared + term.squared_norm()
+        is_finite = torch.isfinite(squared)
+        if not bool(is_finite.all()):
+            self(batch.of(is_finite))
+            return
+        factors = self._clipping.factors(squared)
+        for term in terms:
+            term.write_sum(factors)

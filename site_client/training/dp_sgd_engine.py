@@ -1,0 +1,166 @@
+"""Local DP-SGD: Poisson-sampled patients, exact clipped sums, noise, a step; state kept by study.
+
+Patients are sampled from cryptographic randomness, as the noise is. The denominator is the public
+expected batch size, never the realised one. An empty batch is a step like any other: it releases
+noise. Momentum and moments are functions of noised sums only, so keeping them from round to round
+costs no privacy; a restart of the agent begins them anew.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import nn
+
+from common.ids import Digest
+from common.models import build_model, load_parameters, read_parameters
+from common.protocol.arrays import Parameters, l2_norm
+from common.study.plan import StudyPlan
+from common.study.plan_bytes import plan_digest
+from site_client.features.matrix import FeatureMatrix
+from site_client.training.clipped_sum import Batch, WriteClippedSum, choose_clipped_sum
+from site_client.training.clipping import Clipping
+from site_client.training.engine import TrainedUpdate, TrainingTask
+from site_client.training.flat_parameters import FlatParameters
+from site_client.training.noisy_optimizer import NoisyOptimizer, make_inner_optimizer
+from site_client.training.randomness import Randomness
+
+STUDIES_KEPT_MAX: Final = 8
+PATIENTS_AT_ONCE_MAX: Final = 4096
+"""A larger batch is summed in pieces: activations stay in the processor's cache and in bounds."""
+_NORM_MARGIN: Final = 1e-6
+
+
+@dataclass(frozen=True)
+class _StudyState:
+    """A study's model and optimiser, which live from its first round to its last."""
+
+    model: nn.Module
+    flat: FlatParameters
+    inner: torch.optim.Optimizer
+    write_sum: WriteClippedSum
+
+
+class DpSgdEngine:
+    """Trains rounds; see `TrainingEngine`."""
+
+    def __init__(self) -> None:
+        self._studies: OrderedDict[Digest, _StudyState] = OrderedDict()
+
+    def train(
+        self, patients: FeatureMatrix, base: Parameters, task: TrainingTask, randomness: Randomness
+    ) -> TrainedUpdate:
+        """Return one round's update and its mechanism record; see `TrainingEngine`."""
+        training, mechanism = task.plan.training, task.mechanism
+        state = self._state(task)
+        load_parameters(state.model, base)
+        optimizer = NoisyOptimizer(
+            state.inner,
+            flat=state.flat,
+            noise=randomness.noise,
+            noise_multiplier=mechanism.noise_multiplier,
+            max_grad_norm=task.plan.privacy.clipping_norm,
+            expected_batch_size=expected_batch_size(task),
+        )
+        if training.proximal_term > 0:
+            optimizer.attach_step_hook(_pull_back(state.flat, training.proximal_term))
+        whole = training_batch(patients, task.plan)
+        for _ in range(mechanism.steps):
+            write_sum_in_pieces(
+                sample(whole, mechanism.sampling_probability, randomness.sampling),
+                state.write_sum,
+                state.flat,
+            )
+            optimizer.step()
+        update = _difference(read_parameters(state.model), base)
+        return TrainedUpdate(update=project(update, training.update_norm_max), mechanism=mechanism)
+
+    def _state(self, task: TrainingTask) -> _StudyState:
+        digest = plan_digest(task.plan)
+        state = self._studies.pop(digest, None) or _begin(task)
+        self._studies[digest] = state
+        while len(self._studies) > STUDIES_KEPT_MAX:
+            self._studies.popitem(last=False)
+        return state
+
+
+def training_batch(patients: FeatureMatrix, plan: StudyPlan) -> Batch:
+    """Return all training patients as tensors, with the plan's class weight in their losses."""
+    y = torch.from_numpy(patients.y)
+    weight = torch.where(y > 0, plan.training.positive_class_weight, 1.0).to(y.dtype)
+    return Batch(torch.from_numpy(patients.x), y, weight)
+
+
+def sample(whole: Batch, probability: float, stream: np.random.Generator) -> Batch:
+    """Return a Poisson sample of patients: the same law as one coin a patient, in one draw.
+
+    A binomial count and that many patients without replacement; 100 times faster than coins at
+    500,000 patients.
+    """
+    if probability >= 1:
+        return whole
+    patients = len(whole.y)
+    count = int(stream.binomial(patients, probability))
+    chosen = stream.choice(patients, size=count, replace=False, shuffle=False)
+    return whole.of(torch.from_numpy(chosen))
+
+
+def write_sum_in_pieces(batch: Batch, write_sum: WriteClippedSum, flat: FlatParameters) -> None:
+    """Write the clipped sum of a batch of any size into `flat.gradient`."""
+    patients = len(batch.y)
+    if patients <= PATIENTS_AT_ONCE_MAX:
+        write_sum(batch)
+        return
+    total = torch.zeros_like(flat.gradient)
+    for start in range(0, patients, PATIENTS_AT_ONCE_MAX):
+        piece = slice(start, start + PATIENTS_AT_ONCE_MAX)
+        write_sum(Batch(batch.x[piece], batch.y[piece], batch.weight[piece]))
+        total += flat.gradient
+    flat.gradient.copy_(total)
+
+
+def expected_batch_size(task: TrainingTask) -> float:
+    """Return the public denominator: sampling probability times declared training patients."""
+    trained = 1.0 - task.plan.evaluation.held_out_fraction
+    return max(1.0, task.mechanism.sampling_probability * task.declared_cohort_size * trained)
+
+
+def project(update: Parameters, norm_max: float) -> Parameters:
+    """Return the update scaled into the plan's norm bound: post-processing, costs no privacy."""
+    norm = l2_norm(update)
+    if norm <= norm_max:
+        return update
+    scale = norm_max / norm * (1 - _NORM_MARGIN)
+    return {name: (array * np.float32(scale)).astype(np.float32) for name, array in update.items()}
+
+
+def _begin(task: TrainingTask) -> _StudyState:
+    plan, privacy = task.plan, task.plan.privacy
+    model = build_model(plan)
+    flat = FlatParameters(model)
+    deviation = task.mechanism.noise_multiplier * privacy.clipping_norm / expected_batch_size(task)
+    return _StudyState(
+        model=model,
+        flat=flat,
+        inner=make_inner_optimizer(plan.training.optimizer, flat, noise_deviation=deviation),
+        write_sum=choose_clipped_sum(model, Clipping(privacy.clipping_norm, privacy.clipping)),
+    )
+
+
+def _pull_back(flat: FlatParameters, strength: float) -> Callable[[NoisyOptimizer], None]:
+    """FedProx: add strength * (p - received p) to the noised gradient (Li et al. 2020, eq. 2)."""
+    received = flat.vector.detach().clone()
+
+    def hook(_: NoisyOptimizer) -> None:
+        flat.gradient.add_(flat.vector.data - received, alpha=strength)
+
+    return hook
+
+
+def _difference(after: Parameters, before: Parameters) -> Parameters:
+    return {name: (after[name] - before[name]).astype(np.float32) for name in before}
