@@ -21,6 +21,7 @@ TABLE_COLUMNS_MAX: Final = 16_384
 OUT_OF_RANGE_FRACTION_MAX: Final = (
     0.2  # above it the declared unit is more likely wrong than the patients
 )
+PARAMETER_MAGNITUDE_MAX: Final = 1e6  # beyond it one patient can overflow what others do not
 EPSILON_MAX: Final = 100.0  # beyond it the statement means nothing
 DELTA_MAX: Final = 1e-2
 LEDGER_RECORDS_PER_RELEASE_MAX: Final = 16

@@ -25,7 +25,7 @@ from site_client.open_site import open_site
 from site_client.tasks import SiteTasks
 
 STOP_WAIT_S: Final = 5.0
-_WORKERS: Final = 4
+_WORKERS: Final = 8
 
 logger = logging.getLogger("cohortium.agent")
 
@@ -95,6 +95,8 @@ def _serve(paths: SitePaths, service: AgentService) -> None:
     paths.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=_WORKERS),
+        # A courier that was taken over must not queue messages of 256 MiB without end.
+        maximum_concurrent_rpcs=_WORKERS,
         options=[
             ("grpc.max_receive_message_length", limits.ENVELOPE_BYTES_MAX + (1 << 16)),
             ("grpc.max_send_message_length", limits.ENVELOPE_BYTES_MAX + (1 << 16)),

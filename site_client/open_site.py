@@ -15,6 +15,7 @@ from site_client.enrolment import check_joined
 from site_client.release.ledger_file import SqliteLedgerStore
 from site_client.release.release_log import ReleaseLog
 from site_client.site_database import SiteDatabase
+from site_client.source_pin import SourcePin
 from site_client.tasks import SiteKeys, SiteRecords
 
 
@@ -53,5 +54,6 @@ def open_records(
         ledger=Ledger(SqliteLedgerStore(database), clock),
         log=ReleaseLog(database, clock),
         approvals=Approvals(database, clock, key),
+        source_pin=SourcePin(database),
     )
     return records, database

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Never
 
+import numpy as np
+
 from common import limits
 from common.crypto.keys import OpeningKey, VerifyKey
 from common.errors import ProtocolError, RequestRefused, SealError, SignatureError
@@ -112,7 +114,10 @@ def check_stale(
 
 
 def check_model(request: TaskRequest, plan: StudyPlan) -> Parameters:
-    """R10: the model fits the plan: names, shapes, size, digest, and every number finite."""
+    """R10: the model fits the plan: names, shapes, size, digest, every number finite and bounded.
+
+    A huge number could be chosen so that only the patients with certain features overflow.
+    """
     if parameters_digest(request.parameters) != request.base_version:
         refuse("R10")
     try:
@@ -123,7 +128,8 @@ def check_model(request: TaskRequest, plan: StudyPlan) -> Parameters:
         )
     except ProtocolError:
         refuse("R10")
-    if not is_finite(parameters):
+    bound = limits.PARAMETER_MAGNITUDE_MAX
+    if not is_finite(parameters) or any(np.abs(item).max() > bound for item in parameters.values()):
         refuse("R10")
     return parameters
 

@@ -24,6 +24,8 @@ CREATE TABLE IF NOT EXISTS approvals (
   plan_digest TEXT PRIMARY KEY, record BLOB NOT NULL, signature BLOB NOT NULL,
   plan BLOB NOT NULL, is_withdrawn INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS failed_releases (release_id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS source_pin (subject_id TEXT PRIMARY KEY, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS paused (study_id TEXT PRIMARY KEY);
 """
 _BUSY_WAIT_S: Final = 10.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,12 +47,18 @@ from site_client.features.matrix import FeatureMatrix, build_matrix, split
 from site_client.release.checks import Produced
 from site_client.release.gate import Gate, Released, ReleaseRequest, SiteLimits
 from site_client.release.release_log import ReleaseLog
+from site_client.source_pin import SourcePin
 from site_client.sources.table import read_table
 from site_client.training.engine import TrainingEngine, TrainingTask
 from site_client.training.evaluation import evaluate
 from site_client.training.randomness import Randomness
 
 BUSY_WAIT_S: Final = 600.0
+WAITING_MAX: Final = 4
+"""Requests that wait for their turn, or work; another one is told to come again."""
+UNSIGNED_LOGGED_PER_HOUR_MAX: Final = 60
+"""Refusals of what the coordinator did not sign: anyone on the way could send them without end."""
+_UNSIGNED: Final = frozenset({"R1", "R2", "R3"})
 _NO_PLAN: Final = Digest("0" * 64)
 
 logger = logging.getLogger("cohortium.agent")
@@ -75,6 +82,7 @@ class SiteRecords:
     ledger: Ledger
     log: ReleaseLog
     approvals: Approvals
+    source_pin: SourcePin | None = None
 
 
 class SiteTasks:
@@ -109,6 +117,8 @@ class SiteTasks:
         self._engine = engine
         self._randomness = randomness
         self._busy = threading.Lock()
+        self._places = threading.BoundedSemaphore(WAITING_MAX)
+        self._unsigned_s: deque[int] = deque(maxlen=UNSIGNED_LOGGED_PER_HOUR_MAX)
         self._site_id = SiteId(config.site.id)
         self._limits = SiteLimits(
             epsilon_per_study=config.limits.epsilon_per_study,
@@ -134,6 +144,14 @@ class SiteTasks:
             ProtocolError: when not even the header can be read, so that there is nobody to answer.
         """
         header = read_header(envelope)
+        if not self._places.acquire(blocking=False):
+            return self._refuse("R16", _NO_PLAN, self._reply_header(header))
+        try:
+            return self._handle_in_turn(envelope, header)
+        finally:
+            self._places.release()
+
+    def _handle_in_turn(self, envelope: bytes, header: EnvelopeHeader) -> Released:
         reply_header = self._reply_header(header)
         if not self._busy.acquire(timeout=BUSY_WAIT_S):
             return self._refuse("R16", _NO_PLAN, reply_header)
@@ -258,6 +276,8 @@ class SiteTasks:
         key = (digest, status.st_mtime_ns, status.st_size) if status else (digest, 0, 0)
         if self._matrix is None or self._matrix[0] != key:
             table = read_table(plan, self._config.source, folder=self._folder)
+            if self._records.source_pin is not None:
+                self._records.source_pin.check(self._config.source, folder=self._folder)
             self._matrix = (key, build_matrix(table, plan, salt=self._keys.salt))
         return self._matrix[1]
 
@@ -265,10 +285,19 @@ class SiteTasks:
         refusal = RefusedTask(plan_digest, header.round_number, number)
         if number == "R15":
             return self._gate.refuse_unlogged(refusal, header)
+        if number in _UNSIGNED and not self._may_log_unsigned():
+            return self._gate.refuse_unlogged(refusal, header)
         try:
             return self._gate.refuse(refusal, header)
         except LedgerError:
             return self._gate.refuse_unlogged(replace(refusal, number="R15"), header)
+
+    def _may_log_unsigned(self) -> bool:
+        now_s, times = self._clock.now_s(), self._unsigned_s
+        if len(times) == UNSIGNED_LOGGED_PER_HOUR_MAX and now_s - times[0] < 3600:
+            return False
+        times.append(now_s)
+        return True
 
     def _reply_header(self, header: EnvelopeHeader) -> EnvelopeHeader:
         now_s = self._clock.now_s()

@@ -16,7 +16,7 @@ REFUSALS: Final[dict[str, str]] = {
     "R7": "the approval has ended or was withdrawn",
     "R8": "the round is not one of the rounds that the plan allows",
     "R9": "the round was already answered for another model, or a later round was (stale)",
-    "R10": "the model does not fit the plan: names, shapes, size, digest or a number not finite",
+    "R10": "the model does not fit the plan: names, shapes, size, digest, or a number that is huge",
     "R11": "the site's limit of epsilon per study is lower than the plan's epsilon",
     "R12": "the site's limit of epsilon over all studies would be passed",
     "R13": "the site's cohort is smaller than the site's minimum",

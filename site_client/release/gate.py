@@ -3,7 +3,9 @@
 The order is the crash rule. The budget is on disk before any noise is drawn, so a crash can only
 over-count. The payload and its log entry are on disk, together, before anything is returned, so a
 retry sends the same bytes: a second noise draw for one charge would tell more than was paid for.
-Nothing of an interrupted computation ever left, so its reservation is completed by a fresh one.
+Nothing of an interrupted computation ever left, so its reservation is completed by a fresh one. A
+computation that ends in an error is final: that release is never computed again, whatever is asked,
+because a coordinator that could provoke errors would otherwise ask without limit for one charge.
 
     (1) already released?       the cached payload, sealed for this request
     (2) reserve the budget      fsync; refused above a limit, before training
@@ -21,6 +23,7 @@ from typing import Final
 
 from common.canonical import digest_bytes
 from common.crypto.keys import SealingKey, SigningKey
+from common.errors import ReleaseRefused
 from common.ids import Digest, ReleaseId, SiteId, StudyId
 from common.privacy.ledger import Ledger
 from common.privacy.mechanism import MechanismRecord
@@ -177,14 +180,15 @@ class Gate:
         return self._seal(header, encode_reply(refusal))
 
     def refuse_unlogged(self, refusal: RefusedTask, header: EnvelopeHeader) -> Released:
-        """Let out the one refusal that cannot be logged: the log itself cannot be written."""
+        """Let out a refusal that is not logged: the log cannot be written, or would be flooded."""
         return self._seal(header, encode_reply(refusal))
 
     def _make_payload(
         self, request: ReleaseRequest, release_id: ReleaseId, produce: Callable[[], Produced]
     ) -> bytes:
+        if self._log.is_failed(release_id):
+            raise _failed("it failed before")
         self._reserve(request, release_id)
-        produced = produce()
         asked = Asked(
             plan=request.plan,
             kind=request.kind,
@@ -192,7 +196,14 @@ class Gate:
             base_version=request.base_version,
             mechanisms=request.mechanisms,
         )
-        check_produced(produced, asked, is_real_ledger=self._is_real_ledger)
+        try:
+            produced = produce()
+            check_produced(produced, asked, is_real_ledger=self._is_real_ledger)
+        except Exception as error:
+            self._log.record_failed(release_id)
+            # One number for every fault, and no text: either could tell about a patient.
+            number = error.number if isinstance(error, ReleaseRefused) else type(error).__name__
+            raise _failed(number) from None
         payload = encode_reply(
             ReleasedTask(
                 plan_digest=request.plan_digest,
@@ -251,3 +262,13 @@ class Gate:
             header, payload, signing_key=self._signing_key, recipient=self._coordinator
         )
         return Released(envelope, maker=_MAKER)
+
+
+def _failed(how: str) -> ReleaseRefused:
+    return ReleaseRefused(
+        "training or evaluation let nothing out",
+        expected="a result that passes checks G1 to G7",
+        arrived=how,
+        todo="report this as a fault; this round is over for this site, the next one is asked anew",
+        number=how if how.startswith("G") else "",
+    )

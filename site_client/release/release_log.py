@@ -20,6 +20,9 @@ from site_client.site_database import SiteDatabase
 GENESIS: Final = digest_bytes("release-log-genesis")
 KEPT_ROUNDS: Final = 2
 """Cached bytes of older rounds are dropped: a round that is over is never asked again."""
+KEPT_REPLIES: Final = 4
+"""Sealed replies kept for a release: a retry needs the newest, and a flood must not fill the disk.
+"""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,16 @@ class ReleaseLog:
                 "DELETE FROM payloads WHERE study_id = ? AND round <= ?", (study_id, old)
             )
 
+    def is_failed(self, release_id: ReleaseId) -> bool:
+        """Whether this release was computed and let nothing out; it is never computed again."""
+        query = "SELECT 1 FROM failed_releases WHERE release_id = ?"
+        return bool(self._database.rows(query, release_id))
+
+    def record_failed(self, release_id: ReleaseId) -> None:
+        """Record that a computation let nothing out, durable on return; raises `LedgerError`."""
+        with self._database.transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO failed_releases VALUES (?)", (release_id,))
+
     def append_refusal(
         self, *, study_id: str, round_number: int, number: str, ledger_head: Digest
     ) -> None:
@@ -126,6 +139,11 @@ class ReleaseLog:
             connection.execute(
                 "INSERT OR IGNORE INTO replies VALUES (?, ?, ?)",
                 (request_digest, release_id, sqlite3.Binary(envelope)),
+            )
+            connection.execute(
+                "DELETE FROM replies WHERE release_id = ? AND rowid NOT IN (SELECT rowid FROM "
+                "replies WHERE release_id = ? ORDER BY rowid DESC LIMIT ?)",
+                (release_id, release_id, KEPT_REPLIES),
             )
 
     def entries(self) -> tuple[LogEntry, ...]:

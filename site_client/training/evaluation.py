@@ -22,7 +22,8 @@ def score(plan: StudyPlan, parameters: Parameters, x: npt.NDArray[np.float32]) -
     load_parameters(model, parameters)
     with torch.no_grad():
         logits = model(torch.from_numpy(x)).squeeze(1)
-    return np.asarray(torch.sigmoid(logits.double()).numpy())
+    # Whatever the model, each patient has a score: an answer must not tell that one has none.
+    return np.asarray(np.nan_to_num(torch.sigmoid(logits.double()).numpy(), nan=0.5))
 
 
 def count_by_score(

@@ -142,7 +142,7 @@ def test_r8_an_evaluation_that_the_plan_does_not_have_is_refused(
     assert _number(asker, asker.seal(request, asker.header(plan, 1))) == "R8"
 
 
-@pytest.mark.parametrize("poison", ["nan", "shape", "digest", "junk"])
+@pytest.mark.parametrize("poison", ["nan", "huge", "shape", "digest", "junk"])
 def test_r10_a_model_that_does_not_fit_the_plan_is_refused(
     asker: Asker, plan: StudyPlan, poison: str
 ) -> None:
@@ -150,6 +150,8 @@ def test_r10_a_model_that_does_not_fit_the_plan_is_refused(
     name = next(iter(parameters))
     if poison == "nan":
         parameters[name] = np.full_like(parameters[name], np.nan)
+    if poison == "huge":
+        parameters[name] = np.full_like(parameters[name], 2e6)
     if poison == "shape":
         parameters[name] = np.zeros((3, 3), dtype=np.float32)
     content = b"junk" if poison == "junk" else encode_parameters(parameters)
