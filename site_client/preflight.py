@@ -179,7 +179,7 @@ def _why_unreachable(error: Exception, courier: CourierConfig) -> tuple[str, str
 
 
 def _cohort(config: SiteConfig, table: PatientTable) -> Finding:
-    patients, least = len(table.label), config.limits.cohort_size_min
+    patients, least = table.patients, config.limits.cohort_size_min
     declared = config.site.declared_cohort_size
     if patients < least:
         return Finding(

@@ -248,7 +248,7 @@ class SiteTasks:
             done.append(result.mechanism)
         if release.evaluate:
             evaluation = evaluate(
-                held_out,
+                held_out.first_samples(),
                 parameters,
                 plan=release.plan,
                 model_version=release.base_version,

@@ -177,12 +177,6 @@ RULES: Final = (
     ),
     Rule(
         "P26",
-        "Every patient has one row.",
-        ("privacy.rows_per_patient_max",),
-        of_training.rule_one_row_a_patient,
-    ),
-    Rule(
-        "P27",
         "One monitoring report spends no more than the whole study.",
         ("monitoring.epsilon_per_report", "privacy.epsilon"),
         of_training.rule_report_costs_no_more_than_study,

@@ -188,17 +188,6 @@ def honest_update_norm(plan: StudyPlan, *, cohort_size: int) -> float:
     return step_size * (sampled + noisy)
 
 
-def rule_one_row_a_patient(plan: StudyPlan) -> Iterator[Problem]:
-    """This version trains on one row a patient."""
-    if plan.privacy.rows_per_patient_max != 1:
-        yield Problem(
-            "privacy.rows_per_patient_max",
-            str(plan.privacy.rows_per_patient_max),
-            "1",
-            "give each patient one row; this version reads tables of one row a patient",
-        )
-
-
 def rule_report_costs_no_more_than_study(plan: StudyPlan) -> Iterator[Problem]:
     """One monitoring report spends no more than the whole study."""
     if plan.monitoring is None:

@@ -21,20 +21,33 @@ class FeatureMatrix:
 
     Args:
         columns: names, in the plan's order.
-        x: float32 [patients, columns], every value in [-1, 1].
-        y: float32 [patients], 0 or 1.
+        x: float32 [patients, columns], or [patients, samples, columns] when the plan allows several
+            rows of a patient; every value in [-1, 1].
+        y: float32 [patients] or [patients, samples], 0 or 1.
         part: int64 [patients], in [0, `PATIENT_HASH_PARTS`).
+        weight: float32 like y: a sample's weight in its patient's loss, one over the number of the
+            patient's samples; padding has 0. The first sample is always one. None: one sample each.
     """
 
     columns: tuple[str, ...]
     x: npt.NDArray[np.float32]
     y: npt.NDArray[np.float32]
     part: npt.NDArray[np.int64]
+    weight: npt.NDArray[np.float32] | None = None
 
     def of_part(self, part: PatientPart) -> FeatureMatrix:
         """Return the patients of one part."""
         chosen = (self.part >= part.first) & (self.part < part.stop)
-        return FeatureMatrix(self.columns, self.x[chosen], self.y[chosen], self.part[chosen])
+        weight = None if self.weight is None else self.weight[chosen]
+        return FeatureMatrix(
+            self.columns, self.x[chosen], self.y[chosen], self.part[chosen], weight
+        )
+
+    def first_samples(self) -> FeatureMatrix:
+        """Return the matrix with each patient's first sample only."""
+        if self.weight is None:
+            return self
+        return FeatureMatrix(self.columns, self.x[:, 0], self.y[:, 0], self.part)
 
 
 def build_matrix(table: PatientTable, plan: StudyPlan, *, salt: bytes) -> FeatureMatrix:
@@ -62,12 +75,46 @@ def build_matrix(table: PatientTable, plan: StudyPlan, *, salt: bytes) -> Featur
                 columns.append((levels == index).astype(np.float32))
         if feature.missing == "indicator":
             columns.append(is_missing.astype(np.float32))
-    return FeatureMatrix(
+    matrix = FeatureMatrix(
         columns=feature_columns(plan),
         x=np.ascontiguousarray(np.stack(columns, axis=1)),
         y=table.label,
         part=np.array([patient_part(item, salt=salt) for item in table.subject_ids], np.int64),
     )
+    samples = plan.privacy.rows_per_patient_max
+    if samples == 1:
+        return matrix
+    return _grouped(matrix, table.subject_ids, samples=samples, salt=salt)
+
+
+def _grouped(
+    rows: FeatureMatrix, subject_ids: tuple[str, ...], *, samples: int, salt: bytes
+) -> FeatureMatrix:
+    """Return [patients, samples, ...]: at most `samples` rows of each patient, drawn once.
+
+    The draw is by a salted hash of patient and row, so every round sees the same rows: another draw
+    in another round would let more rows of a patient have a say than the plan allows.
+    """
+    of_patient: dict[str, list[int]] = {}
+    for row, subject_id in enumerate(subject_ids):
+        of_patient.setdefault(subject_id, []).append(row)
+    drawn = []
+    for subject_id, found in of_patient.items():
+        lots = [_lot(subject_id, ordinal, salt) for ordinal in range(len(found))]
+        drawn.append([row for _, row in sorted(zip(lots, found, strict=True))[:samples]])
+    x = np.zeros((len(drawn), samples, rows.x.shape[1]), dtype=np.float32)
+    y, weight = np.zeros((2, len(drawn), samples), dtype=np.float32)
+    for patient, chosen in enumerate(drawn):
+        x[patient, : len(chosen)] = rows.x[chosen]
+        y[patient, : len(chosen)] = rows.y[chosen]
+        weight[patient, : len(chosen)] = 1 / len(chosen)
+    part = rows.part[[found[0] for found in of_patient.values()]]
+    return FeatureMatrix(rows.columns, x, y, part, weight)
+
+
+def _lot(subject_id: str, ordinal: int, salt: bytes) -> bytes:
+    text = f"{ordinal}\0{subject_id}".encode()
+    return hashlib.sha256(b"cohortium/patient-row\0" + salt + text).digest()
 
 
 def patient_part(subject_id: str, *, salt: bytes) -> int:

@@ -1,4 +1,4 @@
-"""A table with a declared mapping to the plan's features: one row a patient, every cell checked."""
+"""A table with a declared mapping to the plan's features: rows of patients, every cell checked."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class FeatureCounts:
 
 @dataclass(frozen=True)
 class PatientTable:
-    """One row a patient, values as the plan names them.
+    """Rows of patients, values as the plan names them; one row each unless the plan allows more.
 
     Args:
-        subject_ids: [patients], never leaves the agent.
-        numeric: feature to float64 [patients], NaN when missing.
-        levels: feature to int64 [patients], index of the level, -1 when missing.
-        label: float32 [patients], 0 or 1.
+        subject_ids: [rows], never leaves the agent.
+        numeric: feature to float64 [rows], NaN when missing.
+        levels: feature to int64 [rows], index of the level, -1 when missing.
+        label: float32 [rows], 0 or 1.
         counts: per feature.
         unlabelled: rows left out because their label is not recorded.
     """
@@ -47,6 +47,11 @@ class PatientTable:
     label: npt.NDArray[np.float32]
     counts: dict[str, FeatureCounts]
     unlabelled: int
+
+    @property
+    def patients(self) -> int:
+        """Number of patients."""
+        return len(set(self.subject_ids))
 
 
 def read_table(plan: StudyPlan, mapping: TableMapping, *, folder: Path) -> PatientTable:
@@ -86,6 +91,7 @@ class _Reader:
         truth = {_key(text): 1.0 for text in self.mapping.label.positive}
         truth |= {_key(text): 0.0 for text in self.mapping.label.negative}
         subjects: dict[str, int] = {}
+        subject_ids: list[str] = []
         columns: dict[str, list[float]] = {item.name: [] for item in self.plan.features}
         label: list[float] = []
         unlabelled = 0
@@ -102,7 +108,7 @@ class _Reader:
                     "a label that the mapping does not name",
                     "one of the positive or negative texts under [source.label]",
                 )
-            self._add_subject(row, position, subjects)
+            subject_ids.append(self._subject(row, position, subjects))
             label.append(truth[outcome])
             for feature in self.plan.features:
                 source = self.mapping.features[feature.name]
@@ -116,7 +122,7 @@ class _Reader:
                 columns[feature.name].append(value)
         self._check_whole(len(label))
         return PatientTable(
-            subject_ids=tuple(subjects),
+            subject_ids=tuple(subject_ids),
             numeric={
                 item.name: np.array(columns[item.name], dtype=np.float64)
                 for item in self.plan.features
@@ -179,19 +185,20 @@ class _Reader:
                 }
         return maps
 
-    def _add_subject(self, row: Row, position: dict[str, int], subjects: dict[str, int]) -> None:
+    def _subject(self, row: Row, position: dict[str, int], subjects: dict[str, int]) -> str:
         column = self.mapping.subject_id
         subject = str(row.line) if column == ROW_NUMBER else row.cells[position[column]].strip()
         if not subject:
             raise self._refuse_cell(row, column, "a patient has no identifier", "an identifier")
-        if subject in subjects:
+        if subject in subjects and self.plan.privacy.rows_per_patient_max == 1:
             raise self._refuse_cell(
                 row,
                 column,
                 f"a patient stands here and on line {subjects[subject]}",
-                "one row a patient",
+                "one row a patient, as rows_per_patient_max = 1 in the plan says",
             )
-        subjects[subject] = row.line
+        subjects.setdefault(subject, row.line)
+        return subject
 
     def _number(
         self, row: Row, feature: NumericFeature, column: str, text: str, is_missing: bool

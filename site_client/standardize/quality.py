@@ -70,7 +70,7 @@ class QualityTable:
 def assess_quality(table: PatientTable) -> QualityTable:
     """Return the quality table of a table that was read."""
     return QualityTable(
-        patients=len(table.label),
+        patients=table.patients,
         unlabelled=table.unlabelled,
         positive=int(table.label.sum()),
         features=tuple(

@@ -93,6 +93,8 @@ def training_batch(patients: FeatureMatrix, plan: StudyPlan) -> Batch:
     """Return all training patients as tensors, with the plan's class weight in their losses."""
     y = torch.from_numpy(patients.y)
     weight = torch.where(y > 0, plan.training.positive_class_weight, 1.0).to(y.dtype)
+    if patients.weight is not None:
+        weight *= torch.from_numpy(patients.weight)
     return Batch(torch.from_numpy(patients.x), y, weight)
 
 

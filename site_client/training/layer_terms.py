@@ -68,8 +68,10 @@ class LinearTerm:
         bias = outer.sum(1).square().sum(1) if self._bias is not None else 0.0
         if self._weight is None:
             return outer.new_zeros(len(outer)) + bias
-        # Either the positions' Gram matrices or the patients' whole gradients: the smaller one.
-        if 2 * positions * positions <= inner.shape[2] * outer.shape[2]:
+        # Gram matrices of the positions, or the patients' whole gradients (which the sum can use
+        # again): the one with fewer multiplications.
+        size = inner.shape[2] * outer.shape[2]
+        if positions * (inner.shape[2] + outer.shape[2]) <= size:
             gram = torch.bmm(outer, outer.transpose(1, 2))
             gram *= torch.bmm(inner, inner.transpose(1, 2))
             return gram.sum((1, 2)) + bias
@@ -87,7 +89,7 @@ class LinearTerm:
         if self._weight is not None:
             gradient = gradient_of(self._weight)
             if self._stored is not None:
-                torch.sum(self._stored * factors[:, None, None], 0, out=gradient)
+                torch.mv(self._stored.flatten(1).t(), factors, out=gradient.view(-1))
             else:
                 torch.mm(scaled.t(), inner, out=gradient)
         if self._bias is not None:

@@ -31,12 +31,18 @@ class Gates(Protocol):
 
 
 @dataclass(frozen=True)
-class _Bin:
-    """One time bin's forward pass: the state before it, its gates, and the gated candidate."""
+class _Passes:
+    """The forward pass of all bins, [bins, sequences, width] each.
+
+    Args:
+        before: the state before each bin.
+        gates: reset and update, side by side [bins, sequences, 2 * width].
+        candidate: the new state before it is mixed with the old one.
+        recurrent: the state's part of the candidate before it is reset.
+    """
 
     before: torch.Tensor
-    reset: torch.Tensor
-    update: torch.Tensor
+    gates: torch.Tensor
     candidate: torch.Tensor
     recurrent: torch.Tensor
 
@@ -59,13 +65,13 @@ def recurrent_terms(model: GatedRecurrentModel, batch: Batch) -> list[LayerTerm]
     from_input, from_state = _backward(
         unit, passes, (outer @ model.outlet.weight).reshape(state.shape)
     )
-    before = torch.stack([item.before for item in passes], 1)
     patients = samples[0]
 
     def by_patient(values: torch.Tensor) -> torch.Tensor:
         # The positions of a patient are the bins of all its samples.
         return values.reshape(patients, -1, values.shape[-1])
 
+    before = passes.before.transpose(0, 1)
     return [
         LinearTerm(
             state.reshape(*samples, state.shape[1]), outer, model.outlet.weight, model.outlet.bias
@@ -75,44 +81,46 @@ def recurrent_terms(model: GatedRecurrentModel, batch: Batch) -> list[LayerTerm]
     ]
 
 
-def _forward(unit: Gates, x: torch.Tensor) -> tuple[list[_Bin], torch.Tensor]:
+def _forward(unit: Gates, x: torch.Tensor) -> tuple[_Passes, torch.Tensor]:
     sequences, bins, columns = x.shape
+    width = unit.weight_hh_l0.shape[1]
     projected = (
         torch.addmm(unit.bias_ih_l0, x.reshape(-1, columns), unit.weight_ih_l0.t())
-        .view(sequences, bins, -1)
+        .view(sequences, bins, 3 * width)
         .transpose(0, 1)
-        .contiguous()
     )
-    width = unit.weight_hh_l0.shape[1]
+    from_input, new_input = projected[..., : 2 * width], projected[..., 2 * width :]
     transposed = unit.weight_hh_l0.t()
-    state = x.new_zeros(sequences, width)
-    passes = []
-    for step in projected:
-        recurrent = torch.addmm(unit.bias_hh_l0, state, transposed)
-        gates = (step[:, : 2 * width] + recurrent[:, : 2 * width]).sigmoid_()
-        reset, update = gates[:, :width], gates[:, width:]
-        inside = recurrent[:, 2 * width :]
-        candidate = torch.addcmul(step[:, 2 * width :], reset, inside).tanh_()
-        passes.append(_Bin(state, reset, update, candidate, inside))
-        state = torch.lerp(candidate, state, update)
-    return passes, state
+    before = x.new_zeros(bins + 1, sequences, width)
+    gates = x.new_empty(bins, sequences, 2 * width)
+    candidate, recurrent = x.new_empty(2, bins, sequences, width)
+    for index in range(bins):
+        at_state = torch.addmm(unit.bias_hh_l0, before[index], transposed)
+        both = torch.add(from_input[index], at_state[:, : 2 * width], out=gates[index]).sigmoid_()
+        inside = recurrent[index].copy_(at_state[:, 2 * width :])
+        new = torch.addcmul(new_input[index], both[:, :width], inside, out=candidate[index]).tanh_()
+        torch.lerp(new, before[index], both[:, width:], out=before[index + 1])
+    return _Passes(before[:-1], gates, candidate, recurrent), before[-1]
 
 
 def _backward(
-    unit: Gates, passes: list[_Bin], outer: torch.Tensor
+    unit: Gates, passes: _Passes, outer: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the gradients at the gates' input side and state side [sequences, bins, 3 * width]."""
-    sequences, width = outer.shape
-    shape = (sequences, len(passes), 3 * width)
-    from_input, from_state = outer.new_empty(shape), outer.new_empty(shape)
-    for index in range(len(passes) - 1, -1, -1):
-        item = passes[index]
-        slope = torch.addcmul(outer.new_ones(()), item.candidate, item.candidate, value=-1.0)
-        new = outer * (1 - item.update) * slope
-        update = outer * (item.before - item.candidate) * item.update * (1 - item.update)
-        reset = new * item.recurrent * item.reset * (1 - item.reset)
-        inputs, states = from_input[:, index], from_state[:, index]
-        torch.cat([reset, update, new], 1, out=inputs)
-        torch.cat([reset, update, new * item.reset], 1, out=states)
-        outer = torch.addmm(outer * item.update, states, unit.weight_hh_l0)
-    return from_input, from_state
+    bins, sequences, width = passes.candidate.shape
+    reset, update = passes.gates[..., :width], passes.gates[..., width:]
+    # What does not depend on the gradient is computed for all bins at once.
+    slope = torch.addcmul(outer.new_ones(()), passes.candidate, passes.candidate, value=-1.0)
+    by_new = slope.mul_(1 - update)
+    by_update = (passes.before - passes.candidate).mul_(update).mul_(1 - update)
+    by_reset = (1 - reset).mul_(reset).mul_(passes.recurrent)
+    from_input = outer.new_empty(bins, sequences, 3 * width)
+    from_state = outer.new_empty(bins, sequences, 3 * width)
+    for index in range(bins - 1, -1, -1):
+        inputs, states = from_input[index], from_state[index]
+        new = torch.mul(outer, by_new[index])
+        torch.cat([new * by_reset[index], outer * by_update[index], new], 1, out=inputs)
+        states.copy_(inputs)
+        states[:, 2 * width :].mul_(reset[index])
+        outer = torch.addmm(outer * update[index], states, unit.weight_hh_l0)
+    return from_input.transpose(0, 1), from_state.transpose(0, 1)

@@ -150,12 +150,8 @@ def test_p25_a_norm_bound_that_an_honest_small_site_would_fail() -> None:
     assert problems_of(training__update_norm_max=needed) == ()
 
 
-def test_p26_several_rows_a_patient_are_refused() -> None:
-    only("P26", "privacy.rows_per_patient_max", privacy__rows_per_patient_max=2)
-
-
-def test_p27_a_report_that_costs_more_than_the_study_is_refused() -> None:
-    only("P27", "monitoring.epsilon_per_report", monitoring__epsilon_per_report=3.5)
+def test_p26_a_report_that_costs_more_than_the_study_is_refused() -> None:
+    only("P26", "monitoring.epsilon_per_report", monitoring__epsilon_per_report=3.5)
 
 
 def test_a_plan_without_monitoring_or_groups_is_complete() -> None:

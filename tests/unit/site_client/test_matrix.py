@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from common.errors import DataSourceError
 from common.privacy.mechanism import PATIENT_HASH_PARTS
 from common.study.columns import feature_columns
 from common.study.plan import NumericFeature
@@ -20,6 +21,7 @@ from site_client.sources.table import read_table
 from site_client.sources.table_mapping import TableMapping
 from site_client.standardize.quality import assess_quality
 from site_client.training.evaluation import count_by_score
+from tests.lib.plans import make_plan
 from tests.lib.sites_in_process import PLAN
 
 SALT = b"x" * 32
@@ -94,3 +96,86 @@ def test_counts_by_score_put_each_patient_into_one_cell() -> None:
     for score, label in zip(scores, y, strict=True):
         slow[int(label), min(int(score * 10), 9)] += 1
     assert np.array_equal(counts, slow)
+
+
+def _rows_table(tmp_path: Path, rows: list[tuple[str, int, int]]) -> tuple[TableMapping, Path]:
+    """Write rows (patient, age, label) as a table of the small plan."""
+    (tmp_path / "rows.csv").write_text(
+        "id,age,bp,sex,stroke\n"
+        + "".join(f"{patient},{age},120,f,{label}\n" for patient, age, label in rows)
+    )
+    text = """
+[source]
+kind = "table"
+path = "rows.csv"
+subject_id = "id"
+[source.label]
+column = "stroke"
+positive = ["1"]
+negative = ["0"]
+[source.features.age]
+column = "age"
+unit = "a"
+[source.features.systolic_bp]
+column = "bp"
+unit = "mm[Hg]"
+[source.features.sex]
+column = "sex"
+values = { f = "female", m = "male" }
+"""
+    return TableMapping.model_validate(tomllib.loads(text)["source"]), tmp_path
+
+
+ROWS = [("a", 30, 0), ("b", 40, 1), ("a", 50, 1), ("c", 60, 0), ("a", 70, 0), ("b", 80, 0)]
+
+
+def test_several_rows_of_a_patient_are_one_patient_with_at_most_the_plans_samples(
+    tmp_path: Path,
+) -> None:
+    plan = make_plan(privacy__rows_per_patient_max=2)
+    mapping, folder = _rows_table(tmp_path, ROWS)
+    table = read_table(plan, mapping, folder=folder)
+    assert table.patients == 3 and assess_quality(table).patients == 3
+    matrix = build_matrix(table, plan, salt=SALT)
+    assert matrix.weight is not None
+    assert matrix.x.shape == (3, 2, len(matrix.columns)) and matrix.y.shape == (3, 2)
+    np.testing.assert_array_equal(matrix.weight, [[0.5, 0.5], [0.5, 0.5], [1.0, 0.0]])
+    assert [int(part) for part in matrix.part] == [
+        patient_part(item, salt=SALT) for item in ("a", "b", "c")
+    ]
+    ages = (matrix.x[..., 0] + 1) / 2 * 70 + 20
+    for patient, expected in enumerate(({30, 50, 70}, {40, 80}, {60})):
+        present = matrix.weight[patient] > 0
+        assert {round(float(age)) for age in ages[patient, present]} <= expected
+    assert not matrix.x[2, 1].any()
+    first = matrix.first_samples()
+    np.testing.assert_array_equal(first.x, matrix.x[:, 0])
+
+
+def test_the_rows_of_a_patient_are_drawn_once_and_stay_drawn_when_the_table_is_appended(
+    tmp_path: Path,
+) -> None:
+    plan = make_plan(privacy__rows_per_patient_max=2)
+    mapping, folder = _rows_table(tmp_path, ROWS)
+    once = build_matrix(read_table(plan, mapping, folder=folder), plan, salt=SALT)
+    again = build_matrix(read_table(plan, mapping, folder=folder), plan, salt=SALT)
+    np.testing.assert_array_equal(once.x, again.x)
+    mapping, folder = _rows_table(tmp_path, [*ROWS, ("d", 35, 1)])
+    more = build_matrix(read_table(plan, mapping, folder=folder), plan, salt=SALT)
+    np.testing.assert_array_equal(more.x[:3], once.x)
+
+
+def test_a_second_row_of_a_patient_is_refused_where_the_plan_allows_one(tmp_path: Path) -> None:
+    mapping, folder = _rows_table(tmp_path, ROWS)
+    with pytest.raises(DataSourceError, match="a patient stands here and on line 2"):
+        read_table(make_plan(), mapping, folder=folder)
+    # With several rows allowed but none used, the matrix is the same but for an axis.
+    plain = build_matrix(
+        read_table(make_plan(), *_rows_table(tmp_path, ROWS[:2])[:1], folder=folder),
+        make_plan(),
+        salt=SALT,
+    )
+    plan = make_plan(privacy__rows_per_patient_max=3)
+    grouped = build_matrix(read_table(plan, mapping, folder=folder), plan, salt=SALT)
+    np.testing.assert_array_equal(grouped.x[:, 0], plain.x)
+    assert not grouped.x[:, 1:].any()
