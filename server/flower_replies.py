@@ -18,7 +18,6 @@ import httpx
 from flwr.app import Message
 from flwr.proto.message_pb2 import (
     ConfirmMessageReceivedRequest,
-    ObjectTree,
     PullObjectRequest,
 )
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
@@ -26,9 +25,10 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from common import limits
 from common.flower_content import unpack_envelope
+from server.object_trees import OBJECTS_MAX, object_ids
 
-OBJECTS_MAX: Final = 100  # the largest envelope is 52 chunks of 5 MiB and four records
 OBJECT_BYTES_MAX: Final = limits.ENVELOPE_BYTES_MAX + (1 << 20)  # of one reply, all its parts
+TOO_MANY_PARTS: Final = f"its answer has more than {OBJECTS_MAX} parts"
 NOT_AN_ENVELOPE: Final = "the courier's answer was not an envelope"
 
 
@@ -102,10 +102,10 @@ class FlowerReplies:
             reply_to = stored.metadata.reply_to_message_id
             if reply_to not in message_ids:
                 continue
-            ids = _object_ids(tree)
+            ids = object_ids(tree)
             if ids is None:
                 self._confirm(stored.metadata.message_id)
-                yield Reply(reply_to, None, f"its answer has more than {OBJECTS_MAX} parts")
+                yield Reply(reply_to, None, TOO_MANY_PARTS)
             else:
                 self._arriving[reply_to] = _Arriving(stored.metadata.message_id, ids)
 
@@ -151,19 +151,6 @@ class FlowerReplies:
             )
         except httpx.HTTPStatusError:
             return
-
-
-def _object_ids(tree: ObjectTree) -> list[str] | None:
-    """Return each id in a tree once, or None when there are too many."""
-    found: dict[str, None] = {}
-    waiting = [tree]
-    for _ in range(OBJECTS_MAX):
-        node = waiting.pop()
-        found[node.object_id] = None
-        waiting.extend(node.children[: OBJECTS_MAX + 1])
-        if not waiting:
-            return list(found)
-    return None
 
 
 def _read(reply_to: str, message: Any) -> Reply:

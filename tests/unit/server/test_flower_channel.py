@@ -317,7 +317,7 @@ def test_a_malformed_reply_is_that_sites_answer_and_the_others_arrive(
     assert isinstance(north, Missing)
     assert north.reason in (
         flower_replies.NOT_AN_ENVELOPE,
-        f"its answer has more than {flower_replies.OBJECTS_MAX} parts",
+        flower_replies.TOO_MANY_PARTS,
     )
     assert any(line.startswith("north: ") for line in caplog.messages)
     assert federation.grid.confirmed  # Flower may delete what was uploaded
