@@ -29,6 +29,7 @@ POLL_S: Final = 0.2
 NODE_POLL_S: Final = 1.0
 SITES_POLL_S: Final = 1.0
 RESEND_WAIT_S: Final = 1.0
+NONSENSE_MAX: Final = 5  # then a site is missing: it must not hold every round to its deadline
 NOT_CONNECTED: Final = "the site's courier is not connected"
 RESEND_UNANSWERED_S: Final = 15.0
 """After this long without an answer the same envelope is sent again, then after twice as long."""
@@ -58,6 +59,7 @@ class _Asked:
     message_ids: list[str] = field(default_factory=list)
     node_id: int = 0
     send_at: float = 0.0
+    nonsense: int = 0
     reason: str = NOT_CONNECTED
 
 
@@ -102,9 +104,9 @@ class FlowerChannel:
                 del waiting[site_id]
                 yield Missing(site_id, "the site was suspended")
             self._send_due(waiting, deadline)
-            for site_id, envelope in self._pull(waiting):
-                del waiting[site_id]
-                yield Arrived(site_id, envelope)
+            for event in self._pull(waiting):
+                del waiting[event.site_id]
+                yield event
             if waiting:
                 time.sleep(POLL_S)
         for asked in waiting.values():
@@ -142,7 +144,10 @@ class FlowerChannel:
                 message_type="train",
                 ttl=max(1.0, deadline - now),
             )
-            [message_id] = self._grid.push_messages([message])
+            [message_id, *_] = [*self._grid.push_messages([message]), ""]
+            if not message_id:  # the node has gone since it was listed
+                asked.send_at = now + NODE_POLL_S
+                continue
             asked.message_ids.append(message_id)
             asked.node_id = node_id
             # A reply that a courier sent while the SuperLink was down is lost without a word.
@@ -150,7 +155,7 @@ class FlowerChannel:
             if asked.reason == NOT_CONNECTED:
                 asked.reason = "no answer before the deadline"
 
-    def _pull(self, waiting: Mapping[SiteId, _Asked]) -> Iterator[tuple[SiteId, bytes]]:
+    def _pull(self, waiting: Mapping[SiteId, _Asked]) -> Iterator[Arrived | Missing]:
         asked_of = {
             message_id: asked for asked in waiting.values() for message_id in asked.message_ids
         }
@@ -170,9 +175,13 @@ class FlowerChannel:
                     logger.info("%s: %s", asked.site_id, reply.reason)
                 asked.reason = reply.reason
                 self._nodes_at = 0.0
+                asked.nonsense += reply.is_nonsense
+                if asked.nonsense >= NONSENSE_MAX:
+                    answered.add(asked.site_id)
+                    yield Missing(asked.site_id, asked.reason)
                 continue
             answered.add(asked.site_id)
-            yield asked.site_id, reply.envelope
+            yield Arrived(asked.site_id, reply.envelope)
 
     def _online_nodes(self) -> Mapping[SiteId, int]:
         now = time.monotonic()

@@ -40,11 +40,14 @@ class Reply:
         reply_to: id of the message, as the SuperLink stored it with the reply.
         envelope: of the reply, or None.
         reason: why there is no envelope, never in the other side's words.
+        is_nonsense: whether somebody made it on purpose or by a fault; false for Flower's errors,
+            which come of a courier that died and pass when it is asked again.
     """
 
     reply_to: str
     envelope: bytes | None
     reason: str = ""
+    is_nonsense: bool = False
 
 
 @dataclass
@@ -105,7 +108,7 @@ class FlowerReplies:
             ids = object_ids(tree)
             if ids is None:
                 self._confirm(stored.metadata.message_id)
-                yield Reply(reply_to, None, TOO_MANY_PARTS)
+                yield _nonsense(reply_to, TOO_MANY_PARTS)
             else:
                 self._arriving[reply_to] = _Arriving(stored.metadata.message_id, ids)
 
@@ -118,7 +121,7 @@ class FlowerReplies:
                     return None
                 arriving.size += len(part)
                 if arriving.size > OBJECT_BYTES_MAX:
-                    return Reply(reply_to, None, f"its answer is above {OBJECT_BYTES_MAX} bytes")
+                    return _nonsense(reply_to, f"its answer is above {OBJECT_BYTES_MAX} bytes")
                 arriving.parts[arriving.missing.pop()] = part
             message = inflate_object_from_contents(arriving.object_id, arriving.parts)
             return _read(reply_to, message)
@@ -126,7 +129,7 @@ class FlowerReplies:
             raise
         # Flower's parsers raise many types on hostile bytes; one site's reply must end no run.
         except Exception:
-            return Reply(reply_to, None, NOT_AN_ENVELOPE)
+            return _nonsense(reply_to, NOT_AN_ENVELOPE)
 
     def _part(self, object_id: str) -> bytes | None:
         """Return one part, or None while its upload goes on; raises when it will never come."""
@@ -155,9 +158,15 @@ class FlowerReplies:
 
 def _read(reply_to: str, message: Any) -> Reply:
     if not isinstance(message, Message):
-        return Reply(reply_to, None, NOT_AN_ENVELOPE)
+        return _nonsense(reply_to, NOT_AN_ENVELOPE)
     if message.has_error():
         code = int(message.error.code)
         return Reply(reply_to, None, f"the courier did not answer (Flower error {code})")
     envelope = unpack_envelope(message.content)
-    return Reply(reply_to, envelope, "" if envelope is not None else NOT_AN_ENVELOPE)
+    if envelope is None:
+        return _nonsense(reply_to, NOT_AN_ENVELOPE)
+    return Reply(reply_to, envelope)
+
+
+def _nonsense(reply_to: str, reason: str) -> Reply:
+    return Reply(reply_to, None, reason, is_nonsense=True)

@@ -305,6 +305,20 @@ def test_models_are_promoted_rolled_back_and_logged(command: Command) -> None:
     assert "champion" in command("models", "list")[1]
 
 
+@pytest.mark.usefixtures("finished")
+def test_a_persons_name_and_reason_are_shown_as_they_are(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    version = _versions(command)[0]["version"]
+    decision = ("--as", "Dr. [/x] North", "--reason", "[strike]no[/strike] [link=x]")
+    assert command("models", "promote", version, *decision)[0] == 0
+    code, out, _ = command("models", "log")
+    assert code == 0
+    assert "Dr. [/x] North" in out
+    assert "[strike]no[/strike] [link=x]" in out
+
+
 def test_a_version_is_shown_exported_and_described(
     command: Command, finished: Consortium, tmp_path: Path
 ) -> None:

@@ -333,6 +333,15 @@ def test_a_site_that_sends_nonsense_once_is_asked_again_and_counts(
     assert federation.ask(5.0)[NORTH] == Arrived(NORTH, b"north")
 
 
+def test_a_site_that_keeps_sending_nonsense_holds_no_round_to_its_deadline(
+    federation: _Federation,
+) -> None:
+    federation.grid.answers[11] = lambda *_: _upload(_object("Message", b"\xff"))
+    events = federation.ask(600.0)
+    assert events[NORTH] == Missing(NORTH, flower_replies.NOT_AN_ENVELOPE)
+    assert len(federation.grid.sent_to(11)) == flower_channel.NONSENSE_MAX
+
+
 def test_an_answer_above_the_bound_is_let_go_before_it_is_parsed(
     federation: _Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
