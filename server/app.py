@@ -19,6 +19,7 @@ from server.books import Books, open_books
 from server.config import HOME_VARIABLE, CoordinatorPaths, read_config
 from server.coordinator import Coordinator, CoordinatorKeys, describe_failure
 from server.flower_channel import FlowerChannel
+from server.flower_replies import FlowerReplies
 from server.run_lock import hold_run_lock
 from server.study_register import Study
 
@@ -72,7 +73,9 @@ def _run(grid: Grid, study: Study, books: Books, paths: CoordinatorPaths) -> Non
         study,
         books=books,
         keys=CoordinatorKeys(signing=signing, opening=OpeningKey.read(paths.opening_key)),
-        channel=FlowerChannel(grid, books.sites.all_sites, should_stop=should_stop),
+        channel=FlowerChannel(
+            grid, books.sites.all_sites, replies=FlowerReplies(grid), should_stop=should_stop
+        ),
         clock=SystemClock(),
         should_stop=should_stop,
     )

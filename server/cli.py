@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from common.command_line import print_json, run_command
 from server import cli_models, cli_plan, cli_run
 from server.cli_context import Json, open_config, paths_of, set_home
+
+if TYPE_CHECKING:
+    from server.site_directory import SiteDirectory
 
 SiteArgument = Annotated[str, typer.Argument(metavar="SITE", help="The site's id, see `sites`.")]
 
@@ -108,22 +112,31 @@ def admit(
     context: typer.Context,
     request: Annotated[Path, typer.Argument(help="The request file that the site sent.")],
     out: Annotated[Path, typer.Option(help="Where to write the enrolment file.")],
+    fingerprint: Annotated[
+        str, typer.Option(help="The site's fingerprint, as it read it to you on the telephone.")
+    ],
+    cohort_size_max: Annotated[
+        int, typer.Option(help="The most patients it may declare: its greatest weight.")
+    ],
     json: Json = False,
 ) -> None:
-    """Admit a site: check its request and write its signed enrolment file."""
-    from common.clock import SystemClock
+    """Admit a site: compare its key, check its request, write its signed enrolment file."""
     from common.protocol.enrolment import read_request
-    from server.site_directory import SiteDirectory
-    from server.storage.database import Database
 
     paths, config = open_config(context)
-    directory = SiteDirectory(Database.of(paths, config), SystemClock())
-    site = directory.admit(read_request(request), paths=paths, config=config, answer=out)
+    site = _directory(context).admit(
+        read_request(request),
+        fingerprint=fingerprint,
+        cohort_size_max=cohort_size_max,
+        paths=paths,
+        config=config,
+        answer=out,
+    )
     if json:
         print_json({"site_id": site.site_id, "fingerprint": site.verify_key.fingerprint})
         return
     print(f"{site.site_id} ({site.organisation}) is admitted; send {out} to the site.")
-    print(f"Compare the site's fingerprint by telephone:\n  {site.verify_key.fingerprint}")
+    print(f"It may declare at most {site.cohort_size_max} patients; `cohort` changes that.")
 
 
 @app.command()
@@ -139,14 +152,23 @@ def readmit(context: typer.Context, site: SiteArgument) -> None:
 
 
 @app.command()
+def cohort(
+    context: typer.Context,
+    site: SiteArgument,
+    size: Annotated[int, typer.Argument(metavar="SIZE", help="The most it may declare.")],
+) -> None:
+    """Change the most patients that a site may declare; recorded with the time."""
+    from common.ids import parse_site_id
+
+    site_id = parse_site_id(site)
+    _directory(context).set_cohort_size_max(site_id, size)
+    print(f"{site_id} may declare at most {size} patients, from the next round on.")
+
+
+@app.command()
 def sites(context: typer.Context, json: Json = False) -> None:
     """List the enrolled sites."""
-    from common.clock import SystemClock
-    from server.site_directory import SiteDirectory
-    from server.storage.database import Database
-
-    paths, config = open_config(context)
-    found = SiteDirectory(Database.of(paths, config), SystemClock()).all_sites()
+    found = _directory(context).all_sites()
     if json:
         print_json(
             [
@@ -154,31 +176,38 @@ def sites(context: typer.Context, json: Json = False) -> None:
                     "site_id": site.site_id,
                     "organisation": site.organisation,
                     "active": site.is_active,
+                    "cohort_size_max": site.cohort_size_max,
                     "fingerprint": site.verify_key.fingerprint,
                 }
                 for site in found
             ]
         )
         return
-    table = Table("site", "organisation", "state", "fingerprint")
+    table = Table("site", "organisation", "state", "patients at most", "fingerprint")
     for site in found:
         table.add_row(
             site.site_id,
-            site.organisation,
+            escape(site.organisation),
             "active" if site.is_active else "suspended",
+            str(site.cohort_size_max) if site.cohort_size_max else "not set: see `cohort`",
             site.verify_key.fingerprint,
         )
     Console().print(table)
 
 
-def _set_active(context: typer.Context, site: str, *, is_active: bool) -> None:
+def _directory(context: typer.Context) -> SiteDirectory:
     from common.clock import SystemClock
-    from common.ids import parse_site_id
     from server.site_directory import SiteDirectory
     from server.storage.database import Database
 
     paths, config = open_config(context)
-    directory = SiteDirectory(Database.of(paths, config), SystemClock())
+    return SiteDirectory(Database.of(paths, config), SystemClock())
+
+
+def _set_active(context: typer.Context, site: str, *, is_active: bool) -> None:
+    from common.ids import parse_site_id
+
+    directory = _directory(context)
     change = directory.readmit if is_active else directory.suspend
     change(parse_site_id(site))
     print(f"{site} is {'active' if is_active else 'suspended'}; `up` follows within seconds.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from common.command_line import print_json
@@ -54,7 +55,7 @@ def list_versions(context: typer.Context, json: Json = False) -> None:
             item.study_id,
             str(item.round_number),
             utc_text(item.created_at_s),
-            named.get(item.version, ""),
+            escape(named.get(item.version, "")),
         )
     Console().print(table)
 
@@ -156,7 +157,8 @@ def log(context: typer.Context, json: Json = False) -> None:
         return
     table = Table("at", "action", "version", "person", "reason")
     for row in rows:
-        table.add_row(row["at"], row["action"], row["version"][:12], row["person"], row["reason"])
+        person, reason = escape(row["person"]), escape(row["reason"])
+        table.add_row(row["at"], row["action"], row["version"][:12], person, reason)
     Console().print(table)
     print(f"{len(rows)} entries; the chain and every signature verify.")
 

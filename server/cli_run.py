@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -179,13 +180,13 @@ def _render(report: StudyReport) -> Group:
         if site.auroc is not None:
             auroc = f"{site.auroc.value:.3f} ({site.auroc.low:.2f}–{site.auroc.high:.2f})"
         table.add_row(
-            site.site_id,
-            site.patients,
+            escape(site.site_id),
+            escape(site.patients),
             auroc,
             "" if site.epsilon_spent is None else f"{site.epsilon_spent:.3f}",
             "" if site.epsilon_remaining is None else f"{site.epsilon_remaining:.3f}",
             str(site.rounds),
-            site.last_outcome,
+            escape(site.last_outcome),
         )
     parts: list[Text | ProgressBar | Table] = [head, bar, line, table]
     if report.pooled is not None:

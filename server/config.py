@@ -115,6 +115,8 @@ class ServerConfig(BaseModel):
     operator_port: Annotated[int, Field(ge=1, le=65535)]
     listen_host: Annotated[str, Field(min_length=1, max_length=253)] = "0.0.0.0"  # noqa: S104
     database_url: str | None = None
+    connections_per_address_max: Annotated[int, Field(ge=1, le=100_000)] = 1024
+    """At once, on the port for sites; about ten a site, for sites that share one address."""
 
     @model_validator(mode="after")
     def _two_ports(self) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -309,7 +309,7 @@ class Coordinator:
             score_bins=self._study.plan.evaluation.score_bins,
         )
 
-    def _memories(self, sites: Iterable[SiteId]) -> dict[SiteId, SiteMemory]:
+    def _memories(self, sites: Mapping[SiteId, Site]) -> dict[SiteId, SiteMemory]:
         complete = {
             item.round_number
             for item in self._books.rounds.rounds(self._study.study_id)
@@ -321,12 +321,13 @@ class Coordinator:
             if answer.outcome is Outcome.ACCEPTED
         ]
         memories: dict[SiteId, SiteMemory] = {}
-        for site_id in sites:
+        for site_id, site in sites.items():
             own = [answer for answer in accepted if answer.site_id == site_id]
             memories[site_id] = SiteMemory(
                 # A round that did not complete is asked again and gets the same release again.
                 releases={item.release_id for item in own if item.round_number in complete},
                 cohort_size=own[-1].detail["declared_cohort_size"] if own else None,
+                cohort_size_max=site.cohort_size_max,
             )
         return memories
 

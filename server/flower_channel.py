@@ -7,18 +7,21 @@ deadline allows. Nodes are mapped by the public key that was enrolled, never by 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from common.crypto.node_key import parse_node_public_key
 from common.errors import EnrolmentError
-from common.flower_content import pack_envelope, unpack_envelope
+from common.flower_content import pack_envelope
 from common.ids import SiteId
+from server.flower_replies import Reply
 from server.site_channel import Arrived, Missing
 from server.site_directory import Site
 
@@ -26,8 +29,25 @@ POLL_S: Final = 0.2
 NODE_POLL_S: Final = 1.0
 SITES_POLL_S: Final = 1.0
 RESEND_WAIT_S: Final = 1.0
+NONSENSE_MAX: Final = 5  # then a site is missing: it must not hold every round to its deadline
+NOT_CONNECTED: Final = "the site's courier is not connected"
 RESEND_UNANSWERED_S: Final = 15.0
 """After this long without an answer the same envelope is sent again, then after twice as long."""
+
+logger = logging.getLogger("cohortium.coordinator")
+
+
+class Replies(Protocol):
+    """Where replies come from."""
+
+    @property
+    def arriving(self) -> AbstractSet[str]:
+        """Ids of the messages whose reply is being uploaded."""
+        ...
+
+    def pull(self, message_ids: Sequence[str]) -> Iterator[Reply]:
+        """Yield what has come for these messages."""
+        ...
 
 
 @dataclass
@@ -39,23 +59,31 @@ class _Asked:
     message_ids: list[str] = field(default_factory=list)
     node_id: int = 0
     send_at: float = 0.0
-    reason: str = "the site's courier is not connected"
+    nonsense: int = 0
+    reason: str = NOT_CONNECTED
 
 
 class FlowerChannel:
     """Ask sites through one Flower run.
 
     Args:
-        grid: Flower's.
+        grid: Flower's; sends, and knows who is connected.
+        replies: what came back.
         sites: reads the enrolled sites; asked again all the time, for a site may join or be
             suspended while a study runs.
         should_stop: asked between polls; true ends the call, sites without answer are missing.
     """
 
     def __init__(
-        self, grid: Grid, sites: Callable[[], Sequence[Site]], *, should_stop: Callable[[], bool]
+        self,
+        grid: Grid,
+        sites: Callable[[], Sequence[Site]],
+        *,
+        replies: Replies,
+        should_stop: Callable[[], bool],
     ) -> None:
         self._grid = grid
+        self._replies = replies
         self._sites = sites
         self._should_stop = should_stop
         self._site_of_key: dict[bytes, SiteId] = {}
@@ -76,9 +104,9 @@ class FlowerChannel:
                 del waiting[site_id]
                 yield Missing(site_id, "the site was suspended")
             self._send_due(waiting, deadline)
-            for site_id, envelope in self._pull(waiting):
-                del waiting[site_id]
-                yield Arrived(site_id, envelope)
+            for event in self._pull(waiting):
+                del waiting[event.site_id]
+                yield event
             if waiting:
                 time.sleep(POLL_S)
         for asked in waiting.values():
@@ -102,6 +130,10 @@ class FlowerChannel:
             return
         nodes = self._online_nodes()
         for asked in due:
+            if not self._replies.arriving.isdisjoint(asked.message_ids):
+                # A large answer over a slow line: to ask again would upload it a second time.
+                asked.send_at = now + RESEND_UNANSWERED_S
+                continue
             node_id = nodes.get(asked.site_id)
             if node_id is None:
                 asked.send_at = now + NODE_POLL_S
@@ -112,34 +144,44 @@ class FlowerChannel:
                 message_type="train",
                 ttl=max(1.0, deadline - now),
             )
-            [message_id] = self._grid.push_messages([message])
+            [message_id, *_] = [*self._grid.push_messages([message]), ""]
+            if not message_id:  # the node has gone since it was listed
+                asked.send_at = now + NODE_POLL_S
+                continue
             asked.message_ids.append(message_id)
             asked.node_id = node_id
             # A reply that a courier sent while the SuperLink was down is lost without a word.
             asked.send_at = now + RESEND_UNANSWERED_S * 2 ** (len(asked.message_ids) - 1)
-            asked.reason = "no answer before the deadline"
+            if asked.reason == NOT_CONNECTED:
+                asked.reason = "no answer before the deadline"
 
-    def _pull(self, waiting: Mapping[SiteId, _Asked]) -> Iterator[tuple[SiteId, bytes]]:
+    def _pull(self, waiting: Mapping[SiteId, _Asked]) -> Iterator[Arrived | Missing]:
         asked_of = {
             message_id: asked for asked in waiting.values() for message_id in asked.message_ids
         }
         if not asked_of:
             return
         answered: set[SiteId] = set()
-        for reply in self._grid.pull_messages(list(asked_of)):
-            asked = asked_of.get(reply.metadata.reply_to_message_id)
+        for reply in self._replies.pull(list(asked_of)):
+            # The id is the SuperLink's record of the answer: what the reply itself says proves
+            # nothing, and Flower's own error replies come from no site.
+            asked = asked_of.get(reply.reply_to)
             if asked is None or asked.site_id in answered:
                 continue
-            # Flower's own error replies come from node 1: only the message they answer tells whose.
-            envelope = None if reply.has_error() else unpack_envelope(reply.content)
-            if envelope is None:
-                asked.message_ids.remove(reply.metadata.reply_to_message_id)
+            if reply.envelope is None:
+                asked.message_ids.remove(reply.reply_to)
                 asked.send_at = time.monotonic() + RESEND_WAIT_S
-                asked.reason = _error_reason(reply)
+                if asked.reason != reply.reason:
+                    logger.info("%s: %s", asked.site_id, reply.reason)
+                asked.reason = reply.reason
                 self._nodes_at = 0.0
+                asked.nonsense += reply.is_nonsense
+                if asked.nonsense >= NONSENSE_MAX:
+                    answered.add(asked.site_id)
+                    yield Missing(asked.site_id, asked.reason)
                 continue
             answered.add(asked.site_id)
-            yield asked.site_id, envelope
+            yield Arrived(asked.site_id, reply.envelope)
 
     def _online_nodes(self) -> Mapping[SiteId, int]:
         now = time.monotonic()
@@ -151,13 +193,6 @@ class FlowerChannel:
                     self._nodes[site_id] = int(node.node_id)
             self._nodes_at = now
         return self._nodes
-
-
-def _error_reason(reply: Message) -> str:
-    # The other side's text is never repeated: it could come from anywhere.
-    if reply.has_error():
-        return f"the courier did not answer (Flower error {int(reply.error.code)})"
-    return "the courier's answer was not an envelope"
 
 
 def _key_bytes(public_key: Any) -> bytes:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import Connection, func, insert, or_, select, update
 
+from common import limits
 from common.clock import Clock
 from common.crypto.certificates import Authority, TlsKey
 from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
@@ -25,6 +27,8 @@ from server.config import CoordinatorPaths, ServerConfig
 from server.storage.database import Database
 from server.storage.tables import roster_versions, sites
 
+COHORT_SIZE_MAX: Final = 100_000_000
+
 
 @dataclass(frozen=True)
 class Site:
@@ -37,6 +41,7 @@ class Site:
         sealing_key: seals requests to its agent.
         node_public_key: OpenSSH text, its courier's login at Flower.
         is_active: false while suspended.
+        cohort_size_max: the most patients it may declare, and so its greatest weight.
     """
 
     site_id: SiteId
@@ -45,6 +50,7 @@ class Site:
     sealing_key: SealingKey
     node_public_key: str
     is_active: bool
+    cohort_size_max: int
 
 
 class SiteDirectory:
@@ -58,6 +64,8 @@ class SiteDirectory:
         self,
         request: EnrolmentRequest,
         *,
+        fingerprint: str,
+        cohort_size_max: int,
         paths: CoordinatorPaths,
         config: ServerConfig,
         answer: Path,
@@ -66,15 +74,25 @@ class SiteDirectory:
 
         Admitting the same request again writes the file again and changes nothing.
 
+        Args:
+            request: as read; its signature binds every key in it to its signing key.
+            fingerprint: of that signing key, as the site read it on the telephone.
+            cohort_size_max: the most patients the site may declare.
+            paths, config: of the coordinator.
+            answer: where the enrolment file is written.
+
         Raises:
-            EnrolmentError: for a site id or key that another enrolment holds.
+            EnrolmentError: for another key than the telephone's, a site id or key that another
+                enrolment holds, or another number than the site was admitted with.
         """
+        _check_fingerprint(request, fingerprint)
+        _check_cohort_size_max(cohort_size_max)
         node_key = parse_node_public_key(request.node_public_key).decode()
         VerifyKey.from_text(request.verify_key)
         SealingKey.from_text(request.sealing_key)
         now_s = self._clock.now_s()
         with self._database.transaction() as connection:
-            known = self._find_same(connection, request, node_key)
+            known = self._find_same(connection, request, node_key, cohort_size_max)
             if known is None:
                 authority = Authority.from_pem(
                     paths.ca_certificate.read_text(encoding="ascii"), TlsKey.read(paths.ca_key)
@@ -93,9 +111,13 @@ class SiteDirectory:
                         certificate=certificate,
                         is_active=True,
                         admitted_at_s=now_s,
+                        cohort_size_max=cohort_size_max,
                     )
                 )
-                self._new_roster(connection, f"admitted {request.site_id}")
+                self._new_roster(
+                    connection,
+                    f"admitted {request.site_id} with at most {cohort_size_max} patients",
+                )
             else:
                 certificate = known
             roster = self._roster(connection)
@@ -123,6 +145,22 @@ class SiteDirectory:
         """Ask a suspended site again; raises `EnrolmentError` if unknown."""
         self._set_active(site_id, is_active=True)
 
+    def set_cohort_size_max(self, site_id: SiteId, cohort_size_max: int) -> None:
+        """Change the most patients that a site may declare; raises `EnrolmentError`."""
+        _check_cohort_size_max(cohort_size_max)
+        before = self.find(site_id).cohort_size_max
+        if before == cohort_size_max:
+            return
+        with self._database.transaction() as connection:
+            connection.execute(
+                update(sites)
+                .where(sites.c.site_id == site_id)
+                .values(cohort_size_max=cohort_size_max)
+            )
+            self._new_roster(
+                connection, f"{site_id}: at most {cohort_size_max} patients, before {before}"
+            )
+
     def find(self, site_id: SiteId) -> Site:
         """Return one site; raises `EnrolmentError` if unknown."""
         for site in self.all_sites():
@@ -147,6 +185,7 @@ class SiteDirectory:
                 sealing_key=SealingKey.from_text(row.sealing_key),
                 node_public_key=row.node_public_key,
                 is_active=row.is_active,
+                cohort_size_max=row.cohort_size_max,
             )
             for row in rows
         )
@@ -161,7 +200,11 @@ class SiteDirectory:
             return self._roster(connection)
 
     def _find_same(
-        self, connection: Connection, request: EnrolmentRequest, node_key: str
+        self,
+        connection: Connection,
+        request: EnrolmentRequest,
+        node_key: str,
+        cohort_size_max: int,
     ) -> str | None:
         rows = connection.execute(
             select(sites).where(
@@ -185,6 +228,13 @@ class SiteDirectory:
                     expected="a new site id with new keys",
                     arrived=f"the id or a key of the enrolled site {row.site_id}",
                     todo="choose another id; a site makes its own keys and never reuses another's",
+                )
+            if row.cohort_size_max != cohort_size_max:
+                raise EnrolmentError(
+                    "a site that was admitted before is given another number of patients",
+                    expected=f"at most {row.cohort_size_max}, as it was admitted with",
+                    arrived=str(cohort_size_max),
+                    todo=f"change it with `cohortium-coordinator cohort {row.site_id} SIZE`",
                 )
         return rows[0].certificate if rows else None
 
@@ -214,4 +264,25 @@ class SiteDirectory:
                 )
                 for row in rows
             ),
+        )
+
+
+def _check_fingerprint(request: EnrolmentRequest, fingerprint: str) -> None:
+    found = VerifyKey.from_text(request.verify_key).fingerprint
+    if "".join(found.split()) != "".join(fingerprint.split()).lower():
+        raise EnrolmentError(
+            "an enrolment request is refused",
+            expected=f"the key with the fingerprint you were told: {fingerprint}",
+            arrived=found,
+            todo="call the site on a number you know: somebody may have replaced its request file",
+        )
+
+
+def _check_cohort_size_max(cohort_size_max: int) -> None:
+    if not limits.COHORT_SIZE_MIN <= cohort_size_max <= COHORT_SIZE_MAX:
+        raise EnrolmentError(
+            "a site's greatest number of patients is refused",
+            expected=f"{limits.COHORT_SIZE_MIN} to {COHORT_SIZE_MAX}",
+            arrived=str(cohort_size_max),
+            todo="ask the site how many patients it brings to a study at most",
         )

@@ -20,8 +20,15 @@ import uvicorn
 
 from common import limits
 from common.clock import SystemClock
+from common.errors import ServiceError
 from server.config import CoordinatorPaths, ServerConfig, read_config
 from server.courier_admission import CourierAdmission
+from server.public_listener import (
+    PublicListener,
+    PublicServer,
+    connections_max,
+    quieten_logs,
+)
 from server.site_directory import SiteDirectory
 from server.storage.database import Database
 
@@ -38,6 +45,7 @@ _RUNTIME_PREFIXES: Final = ("/v1/runtime/",)
 _CONTROL_PREFIX: Final = "/v1/control/"
 # Sites are enrolled by `admit`, never by themselves.
 _CLOSED_PATHS: Final = ("/v1/fleet/register-node", "/v1/fleet/unregister-node")
+_PUSH_MESSAGES_PATH: Final = "/v1/fleet/push-messages"
 _BODY_BYTES_MAX: Final = limits.ENVELOPE_BYTES_MAX + (1 << 20)
 
 
@@ -62,10 +70,24 @@ class PublicPathControl:
             await self._app(scope, _bounded(receive), send)
         elif not path.startswith(_PUBLIC_PREFIXES) or path in _CLOSED_PATHS:
             await _answer(send, 404)
-        elif await self._is_admitted(scope):
-            await self._app(scope, _bounded(receive), send)
-        else:
+        elif not await self._is_admitted(scope):
             await _answer(send, 401)
+        elif path == _PUSH_MESSAGES_PATH:
+            await self._pass_bounded_trees(scope, receive, send)
+        else:
+            await self._app(scope, _bounded(receive), send)
+
+    async def _pass_bounded_trees(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Imported here: the commands that only name this module's constants load no Flower.
+        from server.object_trees import MESSAGE_BYTES_MAX, are_bounded
+
+        # The trees go to the ServerApp as they are, all sites' in one answer: none may be so large
+        # or so deep that the answer cannot be read.
+        body = await _read_body(receive, MESSAGE_BYTES_MAX)
+        if body is None or not are_bounded(body):
+            await _answer(send, 413)
+        else:
+            await self._app(scope, _replayed(body, receive), send)
 
     async def _is_admitted(self, scope: Scope) -> bool:
         given = [value for name, value in scope["headers"] if name == COURIER_KEY_HEADER]
@@ -171,15 +193,16 @@ async def _serve(app: App, paths: CoordinatorPaths, config: ServerConfig) -> Non
             **common,
         )
     )
-    public = uvicorn.Server(
+    public = PublicServer(
         uvicorn.Config(
             PublicPathControl(app, admission=CourierAdmission(directory.active_sites)),
-            host=config.listen_host,
-            port=config.port,
             lifespan="off",
+            ws="none",
             **common,
-        )
+        ),
+        _listen(config),
     )
+    quieten_logs()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, operator, public)
@@ -188,6 +211,23 @@ async def _serve(app: App, paths: CoordinatorPaths, config: ServerConfig) -> Non
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     _stop(operator, public)
     await asyncio.gather(*tasks)
+
+
+def _listen(config: ServerConfig) -> PublicListener:
+    try:
+        return PublicListener(
+            config.listen_host,
+            config.port,
+            most=connections_max(),
+            most_of_one=config.connections_per_address_max,
+        )
+    except OSError as error:
+        raise ServiceError(
+            "the port for sites cannot be opened",
+            expected=f"{config.listen_host}:{config.port} free and ours to use",
+            arrived=error.strerror or type(error).__name__,
+            todo="end what holds the port, or correct listen_host and port in server.toml",
+        ) from None
 
 
 async def _run(server: uvicorn.Server) -> None:
@@ -213,8 +253,31 @@ def _bounded(receive: Receive) -> Receive:
     return bounded
 
 
+async def _read_body(receive: Receive, bytes_max: int) -> bytes | None:
+    """Return a whole body, or None for one that is larger or never ends."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if message["type"] != "http.request" or len(body) > bytes_max:
+            return None
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replayed
+
+
 async def _answer(send: Send, status: int) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": []})
+    # Whoever is refused is not kept: the connection is for those who may use it.
+    headers = [(b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
 
 

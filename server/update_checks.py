@@ -13,7 +13,7 @@
 (U11) its mechanism records are the plan's: no less noise, no more steps
 (U12) its release was never accepted before
 (U13) its evaluation is present exactly when asked for, and well formed
-(U14) its declared cohort size is sane and the same as in earlier rounds
+(U14) its declared cohort size is at most the admitted one, and the same as in earlier rounds
 
 Each is a pure function that raises `UpdateRefused` with its number; `open_reply` and then
 `check_release` run them in order. A refused reply ends nothing: the round goes on with the others.
@@ -37,14 +37,15 @@ from common.protocol.envelope import check_fresh, open_envelope
 from common.protocol.messages import (
     Direction,
     EnvelopeHeader,
+    RefusedTask,
     ReleasedTask,
     TaskKind,
     TaskReply,
 )
 from server.site_directory import Site
 
-COHORT_SIZE_MAX: Final = 100_000_000
 _HEADER_BYTES: Final = 1 << 20  # safetensors' own header, far above what names and shapes need
+_BEFORE_ANY_PLAN: Final = frozenset({"R1", "R2", "R3", "R4", "R5", "R16"})
 _NORM_SLACK: Final = 1.001  # float32 rounding of an update projected onto the bound
 
 
@@ -84,10 +85,12 @@ class SiteMemory:
     Args:
         releases: ids of releases accepted before.
         cohort_size: declared with an earlier release, or None.
+        cohort_size_max: the most that the site was admitted with.
     """
 
     releases: AbstractSet[str]
     cohort_size: int | None
+    cohort_size_max: int
 
 
 def open_reply(
@@ -169,7 +172,12 @@ def check_outstanding(
 
 
 def check_plan(reply: TaskReply, expectation: Expectation) -> None:
-    """U4: it is about this exact plan."""
+    """U4: it is about this exact plan.
+
+    A site that refuses before it knows the plan cannot name it; U3 has bound the reply already.
+    """
+    if isinstance(reply, RefusedTask) and reply.number in _BEFORE_ANY_PLAN:
+        return
     if reply.plan_digest != expectation.plan_digest:
         _refuse("U4", f"plan {expectation.plan_digest}", f"plan {reply.plan_digest}")
 
@@ -251,10 +259,14 @@ def check_evaluation(reply: ReleasedTask, expectation: Expectation) -> None:
 
 
 def check_cohort_size(reply: ReleasedTask, memory: SiteMemory) -> None:
-    """U14: its declared cohort size is sane and the same as in earlier rounds."""
+    """U14: its declared cohort size is at most the admitted one, and the same as in earlier rounds.
+
+    The size is the site's weight in the mean: nobody may choose his own.
+    """
     size = reply.declared_cohort_size
-    if not limits.COHORT_SIZE_MIN <= size <= COHORT_SIZE_MAX:
-        _refuse("U14", f"{limits.COHORT_SIZE_MIN} to {COHORT_SIZE_MAX} patients", str(size))
+    if not limits.COHORT_SIZE_MIN <= size <= memory.cohort_size_max:
+        expected = f"{limits.COHORT_SIZE_MIN} to {memory.cohort_size_max} patients, as admitted"
+        _refuse("U14", expected, str(size))
     if memory.cohort_size is not None and size != memory.cohort_size:
         _refuse("U14", f"{memory.cohort_size} patients, as declared before", str(size))
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -64,7 +65,9 @@ def _run(folder: Path, plan: Path | None, console: Console) -> DemoResult:
         if uci
         else "Patients: generated, four hospitals that differ; no real patient is in them."
     )
-    deployment = Deployment(folder, sites, say=lambda line: console.print(f"  {line}"))
+    deployment = Deployment(
+        folder, sites, say=lambda line: console.print(f"  {line}", markup=False)
+    )
     with deployment.processes:
         set_up(deployment, chosen, sites)
         start(deployment, sites)
@@ -188,8 +191,8 @@ def print_result(result: DemoResult, deployment: Deployment, console: Console) -
     table = Table("hospital", "patients", "AUROC (95 %)", "ε spent", "ε left", "rounds")
     for site in result.report["sites"]:
         table.add_row(
-            site["site_id"],
-            site["patients"],
+            escape(site["site_id"]),
+            escape(site["patients"]),
             _auroc(site, ""),
             f"{site['epsilon_spent']:.3f}",
             f"{site['epsilon_remaining']:.3f}",
@@ -207,7 +210,8 @@ def print_result(result: DemoResult, deployment: Deployment, console: Console) -
         f"Logs:            {deployment.processes.log_folder} and "
         f"{deployment.coordinator_home / 'logs'}\n"
         f"A site's ledger: {Path(sys.executable).with_name('cohortium-site')} "
-        f"--home {deployment.site_home(site)} ledger show"
+        f"--home {deployment.site_home(site)} ledger show",
+        markup=False,
     )
 
 

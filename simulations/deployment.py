@@ -116,7 +116,7 @@ class Deployment:
         answer = exchange / f"{site.site_id}.enrolment.json"
         home = self.site_home(site.site_id)
         home.parent.mkdir(parents=True, exist_ok=True)
-        self.site(
+        asked = self.site_json(
             site.site_id,
             "enroll",
             "--id",
@@ -128,7 +128,17 @@ class Deployment:
             "--out",
             str(request),
         )
-        self.coordinator("admit", str(request), "--out", str(answer))
+        # Two people would read it to each other on the telephone.
+        self.coordinator(
+            "admit",
+            str(request),
+            "--fingerprint",
+            str(asked["fingerprint"]),
+            "--cohort-size-max",
+            str(site.declared_cohort_size),
+            "--out",
+            str(answer),
+        )
         self.site(site.site_id, "join", str(answer), "--fingerprint", self.fingerprint)
         (home / "site.toml").write_text(
             f'[site]\nid = "{site.site_id}"\n'

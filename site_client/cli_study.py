@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from common.command_line import print_json
@@ -62,7 +63,7 @@ def check(
             table = Table("feature", "complete", "missing", "out of range", "unmapped")
             for item in result.quality.features:
                 table.add_row(
-                    item.name,
+                    escape(item.name),
                     f"{item.completeness:.0%}",
                     str(item.missing),
                     str(item.out_of_range),
@@ -176,7 +177,7 @@ def preview(context: typer.Context, plan: PlanArgument, json: Json = False) -> N
         return
     table = Table("what leaves", "in plain words", "bytes")
     for item in result.fields:
-        table.add_row(item.name, item.what, f"{item.size_bytes:,}")
+        table.add_row(escape(item.name), escape(item.what), f"{item.size_bytes:,}")
     Console().print(table)
     print(
         f"Sealed to the coordinator and signed: {result.envelope_bytes:,} bytes. The update leaves "

@@ -29,6 +29,7 @@ sites = Table(
     Column("certificate", Text, nullable=False),
     Column("is_active", Boolean, nullable=False),
     Column("admitted_at_s", BigInteger, nullable=False),
+    Column("cohort_size_max", BigInteger, nullable=False, server_default="0"),
 )
 
 roster_versions = Table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.clock import SystemClock
+from common.crypto.keys import VerifyKey
 from common.protocol.enrolment import read_request
 from server.config import CoordinatorPaths, ServerConfig
 from server.consortium import found_consortium
@@ -34,11 +35,17 @@ class Enrolling:
         return paths, out
 
     def admit(self, request: Path) -> Path:
-        """Let the coordinator admit it."""
+        """Let the coordinator admit it, after the call in which the site read its fingerprint."""
         answer = request.with_suffix(".answer.json")
         database = Database.of(self.paths, self.config)
+        record = read_request(request)
         SiteDirectory(database, CLOCK).admit(
-            read_request(request), paths=self.paths, config=self.config, answer=answer
+            record,
+            fingerprint=VerifyKey.from_text(record.verify_key).fingerprint,
+            cohort_size_max=1000,
+            paths=self.paths,
+            config=self.config,
+            answer=answer,
         )
         return answer
 

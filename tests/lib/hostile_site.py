@@ -29,6 +29,27 @@ from common.study.plan import StudyPlan
 from site_client.config import SitePaths
 from tests.lib.raw_agent import RawAgent
 
+MALFORMED_LIE = "a reply that does not parse"
+MALFORMED = b"MALFORMED"
+HOSTILE_COURIER = f"""
+import sys
+from flwr.app.message import ConfigRecord
+from flwr.supercore.inflatable.inflatable_object import add_header_to_object_body
+from site_client.courier.run import main
+
+honest = ConfigRecord.deflate
+
+def deflate(record):
+    if {MALFORMED!r} in record.values():
+        # The SuperLink checks the head of what is uploaded, and nothing below it.
+        return add_header_to_object_body(b"\\xff\\xff\\xff not protobuf", record)
+    return honest(record)
+
+ConfigRecord.deflate = deflate
+sys.exit(main())
+"""
+"""A courier of the attacker's own: it uploads what no courier of ours could make."""
+
 
 @dataclass
 class HostileSite:
@@ -68,6 +89,8 @@ class HostileSite:
         )
         request = decode_request(plaintext)
         lie = self.lies.get(request.round_number, "")
+        if lie == MALFORMED_LIE:
+            return MALFORMED
         if lie == "replay":
             return self.earlier[0]
         reply = self._reply(request, lie)

@@ -321,6 +321,8 @@ def _template() -> tuple[Path, dict[str, Party]]:
     for name, party in parties.items():
         books.sites.admit(
             enrolment_request(party, Path(folder.name), name),
+            fingerprint=party.signing.fingerprint,
+            cohort_size_max=10_000,
             paths=paths,
             config=CONFIG,
             answer=Path(folder.name) / f"{name}.json",

@@ -28,7 +28,7 @@ from server.config import CoordinatorPaths, read_config
 from simulations.deployment import Deployment
 from site_client.config import SitePaths
 from tests.lib.federation import found_federation, short_plan, wait_finished
-from tests.lib.hostile_site import HostileSite
+from tests.lib.hostile_site import HOSTILE_COURIER, MALFORMED_LIE, HostileSite
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -44,6 +44,7 @@ LIES = {
     7: "a stale round",
     8: "less noise",
     9: "a billion patients",
+    10: MALFORMED_LIE,
 }
 NUMBERS = {2: "U9", 3: "U8", 4: "U10", 5: "U3", 6: "U1", 7: "U5", 8: "U11", 9: "U14"}
 
@@ -60,7 +61,7 @@ class Finished:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     folder = tmp_path_factory.mktemp("hf")
-    path = short_plan(folder, rounds=9, quorum=3, deadline_s=120)
+    path = short_plan(folder, rounds=10, quorum=3, deadline_s=120)
     deployment = found_federation(folder, [path])
     _mark_patients(folder / "data")
     temporary = folder / "tmp"
@@ -92,7 +93,7 @@ def _run(deployment: Deployment, hostile: HostileSite, plan: Path) -> dict[str, 
     courier = deployment.site_home(HOSTILE) / "courier"
     deployment.processes.start(
         "hostile-courier",
-        [sys.executable, "-m", "site_client.courier.run", str(courier)],
+        [sys.executable, "-c", HOSTILE_COURIER, str(courier)],
         environment=dict(os.environ),
     )
     for site in deployment.sites:
@@ -126,10 +127,20 @@ def test_each_lie_of_a_site_is_refused_with_its_number(
 
 
 def test_every_round_went_on_with_the_three_honest_sites(finished: Finished) -> None:
-    assert finished.report["rounds_complete"] == 9
+    assert finished.report["rounds_complete"] == 10
     for site in finished.report["sites"]:
         if site["site_id"] != HOSTILE:
-            assert site["rounds"] == 10  # nine rounds and the final evaluation
+            assert site["rounds"] == 11  # ten rounds and the final evaluation
+
+
+def test_a_reply_that_ends_flowers_own_reader_ends_no_study_and_is_put_down_to_its_site(
+    finished: Finished,
+) -> None:
+    log = CoordinatorPaths(finished.deployment.coordinator_home).logs / "study-heart.log"
+    text = log.read_text()
+    assert f"{HOSTILE}: the courier's answer was not an envelope" in text
+    assert f"round 10: {HOSTILE} missing (the courier's answer was not an envelope)" in text
+    assert finished.report["state"] == "finished"
 
 
 def test_marked_patients_are_in_no_byte_outside_their_own_site(finished: Finished) -> None:

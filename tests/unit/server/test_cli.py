@@ -22,6 +22,7 @@ from tests.lib.plans import EXAMPLES
 
 PLAN = EXAMPLES / "heart-disease.toml"
 PARTY = Party.fresh()
+TOLD = ("--fingerprint", PARTY.signing.fingerprint, "--cohort-size-max", "400")
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -102,7 +103,7 @@ def test_admit_writes_the_enrolment_file_and_lists_the_site(
     command: Command, enrolled: Path, tmp_path: Path
 ) -> None:
     answer = tmp_path / "lakeside.json"
-    code, out, _ = command("admit", str(_request(tmp_path)), "--out", str(answer), "--json")
+    code, out, _ = command("admit", str(_request(tmp_path)), *TOLD, "--out", str(answer), "--json")
     assert code == 0
     assert json.loads(out) == {
         "site_id": "lakeside",
@@ -115,19 +116,62 @@ def test_admit_writes_the_enrolment_file_and_lists_the_site(
     assert enrolled.is_dir()
 
 
-def test_admit_in_words_shows_the_fingerprint_to_compare(
+def test_admit_needs_the_fingerprint_from_the_telephone(
     command: Command, enrolled: Path, tmp_path: Path
 ) -> None:
     answer = enrolled / "lakeside.json"
-    code, out, _ = command("admit", str(_request(tmp_path)), "--out", str(answer))
+    request = str(_request(tmp_path))
+    size = ("--cohort-size-max", "400")
+    assert command("admit", request, *size, "--out", str(answer))[0] == 2
+    assert command("admit", request, *TOLD[:2], "--out", str(answer))[0] == 2
+    told = ("--fingerprint", Party.fresh().signing.fingerprint)
+    code, _, err = command("admit", request, *told, *size, "--out", str(answer))
+    assert code == 23
+    assert PARTY.signing.fingerprint in err
+    assert not answer.exists()
+    assert len(json.loads(command("sites", "--json")[1])) == 4
+    code, out, _ = command("admit", request, *TOLD, "--out", str(answer))
     assert code == 0
-    assert PARTY.signing.fingerprint in out
+    assert "at most 400 patients" in out
+
+
+@pytest.mark.usefixtures("enrolled")
+def test_cohort_changes_what_a_site_may_declare(command: Command) -> None:
+    code, out, _ = command("cohort", "north", "12345")
+    assert code == 0
+    assert "12345" in out
+    sizes = {
+        site["site_id"]: site["cohort_size_max"]
+        for site in json.loads(command("sites", "--json")[1])
+    }
+    assert sizes == {"east": 10_000, "north": 12_345, "south": 10_000, "west": 10_000}
+    assert "12345" in command("sites")[1]
+    assert command("cohort", "north", "0")[0] == 23
+    assert command("cohort", "unheard-of", "100")[0] == 23
+
+
+@pytest.mark.parametrize(
+    "name", ["[/x]", "North [strike]General[/strike]", "[link=https://e.example]St Mary[/link]"]
+)
+def test_a_sites_name_is_shown_as_it_is_and_never_as_markup(
+    name: str, command: Command, enrolled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    request = enrolment_request(PARTY, tmp_path, "lakeside").model_copy(
+        update={"organisation": name}
+    )
+    path = tmp_path / "request.json"
+    write_request(path, request, PARTY.signing)
+    assert command("admit", str(path), *TOLD, "--out", str(enrolled / "a.json"))[0] == 0
+    code, out, _ = command("sites")
+    assert code == 0
+    assert name in out
 
 
 def test_admit_refuses_a_changed_request(command: Command, enrolled: Path, tmp_path: Path) -> None:
     path = _request(tmp_path)
     path.write_text(path.read_text().replace("North General", "South General"))
-    code, _, err = command("admit", str(path), "--out", str(enrolled / "x.json"))
+    code, _, err = command("admit", str(path), *TOLD, "--out", str(enrolled / "x.json"))
     assert code in (21, 23)
     assert "to do:" in err
     assert not (enrolled / "x.json").exists()
@@ -137,7 +181,7 @@ def test_admit_refuses_an_id_that_is_taken(
     command: Command, enrolled: Path, tmp_path: Path
 ) -> None:
     path = _request(tmp_path, "north")
-    assert command("admit", str(path), "--out", str(enrolled / "x.json"))[0] == 23
+    assert command("admit", str(path), *TOLD, "--out", str(enrolled / "x.json"))[0] == 23
 
 
 @pytest.mark.usefixtures("enrolled")
@@ -259,6 +303,20 @@ def test_models_are_promoted_rolled_back_and_logged(command: Command) -> None:
     assert code == 0
     assert "every signature" in out
     assert "champion" in command("models", "list")[1]
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_persons_name_and_reason_are_shown_as_they_are(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    version = _versions(command)[0]["version"]
+    decision = ("--as", "Dr. [/x] North", "--reason", "[strike]no[/strike] [link=x]")
+    assert command("models", "promote", version, *decision)[0] == 0
+    code, out, _ = command("models", "log")
+    assert code == 0
+    assert "Dr. [/x] North" in out
+    assert "[strike]no[/strike] [link=x]" in out
 
 
 def test_a_version_is_shown_exported_and_described(

@@ -11,17 +11,39 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.proto.message_pb2 import Message as StoredMessage
+from flwr.proto.message_pb2 import Metadata, ObjectTree, PullObjectResponse
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import PullAppMessagesResponse
+from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_id,
+    get_object_tree,
+)
+from flwr.supercore.inflatable.inflatable_utils import validate_object_content
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.crypto.node_key import make_node_key, node_public_pem
 from common.flower_content import ENVELOPE_KEY, unpack_envelope
 from common.ids import SiteId, parse_site_id
-from server import flower_channel
+from server import flower_channel, flower_replies
 from server.flower_channel import FlowerChannel
+from server.flower_replies import FlowerReplies
 from server.site_channel import Arrived, Missing
 
 NORTH, SOUTH = parse_site_id("north"), parse_site_id("south")
-Answer = Callable[[Message, int], Message | None]
+
+
+@dataclass
+class Upload:
+    """A reply that no courier of ours would make: its parts (None: not there yet) and its tree."""
+
+    objects: dict[str, bytes | None]
+    tree: ObjectTree
+
+
+Answer = Callable[[Message, int], Message | Upload | None]
 
 
 def _echo(message: Message, _: int) -> Message:
@@ -35,6 +57,10 @@ class _Grid:
     nodes: dict[int, tuple[bytes, str]]
     answers: dict[int, Answer]
     pushed: list[Message] = field(default_factory=list)
+    claimed: set[str] = field(default_factory=set)
+    objects: dict[str, bytes | None] = field(default_factory=dict)
+    confirmed: list[str] = field(default_factory=list)
+    slow: dict[str, bytes] = field(default_factory=dict)
 
     def get_nodes(self) -> list[Any]:
         return [
@@ -50,16 +76,52 @@ class _Grid:
             ids.append(message.metadata.message_id)
         return ids
 
-    def pull_messages(self, ids: list[str]) -> list[Message]:
-        replies = []
-        for name in ids:
+    # What HttpGrid offers to `FlowerReplies`: the Runtime API's client, the node and the run.
+
+    node = Node(node_id=1)
+    run = SimpleNamespace(run_id=1)
+
+    @property
+    def _runtime_client(self) -> Any:
+        return self
+
+    def PullMessages(self, request: Any) -> Any:
+        answer = PullAppMessagesResponse()
+        for name in request.message_ids:
+            if name in self.claimed:
+                continue
             message = self.pushed[int(name) - 1]
             node_id = message.metadata.dst_node_id
             times = sum(item.metadata.dst_node_id == node_id for item in self.pushed)
             reply = self.answers[node_id](message, times)
-            if reply is not None:
-                replies.append(reply)
-        return replies
+            if reply is None:
+                continue
+            self.claimed.add(name)
+            if isinstance(reply, Upload):
+                objects, tree = reply.objects, reply.tree
+            else:
+                reply.metadata.__dict__["_message_id"] = reply.object_id
+                objects = {key: it.deflate() for key, it in get_all_nested_objects(reply).items()}
+                tree = get_object_tree(reply)
+            self.objects.update(objects)
+            answer.messages_list.append(
+                StoredMessage(
+                    metadata=Metadata(message_id=tree.object_id, reply_to_message_id=name)
+                )
+            )
+            answer.message_object_trees.append(tree)
+        return answer
+
+    def PullObject(self, request: Any) -> Any:
+        if request.object_id not in self.objects:
+            return PullObjectResponse(object_found=False)
+        content = self.objects[request.object_id]
+        if content is None:
+            return PullObjectResponse(object_found=True, object_available=False)
+        return PullObjectResponse(object_found=True, object_available=True, object_content=content)
+
+    def ConfirmMessageReceived(self, request: Any) -> None:
+        self.confirmed.append(request.message_object_id)
 
     def sent_to(self, node_id: int) -> list[bytes]:
         return [
@@ -79,6 +141,7 @@ class _Federation:
         channel = FlowerChannel(
             self.grid,  # type: ignore[arg-type]
             lambda: self.sites,
+            replies=FlowerReplies(self.grid),
             should_stop=lambda: self.should_stop,
         )
         requests = {site.site_id: lambda name=site.site_id: name.encode() for site in self.sites}
@@ -201,3 +264,128 @@ def test_a_second_reply_of_one_site_is_left_alone(
     monkeypatch.setattr(flower_channel, "RESEND_UNANSWERED_S", 0.05)
     federation.grid.answers[11] = lambda message, times: _echo(message, 0) if times == 2 else None
     assert federation.ask(5.0)[NORTH] == Arrived(NORTH, b"north")
+
+
+def _object(kind: str, body: bytes, children: tuple[str, ...] = ()) -> bytes:
+    """Return an object as the SuperLink takes it: it looks at the head only."""
+    head = HEAD_VALUE_DIVIDER.join([kind, ",".join(children), str(len(body))])
+    content = head.encode() + HEAD_BODY_DIVIDER + body
+    validate_object_content(content)
+    return content
+
+
+def _upload(*contents: bytes, root: bytes | None = None) -> Upload:
+    root = contents[0] if root is None else root
+    children = [ObjectTree(object_id=get_object_id(item)) for item in contents if item != root]
+    return Upload(
+        {get_object_id(item): item for item in contents},
+        ObjectTree(object_id=get_object_id(root), children=children),
+    )
+
+
+def _hostile_uploads() -> dict[str, Upload]:
+    absent = "a" * 64
+    record = _object("ConfigRecord", b"\xff\xff not protobuf")
+    nested: Any = ObjectTree(object_id=absent)
+    for _ in range(90):
+        nested = ObjectTree(object_id=absent, children=[nested])
+    many = [ObjectTree(object_id=f"{number:064x}") for number in range(5000)]
+    return {
+        "a message that is no protobuf": _upload(_object("Message", b"\xff\xff\xff not protobuf")),
+        "an empty message": _upload(_object("Message", b"")),
+        "a record for a message": _upload(record),
+        "a child that is not there": _upload(_object("Message", b"", (absent,))),
+        "itself for a child": Upload(
+            {absent: _object("RecordDict", b"", (absent,))}, ObjectTree(object_id=absent)
+        ),
+        "a class that nobody knows": _upload(_object("CustomDataClass", b"")),
+        "an id that was never uploaded": Upload({}, ObjectTree(object_id=absent)),
+        "five thousand parts": Upload({}, ObjectTree(object_id=absent, children=many)),
+        "ninety levels": Upload({absent: record}, nested),
+    }
+
+
+@pytest.mark.parametrize("name", list(_hostile_uploads()))
+def test_a_malformed_reply_is_that_sites_answer_and_the_others_arrive(
+    name: str, federation: _Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    federation.grid.answers[11] = lambda *_: _hostile_uploads()[name]
+    with caplog.at_level("INFO", logger="cohortium.coordinator"):
+        events = federation.ask()
+    assert events[SOUTH] == Arrived(SOUTH, b"south")
+    north = events[NORTH]
+    assert isinstance(north, Missing)
+    assert north.reason in (
+        flower_replies.NOT_AN_ENVELOPE,
+        flower_replies.TOO_MANY_PARTS,
+    )
+    assert any(line.startswith("north: ") for line in caplog.messages)
+    assert federation.grid.confirmed  # Flower may delete what was uploaded
+
+
+def test_a_site_that_sends_nonsense_once_is_asked_again_and_counts(
+    federation: _Federation,
+) -> None:
+    nonsense = _upload(_object("Message", b"\xff"))
+    federation.grid.answers[11] = lambda message, times: (
+        nonsense if times == 1 else _echo(message, times)
+    )
+    assert federation.ask(5.0)[NORTH] == Arrived(NORTH, b"north")
+
+
+def test_a_site_that_keeps_sending_nonsense_holds_no_round_to_its_deadline(
+    federation: _Federation,
+) -> None:
+    federation.grid.answers[11] = lambda *_: _upload(_object("Message", b"\xff"))
+    events = federation.ask(600.0)
+    assert events[NORTH] == Missing(NORTH, flower_replies.NOT_AN_ENVELOPE)
+    assert len(federation.grid.sent_to(11)) == flower_channel.NONSENSE_MAX
+
+
+def test_an_answer_above_the_bound_is_let_go_before_it_is_parsed(
+    federation: _Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [_object("ArrayChunk", bytes([number]) * 400) for number in range(3)]
+    federation.grid.answers[11] = lambda *_: _upload(*parts)
+    monkeypatch.setattr(flower_replies, "OBJECT_BYTES_MAX", 1000)
+    event = federation.ask()[NORTH]
+    assert event == Missing(NORTH, "its answer is above 1000 bytes")
+
+
+def test_a_part_that_is_never_uploaded_keeps_nobody_else_waiting(federation: _Federation) -> None:
+    stuck = _object("Message", b"x")
+    federation.grid.answers[11] = lambda *_: Upload(
+        {get_object_id(stuck): None}, ObjectTree(object_id=get_object_id(stuck))
+    )
+    events = federation.ask()
+    assert list(events) == [SOUTH, NORTH]
+    assert events[NORTH] == Missing(NORTH, "no answer before the deadline")
+
+
+def test_while_an_answer_is_uploaded_the_site_is_not_asked_for_it_again(
+    federation: _Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower_channel, "RESEND_UNANSWERED_S", 0.05)
+    grid = federation.grid
+    looks = 0
+
+    def slow(message: Message, _: int) -> Upload:
+        reply = _echo(message, 0)
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        whole = {key: item.deflate() for key, item in get_all_nested_objects(reply).items()}
+        grid.slow = whole
+        return Upload(dict.fromkeys(whole), get_object_tree(reply))
+
+    pull = grid.PullObject
+
+    def after_a_while(request: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == 12:
+            grid.objects.update(grid.slow)
+        return pull(request)
+
+    grid.answers[11] = slow
+    monkeypatch.setattr(grid, "PullObject", after_a_while)
+    assert federation.ask(10.0)[NORTH] == Arrived(NORTH, b"north")
+    assert grid.sent_to(11) == [b"north"]

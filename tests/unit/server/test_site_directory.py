@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ from sqlalchemy import select
 
 from common.clock import FixedClock
 from common.crypto.certificates import check_issued
-from common.crypto.keys import SigningKey
+from common.crypto.keys import SigningKey, VerifyKey
 from common.errors import EnrolmentError
 from common.ids import SiteId
 from common.protocol.enrolment import EnrolmentRequest, read_enrolment
 from server.config import CoordinatorPaths
 from server.site_directory import Site, SiteDirectory
-from server.storage.tables import sites
+from server.storage.tables import roster_versions, sites
 from tests.lib.enrolment import enrolment_request
 from tests.lib.memory_channel import CONFIG, SITE_IDS, copy_consortium, open_books_at
 from tests.lib.messages import NOW_S, Party
@@ -43,7 +44,15 @@ def _admit(
     directory: SiteDirectory, paths: CoordinatorPaths, request: EnrolmentRequest
 ) -> tuple[Site, Path]:
     answer = paths.home / f"{request.site_id}.json"
-    return directory.admit(request, paths=paths, config=CONFIG, answer=answer), answer
+    site = directory.admit(
+        request,
+        fingerprint=VerifyKey.from_text(request.verify_key).fingerprint,
+        cohort_size_max=500,
+        paths=paths,
+        config=CONFIG,
+        answer=answer,
+    )
+    return site, answer
 
 
 def _rows(paths: CoordinatorPaths) -> list[tuple[Any, ...]]:
@@ -181,3 +190,86 @@ def test_an_unknown_site_is_named(method: str, directory: SiteDirectory) -> None
     with pytest.raises(EnrolmentError) as caught:
         getattr(directory, method)(SiteId("unheard-of"))
     assert caught.value.arrived == "unheard-of"
+
+
+def test_a_request_with_every_key_replaced_on_its_way_is_not_admitted(
+    directory: SiteDirectory, paths: CoordinatorPaths, tmp_path: Path
+) -> None:
+    """The attacker's request is whole and signed by his own key; only the telephone tells."""
+    forged = enrolment_request(Party.fresh(), tmp_path, "lakeside")
+    rows, roster = _rows(paths), directory.roster()
+    for told in (PARTY.signing.fingerprint, "", "0" * 32):
+        with pytest.raises(EnrolmentError) as caught:
+            directory.admit(
+                forged,
+                fingerprint=told,
+                cohort_size_max=500,
+                paths=paths,
+                config=CONFIG,
+                answer=tmp_path / "answer.json",
+            )
+        assert "telephone" in caught.value.todo or "call the site" in caught.value.todo
+    assert (_rows(paths), directory.roster()) == (rows, roster)
+    assert not (tmp_path / "answer.json").exists()
+
+
+@pytest.mark.parametrize("change", [str.upper, lambda text: text.replace(" ", "  ") + "\n"])
+def test_a_fingerprint_is_compared_without_spaces_and_case(
+    change: Callable[[str], str],
+    directory: SiteDirectory,
+    paths: CoordinatorPaths,
+    request_: EnrolmentRequest,
+) -> None:
+    site = directory.admit(
+        request_,
+        fingerprint=change(PARTY.signing.fingerprint),
+        cohort_size_max=500,
+        paths=paths,
+        config=CONFIG,
+        answer=paths.home / "answer.json",
+    )
+    assert site.is_active
+
+
+def test_the_greatest_number_of_patients_is_fixed_at_admission_and_changed_with_a_record(
+    directory: SiteDirectory, paths: CoordinatorPaths, request_: EnrolmentRequest
+) -> None:
+    site, _ = _admit(directory, paths, request_)
+    assert site.cohort_size_max == 500
+    directory.set_cohort_size_max(site.site_id, 700)
+    directory.set_cohort_size_max(site.site_id, 700)
+    assert directory.find(site.site_id).cohort_size_max == 700
+    database, _ = open_books_at(paths, FixedClock())
+    with database.transaction() as connection:
+        said = list(
+            connection.execute(
+                select(roster_versions.c.reason, roster_versions.c.at_s).order_by(
+                    roster_versions.c.version
+                )
+            )
+        )
+    assert said[-2:] == [
+        ("admitted lakeside with at most 500 patients", NOW_S),
+        ("lakeside: at most 700 patients, before 500", NOW_S),
+    ]
+
+
+def test_admitting_again_with_another_number_of_patients_changes_nothing(
+    directory: SiteDirectory, paths: CoordinatorPaths, request_: EnrolmentRequest
+) -> None:
+    site, _ = _admit(directory, paths, request_)
+    directory.set_cohort_size_max(site.site_id, 700)
+    with pytest.raises(EnrolmentError) as caught:
+        _admit(directory, paths, request_)
+    assert "cohort lakeside" in caught.value.todo
+    assert directory.find(site.site_id).cohort_size_max == 700
+
+
+@pytest.mark.parametrize("size", [0, -1, 19, 100_000_001])
+def test_a_number_of_patients_outside_the_bounds_is_refused(
+    size: int, directory: SiteDirectory, paths: CoordinatorPaths
+) -> None:
+    rows = _rows(paths)
+    with pytest.raises(EnrolmentError):
+        directory.set_cohort_size_max(SiteId("north"), size)
+    assert _rows(paths) == rows

@@ -8,12 +8,18 @@ from typing import Any
 
 import httpx
 import pytest
+from flwr.app import Message
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.inflatable.inflatable_object import get_object_tree
+from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from common import limits
 from common.crypto.node_key import make_node_key, read_node_key
 from common.errors import StoreError
-from server import courier_admission, superlink
+from common.flower_content import pack_envelope
+from server import courier_admission, object_trees, superlink
 from server.courier_admission import CourierAdmission
 from server.superlink import (
     COURIER_KEY_HEADER,
@@ -283,6 +289,53 @@ def test_a_body_above_the_bound_is_cut_off(
     app.messages.clear()
     _ask(control, path, headers=[header], body=[b"12345", b"123456", b"more"])
     assert [message["type"] for message in app.messages] == ["http.request", "http.disconnect"]
+
+
+def _push(tree: ObjectTree) -> bytes:
+    return PushMessagesRequest(message_object_trees=[tree]).SerializeToString()
+
+
+def _deep(levels: int) -> ObjectTree:
+    tree = ObjectTree(object_id="a" * 64)
+    for _ in range(levels - 1):
+        tree = ObjectTree(object_id="b" * 64, children=[tree])
+    return tree
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _push(ObjectTree(children=[ObjectTree(object_id=f"{n:064x}") for n in range(100)])),
+        _push(_deep(11)),
+        b"\xff\xff not protobuf",
+        bytes(object_trees.MESSAGE_BYTES_MAX + 1),
+    ],
+    ids=["parts", "depth", "nonsense", "size"],
+)
+def test_a_reply_of_too_many_parts_is_stopped_before_flower(
+    body: bytes, app: _App, courier: Any
+) -> None:
+    key, header = courier
+    control = _public(app, _Sites(key))
+    path = "/v1/fleet/push-messages"
+    assert _status(_ask(control, path, headers=[header], body=[body[:7], body[7:]])) == 413
+    assert app.paths == []
+
+
+def test_the_largest_envelopes_reply_is_passed_on_whole(
+    app: _App, courier: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    key, header = courier
+    message = Message(
+        pack_envelope(bytes(limits.ENVELOPE_BYTES_MAX)), dst_node_id=1, message_type="train"
+    )
+    body = _push(get_object_tree(message))
+    chunks = [body[:100], body[100:]]
+    sent = _ask(_public(app, _Sites(key)), "/v1/fleet/push-messages", headers=[header], body=chunks)
+    assert _status(sent) == 200
+    assert b"".join(item["body"] for item in app.messages) == body
 
 
 def test_an_envelope_of_the_greatest_size_fits_the_bound() -> None:

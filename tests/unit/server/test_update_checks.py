@@ -17,7 +17,14 @@ from common.privacy.mechanism import DpSgdSteps, GaussianVector
 from common.protocol.arrays import Parameters, encode_parameters
 from common.protocol.codec import encode_reply
 from common.protocol.envelope import seal_envelope
-from common.protocol.messages import Direction, EnvelopeHeader, ReleasedTask, TaskKind, TaskReply
+from common.protocol.messages import (
+    Direction,
+    EnvelopeHeader,
+    RefusedTask,
+    ReleasedTask,
+    TaskKind,
+    TaskReply,
+)
 from server import update_checks
 from server.site_directory import Site
 from server.update_checks import Expectation, SiteMemory, check_release, open_reply
@@ -42,9 +49,10 @@ SITE = Site(
     sealing_key=NORTH.opening.sealing_key,
     node_public_key="",
     is_active=True,
+    cohort_size_max=1000,
 )
 OUTSTANDING = {HEADER.request_id: SITE.site_id}
-NOTHING_YET = SiteMemory(releases=frozenset(), cohort_size=None)
+NOTHING_YET = SiteMemory(releases=frozenset(), cohort_size=None, cohort_size_max=1000)
 EXPECTED = Expectation(
     study_id=StudyId("small-study"),
     plan_digest=PLAN_DIGEST,
@@ -256,7 +264,7 @@ def test_U11_its_mechanism_records_are_the_plans() -> None:
 
 
 def test_U12_its_release_was_never_accepted_before() -> None:
-    memory = SiteMemory(releases={RELEASE.release_id}, cohort_size=None)
+    memory = replace(NOTHING_YET, releases={RELEASE.release_id})
     _is_refused("U12", lambda: _check(RELEASE, memory=memory))
     _check(replace(RELEASE, release_id=ReleaseId("f6" * 32)), memory=memory)
 
@@ -274,11 +282,31 @@ def test_U13_its_evaluation_is_present_exactly_when_asked_for_and_well_formed() 
         _is_refused("U13", lambda wrong=wrong: _check(replace(RELEASE, evaluation=wrong)))
 
 
-def test_U14_its_declared_cohort_size_is_sane_and_stays_the_same() -> None:
-    for size in (1, limits.COHORT_SIZE_MIN - 1, update_checks.COHORT_SIZE_MAX + 1):
+def test_U14_its_declared_cohort_size_is_at_most_the_admitted_and_stays_the_same() -> None:
+    for size in (1, limits.COHORT_SIZE_MIN - 1, 1001, 100_000_000):
         _is_refused("U14", lambda size=size: _check(replace(RELEASE, declared_cohort_size=size)))
-    _is_refused("U14", lambda: _check(RELEASE, memory=SiteMemory(frozenset(), 304)))
-    _check(RELEASE, memory=SiteMemory(frozenset(), 303))
+    _check(replace(RELEASE, declared_cohort_size=1000))
+    _is_refused("U14", lambda: _check(RELEASE, memory=replace(NOTHING_YET, cohort_size=304)))
+    _check(RELEASE, memory=replace(NOTHING_YET, cohort_size=303))
+    # Admitted before the number was asked for: it counts again when the coordinator sets one.
+    _is_refused("U14", lambda: _check(RELEASE, memory=replace(NOTHING_YET, cohort_size_max=0)))
+
+
+def test_U4_is_not_asked_of_a_refusal_that_comes_before_any_plan_is_known() -> None:
+    """A wrong clock (R4) or a busy agent (R16) is told by its own number, not as another plan."""
+    before = {"R1", "R2", "R3", "R4", "R5", "R16"}
+    for number in (f"R{value}" for value in (*range(1, 17), 99)):
+        reply = RefusedTask(Digest("0" * 64), 1, number)
+        if number in before:
+            assert _open(_sealed(reply)) == reply
+        else:
+            _is_refused("U4", lambda reply=reply: _open(_sealed(reply)))
+    # U5 still holds, and U3: an answer to another request says nothing about this one.
+    late = RefusedTask(Digest("0" * 64), 2, "R4")
+    _is_refused("U5", lambda: _open(_sealed(late)))
+    _is_refused(
+        "U3", lambda: _open(_sealed(RefusedTask(Digest("0" * 64), 1, "R4")), outstanding={})
+    )
 
 
 def test_of_several_faults_the_first_number_is_reported() -> None:
