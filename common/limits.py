@@ -30,5 +30,7 @@ DELTA_MIN: Final = 1e-10  # below it the accountant's FFT arithmetic may round e
 DELTA_PLAN_MAX: Final = 1e-3  # a larger delta allows one of a thousand records to be published
 NOISE_MULTIPLIER_MIN: Final = 0.05  # epsilon of one release is above 100 there
 NOISE_MULTIPLIER_MAX: Final = 100_000.0  # a plan that needs more noise learns nothing
+DISCRETE_NOISE_MULTIPLIER_MAX: Final = 10_000.0  # its privacy loss is computed integer by integer
+CELLS_PER_PATIENT_MAX: Final = 1_000  # a monitoring report has some dozens of histograms
 STEPS_TOTAL_MAX: Final = 1_000_000  # rounds times local steps; accounting stays below a second
 LEDGER_ENTRY_BYTES_MAX: Final = 16 << 10  # sixteen mechanism records and the entry's own fields

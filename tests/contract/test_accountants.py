@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from collections import Counter
 
 import pytest
 from dp_accounting import dp_event
@@ -71,7 +72,7 @@ def test_each_group_of_patients_gets_the_flat_list_of_the_records_that_cover_it(
         first, stop = sorted(source.sample(range(0, 1_000_001, 50_000), 2))
         part = PatientPart(first, stop)
         records.append(source.choice([DpSgdSteps(3.0, 0.3, 5, part), GaussianVector(4.0, part)]))
-    by_part = epsilon_by_part(records, delta=1e-5)
+    by_part = epsilon_by_part(Counter(records), delta=1e-5)
     for number in range(25_000, 1_000_000, 50_000):  # one patient in each cell of the grid
         covering = [item for item in records if item.part.first <= number < item.part.stop]
         stated = [eps for part, eps in by_part.items() if part.first <= number < part.stop]
