@@ -21,6 +21,7 @@ from common.privacy.mechanism import (
     PATIENT_HASH_PARTS,
     DiscreteGaussianCounts,
     DpSgdSteps,
+    MechanismRecord,
     PatientPart,
 )
 
@@ -106,6 +107,11 @@ class PlannedMechanisms:
     rounds: int
     releases: int
     evaluation_rounds: tuple[int, ...]
+
+    @property
+    def counted(self) -> tuple[tuple[MechanismRecord, int], ...]:
+        """Each record of the plan with how often it is done at most: what a site commits to."""
+        return ((self.train_per_round, self.rounds), (self.evaluation_per_release, self.releases))
 
 
 def plan_mechanisms(plan: PlanNumbers) -> PlannedMechanisms:

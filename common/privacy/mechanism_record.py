@@ -76,7 +76,7 @@ def mechanism_from_record(record: Canonical) -> MechanismRecord:
     part = PatientPart(*shape.part)
     if part.first >= part.stop:
         raise _refuse("patients [first, stop) with first not below stop")
-    noise_multiplier = _real(shape.noise_multiplier)
+    noise_multiplier = positive_real(shape.noise_multiplier)
     if isinstance(shape, _GaussianShape):
         return GaussianVector(noise_multiplier=noise_multiplier, part=part)
     if isinstance(shape, _CountsShape):
@@ -87,13 +87,14 @@ def mechanism_from_record(record: Canonical) -> MechanismRecord:
         )
     return DpSgdSteps(
         noise_multiplier=noise_multiplier,
-        sampling_probability=_real(shape.sampling_probability),
+        sampling_probability=positive_real(shape.sampling_probability),
         steps=shape.steps,
         part=part,
     )
 
 
-def _real(text: str) -> float:
+def positive_real(text: str) -> float:
+    """Return a positive real number from its one decimal form; raises `AccountingError`."""
     try:
         value = float(text)
     except ValueError:

@@ -24,6 +24,7 @@ from tests.lib.sites_in_process import InProcessSite, make_site
 
 BEFORE, AFTER = "before", "after"
 STEPS: dict[str, tuple[Any, str]] = {
+    "the commitment": (Ledger, "commit"),
     "the reservation": (Ledger, "reserve"),
     "the computation": (OpacusEngine, "train"),
     "the checks": (gate_module, "check_produced"),
@@ -36,9 +37,14 @@ STEPS: dict[str, tuple[Any, str]] = {
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What the site's files and replies say after the kill, after a retry and after another."""
+    """What the site's files and replies say after the kill, after a retry and after another.
+
+    Args:
+        epsilon_committed: what counts against the limits, after the kill and after the retry.
+    """
 
     killed: bool
+    epsilon_committed: tuple[float, float]
     epsilon_after_kill: float
     epsilon_after_retry: float
     epsilon_after_second_retry: float
@@ -104,12 +110,17 @@ def release_killed_at(folder: Path, step: str, when: str) -> Aftermath:
             str(entry.payload_digest) for entry in records.log.verify() if entry.what == "release"
         )
 
+    def committed() -> float:
+        return records.ledger.committed(study, delta).epsilon
+
     after_kill = epsilon(), payloads()
+    committed_after_kill = committed()
     reply = site.ask(envelope)
     after_retry = epsilon(), payloads()
     again = site.ask(site.envelope())
     return Aftermath(
         killed=killed,
+        epsilon_committed=(committed_after_kill, committed()),
         epsilon_after_kill=after_kill[0],
         epsilon_after_retry=after_retry[0],
         epsilon_after_second_retry=epsilon(),

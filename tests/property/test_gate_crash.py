@@ -28,7 +28,11 @@ def test_a_release_killed_at_any_step_is_charged_once_and_has_one_payload(
     seen = fresh_processes.submit(release_killed_at, tmp_path, step, when).result(timeout=120)
     assert seen.killed
     assert seen.released
-    nothing_reserved = step == "the reservation" and when == BEFORE
+    nothing_committed = step == "the commitment" and when == BEFORE
+    nothing_reserved = step == "the commitment" or (step == "the reservation" and when == BEFORE)
+    committed_after_kill, committed = seen.epsilon_committed
+    assert committed_after_kill == (0 if nothing_committed else committed)
+    assert seen.epsilon_after_retry < committed  # one round of a plan that promised them all
     assert (seen.epsilon_after_kill == 0) == nothing_reserved
     if not nothing_reserved:  # the retry completes the release that was reserved
         assert seen.epsilon_after_retry == seen.epsilon_after_kill
