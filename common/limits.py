@@ -33,4 +33,5 @@ NOISE_MULTIPLIER_MAX: Final = 100_000.0  # a plan that needs more noise learns n
 DISCRETE_NOISE_MULTIPLIER_MAX: Final = 10_000.0  # its privacy loss is computed integer by integer
 CELLS_PER_PATIENT_MAX: Final = 1_000  # a monitoring report has some dozens of histograms
 STEPS_TOTAL_MAX: Final = 1_000_000  # rounds times local steps; accounting stays below a second
+LEDGER_EXPORT_BYTES_MAX: Final = 64 << 20  # about 100,000 entries
 LEDGER_ENTRY_BYTES_MAX: Final = 16 << 10  # sixteen mechanism records and the entry's own fields

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.command_line import print_json, run_command
-from server import cli_models, cli_plan, cli_run
+from server import cli_ledger, cli_models, cli_plan, cli_run
 from server.cli_context import Json, open_config, paths_of, set_home
 
 SiteArgument = Annotated[str, typer.Argument(metavar="SITE", help="The site's id, see `sites`.")]
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_plan.app, name="plan")
+app.add_typer(cli_ledger.app, name="ledger")
 app.add_typer(cli_models.app, name="models")
 cli_run.add_commands(app)
 

@@ -24,6 +24,11 @@ class PatientPart:
     first: int = 0
     stop: int = PATIENT_HASH_PARTS
 
+    @property
+    def share(self) -> float:
+        """Share of all patients, in expectation over the salt."""
+        return (self.stop - self.first) / PATIENT_HASH_PARTS
+
 
 @dataclass(frozen=True)
 class DpSgdSteps:
