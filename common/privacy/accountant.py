@@ -88,6 +88,23 @@ def epsilon_by_part(
     }
 
 
+def guess_right_max_of(records: Mapping[MechanismRecord, int]) -> float:
+    """Return how often, at most, a guess whether a patient is in the data is right.
+
+    For somebody who starts at even odds and sees everything released: one half of 1 plus the total
+    variation distance of neighbours, for the patient whom the records touch most. It never exceeds
+    what epsilon and delta alone allow.
+
+    Raises:
+        AccountingError: as `epsilon_of`.
+    """
+    distances = [
+        float(_composed_of(_grouped(covering), DISCRETIZATION).get_delta_for_epsilon(0.0))
+        for _, covering in elementary_intervals(records)
+    ]
+    return min(1.0, (1 + max(distances, default=0.0)) / 2)
+
+
 def elementary_intervals(
     records: Mapping[MechanismRecord, int],
 ) -> tuple[tuple[PatientPart, dict[MechanismRecord, int]], ...]:
@@ -129,6 +146,13 @@ def _grouped(records: Mapping[MechanismRecord, int]) -> _GroupedEvents:
 
 @lru_cache(maxsize=4096)
 def _epsilon_of_events(events: _GroupedEvents, delta: float, discretization: float) -> float:
+    epsilon = float(_composed_of(events, discretization).get_epsilon_for_delta(delta))
+    if not math.isfinite(epsilon):
+        raise _refuse_record("records whose epsilon is not finite", "a finite epsilon")
+    return max(epsilon, 0.0)
+
+
+def _composed_of(events: _GroupedEvents, discretization: float) -> _Pld:
     is_fine = any(
         kind == _DISCRETE and noise_multiplier > _FINE_ABOVE_NOISE_MULTIPLIER
         for (kind, noise_multiplier, _), _ in events
@@ -136,10 +160,7 @@ def _epsilon_of_events(events: _GroupedEvents, delta: float, discretization: flo
     width = min(discretization, FINE_DISCRETIZATION) if is_fine else discretization
     for length in range(1, len(events)):
         _composed(events[:length], width)  # one after another: a long list must not recurse
-    epsilon = float(_composed(events, width).get_epsilon_for_delta(delta))
-    if not math.isfinite(epsilon):
-        raise _refuse_record("records whose epsilon is not finite", "a finite epsilon")
-    return max(epsilon, 0.0)
+    return _composed(events, width)
 
 
 @lru_cache(maxsize=128)

@@ -86,8 +86,10 @@ def _study(study: StudyStatement, limits: Limits) -> str:
         )
     return (
         f"{promise} Used so far: {_releases(study.releases)}, ε {study.epsilon_spent:.4f}. "
-        f"In plain words: whoever starts at even odds, 50 %, and sees all that this study may ever "
-        f"release guesses rightly whether a given patient took part at most {share} of the time. "
+        "In plain words: whoever starts at even odds, 50 %, and sees all that this study may ever "
+        "release guesses rightly whether a given patient took part at most "
+        f"{_percent(study.guess_right_max)} of the time; ε and δ alone, whatever the noise is "
+        f"like, would allow {share}. "
         f"Your limit for one study is ε {limits.epsilon_per_study:g}."
     )
 
@@ -123,4 +125,5 @@ def _releases(count: int) -> str:
 
 def _percent(share: float) -> str:
     # Rounded up: a bound must not look smaller than it is.
-    return f"{math.ceil(share * 1000) / 10:.1f} %"
+    hundredths = math.ceil(share * 10_000)
+    return "100 %" if hundredths >= 10_000 else f"{hundredths / 100:.2f} %"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from common.ids import Digest, StudyId
-from common.privacy.accountant import epsilon_by_part, epsilon_of_counted
+from common.privacy.accountant import epsilon_by_part, epsilon_of_counted, guess_right_max_of
 from common.privacy.ledger_chain import committed_charges, head_of, spent_charges
 from common.privacy.ledger_entry import CommittedEntry, LedgerEntry, ReservedEntry
 from common.privacy.mechanism import PatientPart
@@ -27,6 +27,8 @@ class StudyStatement:
         delta: at which everything here is stated.
         epsilon_committed: of all that the plan may ever do; this counts against the limits.
         epsilon_spent: of what was reserved so far.
+        guess_right_max: how often a guess at even odds whether a patient took part is right at
+            most, from the committed noise itself; never above what epsilon and delta allow.
         releases: number of reservations.
         first_at_s, last_at_s: of its entries, seconds since 1970.
     """
@@ -37,6 +39,7 @@ class StudyStatement:
     delta: float
     epsilon_committed: float
     epsilon_spent: float
+    guess_right_max: float
     releases: int
     first_at_s: int
     last_at_s: int
@@ -201,6 +204,7 @@ def _study_statement(
         delta=stated,
         epsilon_committed=epsilon_of_counted(committed_charges(own), delta=stated),
         epsilon_spent=epsilon_of_counted(spent_charges(own), delta=stated),
+        guess_right_max=guess_right_max_of(committed_charges(own)),
         releases=sum(isinstance(entry, ReservedEntry) for entry in own),
         first_at_s=own[0].at_s,
         last_at_s=own[-1].at_s,
