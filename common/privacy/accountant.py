@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
+from zlib import crc32
 
 from common import limits
 from common.errors import AccountingError
@@ -37,6 +38,7 @@ _Event: TypeAlias = tuple[str, float, float]
 """(kind, noise_multiplier, sampling_probability); probability 1 is no sampling."""
 _GroupedEvents: TypeAlias = tuple[tuple[_Event, int], ...]
 _Pld: TypeAlias = Any  # dp-accounting has no types
+_CHECKSUM_BITS: Final = 32
 _GAUSSIAN, _DISCRETE = "gaussian", "discrete-gaussian"
 
 
@@ -158,17 +160,26 @@ def _composed_of(events: _GroupedEvents, discretization: float) -> _Pld:
         for (kind, noise_multiplier, _), _ in events
     )
     width = min(discretization, FINE_DISCRETIZATION) if is_fine else discretization
-    for length in range(1, len(events)):
-        _composed(events[:length], width)  # one after another: a long list must not recurse
-    return _composed(events, width)
+    return _composed(events, width, 0)
 
 
-@lru_cache(maxsize=128)
-def _composed(events: _GroupedEvents, discretization: float) -> _Pld:
-    # Kept for each beginning of the list: a change costs only what comes after it.
-    *before, (event, count) = events
-    last = _pld_of(event, count, discretization)
-    return _composed(tuple(before), discretization).compose(last) if before else last
+@lru_cache(maxsize=512)
+def _composed(events: _GroupedEvents, discretization: float, bit: int) -> _Pld:
+    # Halves are chosen by a checksum of each event, so that one more round or study recomposes only
+    # its own path through them, and most compositions are of short distributions.
+    if len(events) == 1:
+        return _pld_of(*events[0], discretization)
+    halves = tuple(
+        tuple(item for item in events if crc32(repr(item[0]).encode()) >> bit & 1 == side)
+        for side in (0, 1)
+    )
+    if bit == _CHECKSUM_BITS:  # equal checksums: one by one
+        halves = (events[:1], events[1:])
+        bit -= 1
+    left, right = (_composed(half, discretization, bit + 1) if half else None for half in halves)
+    if left is None or right is None:
+        return right if left is None else left
+    return left.compose(right)
 
 
 @lru_cache(maxsize=512)

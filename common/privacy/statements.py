@@ -111,33 +111,30 @@ def by_study(entries: Sequence[LedgerEntry], *, delta: float) -> tuple[StudyStat
     Raises:
         AccountingError: as `epsilon_of`.
     """
-    studies = sorted({study for study in map(_study_of, entries) if study is not None})
-    return tuple(_study_statement(entries, study, delta) for study in studies)
+    return tuple(
+        _study_statement(own, study, delta)
+        for study, own in sorted(_entries_by_study(entries).items())
+    )
 
 
 def by_population(
     entries: Sequence[LedgerEntry], *, delta: float
 ) -> tuple[PopulationStatement, ...]:
     """Return a statement per elementary part, rising; raises as `by_study`."""
-    committed = committed_charges(entries)
-    spent = spent_charges(entries)
-    statements: list[PopulationStatement] = []
-    for part, epsilon in epsilon_by_part(committed, delta=delta).items():
-        own = _touching(spent, part)
-        statements.append(
-            PopulationStatement(
-                part=part,
-                share=part.share,
-                studies=tuple(
-                    study
-                    for study in sorted({s for s in map(_study_of, entries) if s is not None})
-                    if _touching(committed_charges(entries, study), part)
-                ),
-                epsilon_committed=epsilon,
-                epsilon_spent=epsilon_of_counted(own, delta=delta),
-            )
+    committed, spent = committed_charges(entries), spent_charges(entries)
+    by_own = {
+        study: committed_charges(own) for study, own in sorted(_entries_by_study(entries).items())
+    }
+    return tuple(
+        PopulationStatement(
+            part=part,
+            share=part.share,
+            studies=tuple(study for study, charges in by_own.items() if _touching(charges, part)),
+            epsilon_committed=epsilon,
+            epsilon_spent=epsilon_of_counted(_touching(spent, part), delta=delta),
         )
-    return tuple(statements)
+        for part, epsilon in epsilon_by_part(committed, delta=delta).items()
+    )
 
 
 def by_period(entries: Iterable[LedgerEntry], *, delta: float) -> tuple[PeriodStatement, ...]:
@@ -191,10 +188,7 @@ def total(
     )
 
 
-def _study_statement(
-    entries: Sequence[LedgerEntry], study_id: StudyId, delta: float
-) -> StudyStatement:
-    own = [entry for entry in entries if _study_of(entry) == study_id]
+def _study_statement(own: Sequence[LedgerEntry], study_id: StudyId, delta: float) -> StudyStatement:
     commitments = [entry.commitment for entry in own if isinstance(entry, CommittedEntry)]
     stated = min((item.delta for item in commitments), default=delta)
     return StudyStatement(
@@ -209,6 +203,15 @@ def _study_statement(
         first_at_s=own[0].at_s,
         last_at_s=own[-1].at_s,
     )
+
+
+def _entries_by_study(entries: Iterable[LedgerEntry]) -> dict[StudyId, list[LedgerEntry]]:
+    found: dict[StudyId, list[LedgerEntry]] = {}
+    for entry in entries:
+        study = _study_of(entry)
+        if study is not None:
+            found.setdefault(study, []).append(entry)
+    return found
 
 
 def _study_of(entry: LedgerEntry) -> StudyId | None:

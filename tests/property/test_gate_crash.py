@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.lib.dying_gate import AFTER, BEFORE, STEPS, release_killed_at
+from tests.lib.dying_gate import (
+    AFTER,
+    BEFORE,
+    STEPS,
+    release_killed_at,
+    release_killed_at_lines,
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +48,16 @@ def test_a_release_killed_at_any_step_is_charged_once_and_has_one_payload(
     # A payload that was logged before the kill is the one that is sent, byte for byte.
     assert set(seen.payloads_after_kill) <= set(seen.payloads_after_retry)
     assert seen.second_reply_is_the_first
+
+
+@pytest.mark.parametrize(
+    "stride",
+    [pytest.param(1, marks=pytest.mark.slow, id="every line"), pytest.param(83, id="some")],
+)
+def test_a_release_killed_at_any_line_of_its_sequence_is_never_under_counted(
+    fresh_processes: ProcessPoolExecutor, tmp_path: Path, stride: int
+) -> None:
+    killing = fresh_processes.submit(release_killed_at_lines, tmp_path, stride=stride)
+    lines, killed = killing.result(timeout=280)
+    assert lines > 200
+    assert killed >= lines // stride
