@@ -2,90 +2,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 
 import pytest
 
 from common.canonical import canonical_bytes
-from common.clock import FixedClock
 from common.errors import BudgetError, LedgerError
-from common.ids import Digest, ReleaseId, StudyId
 from common.privacy.accountant import epsilon_of
-from common.privacy.ledger import GENESIS, Ledger, MemoryLedgerStore
+from common.privacy.ledger import GENESIS, MemoryLedgerStore
 from common.privacy.ledger_entry import (
-    Commitment,
-    CommittedEntry,
-    LedgerEntry,
     ReleasedEntry,
     ReservedEntry,
     entry_bytes,
     parse_entry,
 )
-from common.privacy.mechanism import DpSgdSteps, GaussianVector, MechanismRecord, PatientPart
-from common.privacy.spending_limits import Composition, SpendingLimits
-
-STUDY, OTHER = StudyId("first-study"), StudyId("second-study")
-TRAIN = DpSgdSteps(4.4493, 0.5, 5, PatientPart(250_000, 1_000_000))
-SCORE = GaussianVector(1.7299, PatientPart(0, 250_000))
-DELTA = 1e-4
-PLAN, OTHER_PLAN = Digest("a1" * 32), Digest("b2" * 32)
-
-
-def release(number: int) -> ReleaseId:
-    return ReleaseId(f"{number:064x}")
-
-
-def payload(number: int) -> Digest:
-    return Digest(f"{number:064x}")
-
-
-def make_ledger(store: MemoryLedgerStore | None = None) -> Ledger:
-    return Ledger(store or MemoryLedgerStore(), FixedClock())
-
-
-def reserve(
-    ledger: Ledger,
-    number: int,
-    *,
-    study_id: StudyId = STUDY,
-    round_number: int = 1,
-    mechanisms: Sequence[MechanismRecord] = (TRAIN, SCORE),
-    epsilon_study_max: float = 3.0,
-    epsilon_total_max: float = 8.0,
-    delta_total: float | None = None,
-    composition: Composition = Composition.PLANNED,
-    plan_digest: Digest | None = None,
-) -> ReservedEntry:
-    return ledger.reserve(
-        release(number),
-        study_id=study_id,
-        round_number=round_number,
-        mechanisms=mechanisms,
-        limits=SpendingLimits(
-            epsilon_study_max=epsilon_study_max,
-            delta=DELTA,
-            epsilon_total_max=epsilon_total_max,
-            delta_total=DELTA if delta_total is None else delta_total,
-            composition=composition,
-        ),
-        plan_digest=plan_digest,
-    )
-
-
-def commit(
-    ledger: Ledger,
-    *,
-    study_id: StudyId = STUDY,
-    plan_digest: Digest = PLAN,
-    planned: tuple[tuple[MechanismRecord, int], ...] = ((TRAIN, 5), (SCORE, 1)),
-    epsilon_study_max: float = 3.0,
-    epsilon_total_max: float = 8.0,
-    composition: Composition = Composition.PLANNED,
-) -> CommittedEntry:
-    return ledger.commit(
-        Commitment(study_id, plan_digest, 3.0, DELTA, planned),
-        SpendingLimits(epsilon_study_max, DELTA, epsilon_total_max, DELTA, composition),
-    )
+from common.privacy.mechanism import DpSgdSteps, GaussianVector
+from tests.lib.ledgers import (
+    DELTA,
+    OTHER,
+    SCORE,
+    STUDY,
+    TRAIN,
+    EditedStore,
+    make_ledger,
+    payload,
+    release,
+    reserve,
+)
 
 
 def test_an_empty_ledger_has_spent_nothing() -> None:
@@ -226,14 +168,6 @@ def test_two_processes_cannot_fork_the_chain() -> None:
     one.verify()
 
 
-class _EditedStore(MemoryLedgerStore):
-    """A store whose content somebody changed."""
-
-    def __init__(self, entries: Sequence[bytes]) -> None:
-        super().__init__()
-        self._entries = list(entries)
-
-
 def _three_entries() -> tuple[bytes, ...]:
     store = MemoryLedgerStore()
     ledger = make_ledger(store)
@@ -251,14 +185,14 @@ def test_every_changed_byte_is_noticed(place: int) -> None:
         changed[index] ^= 1
         edited = [*entries[:place], bytes(changed), *entries[place + 1 :]]
         with pytest.raises(LedgerError):
-            make_ledger(_EditedStore(edited)).verify()
+            make_ledger(EditedStore(edited)).verify()
 
 
 def test_a_removed_repeated_or_moved_entry_is_noticed() -> None:
     one, two, three = _three_entries()
     for edited in ((two, three), (one, three), (one, one), (one, two, two), (two, one), (one, b"")):
         with pytest.raises(LedgerError, match=r"entry [123]"):
-            make_ledger(_EditedStore(edited)).entries()
+            make_ledger(EditedStore(edited)).entries()
 
 
 def test_a_second_reservation_of_a_release_is_noticed_even_when_well_chained() -> None:
@@ -270,7 +204,7 @@ def test_a_second_reservation_of_a_release_is_noticed_even_when_well_chained() -
     unreserved = ReleasedEntry(2, release(9), 0, first.digest, payload(1))
     for entry in (second, unreserved):
         with pytest.raises(LedgerError, match="entry 2"):
-            make_ledger(_EditedStore([entry_bytes(first), entry_bytes(entry)])).verify()
+            make_ledger(EditedStore([entry_bytes(first), entry_bytes(entry)])).verify()
 
 
 def test_an_entry_replaced_by_a_cheaper_one_is_noticed_by_the_next() -> None:
@@ -279,14 +213,14 @@ def test_an_entry_replaced_by_a_cheaper_one_is_noticed_by_the_next() -> None:
     assert isinstance(first, ReservedEntry)
     cheaper = dataclasses.replace(first, mechanisms=(GaussianVector(1e4),))
     with pytest.raises(LedgerError, match="entry 2"):
-        make_ledger(_EditedStore([entry_bytes(cheaper), *entries[1:]])).verify()
+        make_ledger(EditedStore([entry_bytes(cheaper), *entries[1:]])).verify()
 
 
 def test_newest_entries_cut_off_are_noticed_by_a_head_stated_earlier() -> None:
     entries = _three_entries()
     heads = [parse_entry(data, 1).digest for data in entries]
-    make_ledger(_EditedStore(entries)).verify(must_contain=[GENESIS, *heads])
-    cut = make_ledger(_EditedStore(entries[:2]))
+    make_ledger(EditedStore(entries)).verify(must_contain=[GENESIS, *heads])
+    cut = make_ledger(EditedStore(entries[:2]))
     cut.verify()
     with pytest.raises(LedgerError, match="entry 3"):
         cut.verify(must_contain=heads)
@@ -315,157 +249,4 @@ def test_an_entry_that_is_too_large_or_has_more_fields_is_refused() -> None:
 def test_entry_bytes_are_frozen() -> None:
     assert parse_entry(_three_entries()[2], 3).digest == (
         "18405201801f61b07726a6e434a561f850e541675e81fdbaf6ade84a317555dc"
-    )
-
-
-def test_a_commitment_is_charged_in_full_before_anything_is_spent() -> None:
-    ledger = make_ledger()
-    commit(ledger)
-    assert ledger.spent(STUDY, DELTA).epsilon == 0.0
-    assert ledger.committed(STUDY, DELTA).epsilon == epsilon_of([TRAIN] * 5 + [SCORE], delta=DELTA)
-    assert ledger.committed_total(DELTA) == ledger.committed(STUDY, DELTA)
-
-
-def test_a_reservation_under_a_commitment_is_spent_and_charges_nothing_more() -> None:
-    ledger = make_ledger()
-    commit(ledger)
-    promised = ledger.committed_total(DELTA)
-    for number in range(1, 4):
-        reserve(ledger, number, mechanisms=(TRAIN,), plan_digest=PLAN)
-    assert ledger.spent(STUDY, DELTA).epsilon == epsilon_of([TRAIN] * 3, delta=DELTA)
-    assert ledger.committed_total(DELTA) == promised  # what is not used is still promised
-
-
-def test_a_reservation_without_a_commitment_is_charged_as_itself_on_top() -> None:
-    ledger = make_ledger()
-    commit(ledger)
-    reserve(ledger, 1, mechanisms=(TRAIN,), epsilon_study_max=9.0)
-    promised = epsilon_of([TRAIN] * 6 + [SCORE], delta=DELTA)
-    assert ledger.committed(STUDY, DELTA).epsilon == promised
-    assert ledger.spent(STUDY, DELTA).epsilon == epsilon_of([TRAIN], delta=DELTA)
-
-
-def test_r8_more_than_was_committed_is_refused_before_it_is_written() -> None:
-    ledger = make_ledger()
-    commit(ledger)
-    for number in range(1, 6):
-        reserve(ledger, number, mechanisms=(TRAIN,), plan_digest=PLAN)
-    too_much: list[tuple[MechanismRecord, ...]] = [(TRAIN,), (SCORE, SCORE), (GaussianVector(9.0),)]
-    for mechanisms in too_much:
-        with pytest.raises(BudgetError) as caught:
-            reserve(ledger, 6, mechanisms=mechanisms, plan_digest=PLAN)
-        assert caught.value.number == "R8"
-    assert len(ledger.entries()) == 6
-
-
-def test_a_reservation_for_a_plan_that_was_never_committed_is_refused() -> None:
-    ledger = make_ledger()
-    commit(ledger)
-    for change in ({"plan_digest": OTHER_PLAN}, {"plan_digest": PLAN, "study_id": OTHER}):
-        with pytest.raises(LedgerError, match="entry 2"):
-            reserve(ledger, 1, mechanisms=(TRAIN,), **change)  # type: ignore[arg-type]
-
-
-def test_a_commitment_made_again_charges_nothing_and_with_other_numbers_is_refused() -> None:
-    ledger = make_ledger()
-    limit = epsilon_of([TRAIN] * 5 + [SCORE], delta=DELTA)
-    first = commit(ledger, epsilon_study_max=limit, epsilon_total_max=limit)
-    assert commit(ledger, epsilon_study_max=limit, epsilon_total_max=limit) == first
-    with pytest.raises(LedgerError, match="already committed"):
-        commit(ledger, planned=((TRAIN, 4), (SCORE, 1)))
-    assert len(ledger.entries()) == 1
-
-
-def test_r11_a_plan_above_the_study_limit_is_never_committed() -> None:
-    ledger = make_ledger()
-    with pytest.raises(BudgetError) as caught:
-        commit(ledger, planned=((TRAIN, 11),))
-    assert caught.value.number == "R11"
-    assert ledger.entries() == ()
-
-
-def test_r12_a_second_study_is_refused_by_what_the_first_promised_not_by_what_it_used() -> None:
-    ledger = make_ledger()
-    commit(ledger, epsilon_total_max=2.5)
-    with pytest.raises(BudgetError) as caught:
-        commit(ledger, study_id=OTHER, epsilon_total_max=2.5)
-    assert caught.value.number == "R12"
-    assert len(ledger.entries()) == 1
-
-
-def test_r11_a_second_plan_under_one_study_id_is_charged_together_with_the_first() -> None:
-    ledger = make_ledger()
-    commit(ledger, planned=((TRAIN, 8),))
-    with pytest.raises(BudgetError) as caught:
-        commit(ledger, plan_digest=OTHER_PLAN, planned=((TRAIN, 8),))
-    assert caught.value.number == "R11"
-
-
-def test_a_limit_lowered_under_what_was_promised_ends_the_study() -> None:
-    ledger = make_ledger()
-    commit(ledger)
-    reserve(ledger, 1, mechanisms=(TRAIN,), plan_digest=PLAN)
-    with pytest.raises(BudgetError) as caught:
-        reserve(ledger, 2, mechanisms=(TRAIN,), plan_digest=PLAN, epsilon_total_max=1.0)
-    assert caught.value.number == "R12"
-    again = reserve(ledger, 1, mechanisms=(TRAIN,), plan_digest=PLAN, epsilon_total_max=1.0)
-    assert again.sequence == 2  # a retry of what was reserved is let through
-
-
-def test_r12_adaptive_composition_refuses_where_the_filter_is_full() -> None:
-    ledger = make_ledger()
-    adaptive = {"epsilon_total_max": 3.1, "composition": Composition.ADAPTIVE}
-    commit(ledger, **adaptive)  # type: ignore[arg-type]
-    with pytest.raises(BudgetError) as caught:
-        commit(ledger, study_id=OTHER, **adaptive)  # type: ignore[arg-type]
-    assert caught.value.number == "R12"
-    assert "order" in str(caught.value)
-    commit(ledger, study_id=OTHER, epsilon_total_max=3.1)  # planned composition has room
-
-
-def _committed_entries() -> tuple[bytes, ...]:
-    store = MemoryLedgerStore()
-    ledger = make_ledger(store)
-    commit(ledger)
-    reserve(ledger, 1, mechanisms=(TRAIN,), plan_digest=PLAN)
-    return tuple(store.read_all())
-
-
-def test_entries_under_a_commitment_survive_a_restart_and_every_changed_byte_is_noticed() -> None:
-    entries = _committed_entries()
-    make_ledger(_EditedStore(entries)).verify()
-    for place, data in enumerate(entries):
-        for index in range(0, len(data), 5):
-            changed = bytearray(data)
-            changed[index] ^= 1
-            edited = [*entries[:place], bytes(changed), *entries[place + 1 :]]
-            with pytest.raises(LedgerError):
-                make_ledger(_EditedStore(edited)).verify()
-
-
-def test_a_well_chained_entry_that_its_commitment_does_not_cover_is_noticed() -> None:
-    committed, reserved = (
-        parse_entry(data, number) for number, data in enumerate(_committed_entries(), start=1)
-    )
-    assert isinstance(committed, CommittedEntry)
-    assert isinstance(reserved, ReservedEntry)
-    forged: list[LedgerEntry] = [
-        dataclasses.replace(reserved, mechanisms=(TRAIN,) * 6),
-        dataclasses.replace(reserved, mechanisms=(GaussianVector(9.0),)),
-        dataclasses.replace(reserved, plan_digest=OTHER_PLAN),
-        dataclasses.replace(reserved, study_id=OTHER),
-        dataclasses.replace(committed, sequence=2, previous=committed.digest),
-    ]
-    for entry in forged:
-        with pytest.raises(LedgerError, match="entry 2"):
-            make_ledger(_EditedStore([entry_bytes(committed), entry_bytes(entry)])).verify()
-
-
-def test_committed_entry_bytes_are_frozen() -> None:
-    committed, reserved = _committed_entries()
-    assert parse_entry(committed, 1).digest == (
-        "cfabe4a3d72538b82e1100bbb129fa887499b75dc81e8e944ba4e276b3c69656"
-    )
-    assert parse_entry(reserved, 2).digest == (
-        "539b80ed6ea7f09f60f43e475a4b08f8f597ec4ba67e20c0907590bfedfd4eae"
     )
