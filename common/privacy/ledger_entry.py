@@ -126,7 +126,7 @@ LedgerEntry: TypeAlias = CommittedEntry | ReservedEntry | ReleasedEntry
 
 _Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Real = Annotated[str, Field(min_length=1, max_length=30)]
-_Study = Annotated[str, Field(min_length=1, max_length=63)]
+_Study = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
 _Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 

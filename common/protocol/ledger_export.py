@@ -35,6 +35,7 @@ from common.privacy.mechanism_record import positive_real
 from common.privacy.spending_limits import Composition
 
 _LABEL: Final = "ledger-export"
+_YEAR_9999_S: Final = 253_402_300_799  # later times have no calendar date
 _Real = Annotated[str, Field(min_length=1, max_length=30)]
 
 
@@ -70,7 +71,7 @@ class _Record(BaseModel):
     version: Literal[1]
     site_id: str
     verify_key: Annotated[str, Field(max_length=100)]
-    exported_at_s: Annotated[int, Field(ge=0, le=2**40)]
+    exported_at_s: Annotated[int, Field(ge=0, le=_YEAR_9999_S)]
     epsilon_per_study: _Real
     epsilon_total: _Real
     delta_total: _Real

@@ -91,6 +91,22 @@ def test_a_commitment_made_again_charges_nothing_and_with_other_numbers_is_refus
     assert len(ledger.entries()) == 1
 
 
+def test_a_study_from_before_commitments_is_charged_both_and_its_old_entries_are_read() -> None:
+    """Its plan's promise does not shrink by what was released before it was written down."""
+    store = MemoryLedgerStore()
+    old = make_ledger(store)
+    for number in (1, 2):
+        reserve(old, number, mechanisms=(TRAIN,))
+    ledger = make_ledger(store)
+    assert ledger.committed(STUDY, DELTA) == ledger.spent(STUDY, DELTA)
+    commit(ledger)
+    both = epsilon_of([TRAIN] * 7 + [SCORE], delta=DELTA)
+    assert ledger.committed(STUDY, DELTA).epsilon == both
+    with pytest.raises(BudgetError) as caught:
+        commit(ledger, plan_digest=OTHER_PLAN, planned=((TRAIN, 8),))
+    assert caught.value.number == "R11"
+
+
 def test_r11_a_plan_above_the_study_limit_is_never_committed() -> None:
     ledger = make_ledger()
     with pytest.raises(BudgetError) as caught:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from common.canonical import canonical_bytes
+from common.canonical import canonical_bytes, digest_record
 from common.clock import FixedClock
 from common.crypto.keys import SigningKey
 from common.crypto.signing import sign
@@ -145,6 +145,7 @@ def test_l1_what_is_no_export_is_refused(tmp_path: Path, file: Path) -> None:
         lambda record: record.update(site_id="North Field"),
         lambda record: record.update(entries=["\ud800"]),
         lambda record: record.update(verify_key="AAAA"),
+        lambda record: record.update(exported_at_s=2**40),
     ):
         other.write_text(text)
         _change(other, change, None)
@@ -190,6 +191,19 @@ def test_l4_a_removed_repeated_or_swapped_entry_is_refused_though_signed_anew(
         _change(file, lambda record, change=change: change(record["entries"]), KEY)
         if json.loads(file.read_text())["record"]["entries"] != before:
             _refused("L4", lambda: read_export(file))
+
+
+def test_l4_a_name_that_would_move_the_cursor_of_a_terminal_is_refused(file: Path) -> None:
+    def rename(record: dict[str, Any]) -> None:
+        body = json.loads(record["entries"][0])
+        del body["digest"]
+        body["study_id"] = "stroke\x1b[2J"
+        entry = {**body, "digest": digest_record("privacy-ledger-entry", body)}
+        record["entries"] = [canonical_bytes(entry).decode()]
+        record["head"] = entry["digest"]
+
+    _change(file, rename, KEY)
+    _refused("L4", lambda: read_export(file))
 
 
 def test_l5_a_chain_that_ends_before_the_named_head_is_refused(file: Path) -> None:
