@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -122,6 +122,8 @@ class LimitsSection(_Part):
         epsilon_per_study: the most that one study may spend on a patient, at the plan's delta.
         epsilon_total: the most that all studies together may spend, at `delta_total`.
         cohort_size_min: the fewest patients with which the site takes part.
+        composition: how the total is kept: tight, for plans that were not chosen in reply to
+            releases, or by a filter that holds for any choice.
         threads: for training.
     """
 
@@ -129,6 +131,7 @@ class LimitsSection(_Part):
     epsilon_total: Epsilon
     delta_total: Annotated[float, Field(gt=0, le=limits.DELTA_MAX)]
     cohort_size_min: Annotated[int, Field(ge=limits.COHORT_SIZE_MIN)]
+    composition: Literal["planned", "adaptive"] = "planned"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
 
 

@@ -10,13 +10,16 @@ from typing import Final, TypeVar
 
 from common import limits
 from common.clock import Clock, utc_text
-from common.errors import CohortiumError, TransportError
+from common.errors import BudgetError, CohortiumError, TransportError
 from common.ids import StudyId
+from common.privacy.calibration import plan_mechanisms
+from common.privacy.ledger_entry import Commitment
 from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest
 from site_client.config import SiteConfig, SitePaths, read_site_config
 from site_client.courier.main import CourierConfig, read_courier_config
 from site_client.open_site import OpenSite, open_site
+from site_client.release.gate import SiteLimits
 from site_client.sources.table import PatientTable, read_table
 from site_client.standardize.quality import QualityTable, assess_quality
 
@@ -251,10 +254,22 @@ def _limits(config: SiteConfig, plan: StudyPlan, site: OpenSite | None) -> Itera
     )
     if site is None:
         return
-    spent = site.records.ledger.spent_total(config.limits.delta_total).epsilon
+    charged = site.records.ledger.committed_total(config.limits.delta_total).epsilon
+    commitment = Commitment(
+        study_id=StudyId(plan.study.id),
+        plan_digest=plan_digest(plan),
+        epsilon=plan.privacy.epsilon,
+        delta=plan.privacy.delta,
+        planned=plan_mechanisms(plan).counted,
+    )
+    todo = ""
+    try:
+        site.records.ledger.check_commit(commitment, SiteLimits.of(config.limits).for_plan(plan))
+    except BudgetError as error:
+        todo = f"refuse the plan, or raise a limit if your board agrees ({error.arrived})"
     yield Finding(
-        "your limit over all studies is not used up",
-        spent < config.limits.epsilon_total,
-        f"spent {spent:.3f} of epsilon_total {config.limits.epsilon_total:g}",
-        "" if spent < config.limits.epsilon_total else "take part in no further study",
+        "your limits have room for all that the plan may ever do",
+        not todo,
+        f"studies so far promised {charged:.3f} of epsilon_total {config.limits.epsilon_total:g}",
+        todo,
     )

@@ -120,11 +120,7 @@ class SiteTasks:
         self._places = threading.BoundedSemaphore(WAITING_MAX)
         self._unsigned_s: deque[int] = deque(maxlen=UNSIGNED_LOGGED_PER_HOUR_MAX)
         self._site_id = SiteId(config.site.id)
-        self._limits = SiteLimits(
-            epsilon_per_study=config.limits.epsilon_per_study,
-            epsilon_total=config.limits.epsilon_total,
-            delta_total=config.limits.delta_total,
-        )
+        self._limits = SiteLimits.of(config.limits)
         self._gate = Gate(
             self._site_id,
             ledger=records.ledger,
@@ -204,6 +200,7 @@ class SiteTasks:
             plan=plan,
             evaluate=evaluates,
             mechanisms=_mechanisms(request.kind, planned, evaluates=evaluates),
+            planned=planned.counted,
             declared_cohort_size=self._config.site.declared_cohort_size,
         )
         release_id = release.release_id(self._site_id)

@@ -16,11 +16,12 @@ from typing import Final, Literal, Protocol
 
 from common import limits
 from common.errors import AccountingError
-from common.privacy.accountant import epsilon_of
+from common.privacy.accountant import epsilon_of, epsilon_of_counted
 from common.privacy.mechanism import (
     PATIENT_HASH_PARTS,
+    DiscreteGaussianCounts,
     DpSgdSteps,
-    GaussianVector,
+    MechanismRecord,
     PatientPart,
 )
 
@@ -102,10 +103,15 @@ class PlannedMechanisms:
     """
 
     train_per_round: DpSgdSteps
-    evaluation_per_release: GaussianVector
+    evaluation_per_release: DiscreteGaussianCounts
     rounds: int
     releases: int
     evaluation_rounds: tuple[int, ...]
+
+    @property
+    def counted(self) -> tuple[tuple[MechanismRecord, int], ...]:
+        """Each record of the plan with how often it is done at most: what a site commits to."""
+        return ((self.train_per_round, self.rounds), (self.evaluation_per_release, self.releases))
 
 
 def plan_mechanisms(plan: PlanNumbers) -> PlannedMechanisms:
@@ -126,10 +132,11 @@ def plan_mechanisms(plan: PlanNumbers) -> PlannedMechanisms:
             steps=training.local_steps,
             part=training_part(evaluation.held_out_fraction),
         ),
-        evaluation_per_release=GaussianVector(
+        evaluation_per_release=DiscreteGaussianCounts(
             noise_multiplier=calibrate_evaluation(
                 epsilon=privacy.epsilon, delta=privacy.delta, releases=evaluation.releases
             ),
+            cells_per_patient_max=1,
             part=held_out_part(evaluation.held_out_fraction),
         ),
         rounds=training.rounds,
@@ -182,21 +189,25 @@ def calibrate_training(
 
 @lru_cache(maxsize=256)
 def calibrate_evaluation(*, epsilon: float, delta: float, releases: int) -> float:
-    """Return the smallest noise multiplier whose `releases` vectors stay within the budget.
+    """Return the smallest noise multiplier whose `releases` tables stay within the budget.
 
     Args:
         epsilon, delta: the budget.
-        releases: number of vectors released about the same patients.
+        releases: number of tables released about the same patients, each patient in one cell.
 
     Raises:
         AccountingError: when no noise multiplier that makes sense keeps the budget.
     """
 
     def spent(noise_multiplier: float) -> float:
-        return epsilon_of((GaussianVector(noise_multiplier),) * releases, delta=delta)
+        record = DiscreteGaussianCounts(noise_multiplier, 1)
+        return epsilon_of_counted({record: releases}, delta=delta)
 
     return _smallest_noise(
-        spent, epsilon, guess=math.sqrt(releases) * _gaussian_guess(epsilon, delta)
+        spent,
+        epsilon,
+        guess=math.sqrt(releases) * _gaussian_guess(epsilon, delta),
+        noise_multiplier_max=limits.DISCRETE_NOISE_MULTIPLIER_MAX,
     )
 
 
@@ -205,11 +216,15 @@ def _gaussian_guess(epsilon: float, delta: float) -> float:
     return (tail + math.sqrt(tail * tail + 2 * epsilon)) / (2 * epsilon)
 
 
-def _smallest_noise(spent: Callable[[float], float], epsilon: float, *, guess: float) -> float:
+def _smallest_noise(
+    spent: Callable[[float], float],
+    epsilon: float,
+    *,
+    guess: float,
+    noise_multiplier_max: float = limits.NOISE_MULTIPLIER_MAX,
+) -> float:
     """Search the grid for the smallest noise with `spent(noise) <= epsilon`."""
-    lowest = math.ceil(limits.NOISE_MULTIPLIER_MIN * _GRID)
-    highest = math.floor(limits.NOISE_MULTIPLIER_MAX * _GRID)
-    good, bad = _bracket(spent, epsilon, min(max(round(guess * _GRID), lowest), highest))
+    good, bad = _bracket(spent, epsilon, guess, noise_multiplier_max)
     for turn in range(200):
         if good - bad <= 1:
             return good / _GRID
@@ -220,17 +235,19 @@ def _smallest_noise(spent: Callable[[float], float], epsilon: float, *, guess: f
             good = middle
         else:
             bad = middle
-    raise _no_noise(epsilon)
+    raise _no_noise(epsilon, noise_multiplier_max)
 
 
-def _bracket(spent: Callable[[float], float], epsilon: float, start: int) -> tuple[int, int]:
+def _bracket(
+    spent: Callable[[float], float], epsilon: float, guess: float, noise_multiplier_max: float
+) -> tuple[int, int]:
     """Return grid numbers (good, bad): good keeps the budget, bad does not or is off the grid."""
     lowest = math.ceil(limits.NOISE_MULTIPLIER_MIN * _GRID)
-    highest = math.floor(limits.NOISE_MULTIPLIER_MAX * _GRID)
-    good = start
+    highest = math.floor(noise_multiplier_max * _GRID)
+    good = min(max(round(guess * _GRID), lowest), highest)
     while spent(good / _GRID) > epsilon:
         if good == highest:
-            raise _no_noise(epsilon)
+            raise _no_noise(epsilon, noise_multiplier_max)
         good = min(good * 2, highest)
     bad = good
     while spent(bad / _GRID) <= epsilon:
@@ -249,10 +266,10 @@ def _interpolate(spent: Callable[[float], float], epsilon: float, good: int, bad
     return round(bad * math.pow(good / bad, share))
 
 
-def _no_noise(epsilon: float) -> AccountingError:
+def _no_noise(epsilon: float, noise_multiplier_max: float) -> AccountingError:
     return AccountingError(
         "no noise keeps the plan inside its budget",
-        expected=f"a noise multiplier up to {limits.NOISE_MULTIPLIER_MAX:.0f}",
+        expected=f"a noise multiplier up to {noise_multiplier_max:.0f}",
         arrived=f"epsilon={epsilon} for more steps or releases than it can pay",
         todo="plan fewer rounds, steps or releases, or a larger epsilon",
     )

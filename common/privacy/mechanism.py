@@ -24,6 +24,11 @@ class PatientPart:
     first: int = 0
     stop: int = PATIENT_HASH_PARTS
 
+    @property
+    def share(self) -> float:
+        """Share of all patients, in expectation over the salt."""
+        return (self.stop - self.first) / PATIENT_HASH_PARTS
+
 
 @dataclass(frozen=True)
 class DpSgdSteps:
@@ -56,4 +61,21 @@ class GaussianVector:
     part: PatientPart = PatientPart()
 
 
-MechanismRecord: TypeAlias = DpSgdSteps | GaussianVector
+@dataclass(frozen=True)
+class DiscreteGaussianCounts:
+    """Whole counts, each released with exact discrete Gaussian noise N_Z(0, noise_multiplier^2).
+
+    Each patient adds 1 to at most `cells_per_patient_max` cells and nothing to any other; the noise
+    of each cell is independent, P(x) proportional to exp(-x^2 / (2 noise_multiplier^2)) over the
+    integers. Unit: patient. Neighbouring relation: add or remove one patient. (Canonne, Kamath and
+    Steinke 2020, definition 1; accounted as `cells_per_patient_max` one-dimensional discrete
+    Gaussian mechanisms of sensitivity 1.)
+    """
+
+    kind: ClassVar[str] = "discrete-gaussian-counts"
+    noise_multiplier: float
+    cells_per_patient_max: int
+    part: PatientPart = PatientPart()
+
+
+MechanismRecord: TypeAlias = DpSgdSteps | GaussianVector | DiscreteGaussianCounts

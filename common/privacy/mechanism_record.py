@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -11,6 +11,7 @@ from common.canonical import Canonical, canonical_float
 from common.errors import AccountingError
 from common.privacy.mechanism import (
     PATIENT_HASH_PARTS,
+    DiscreteGaussianCounts,
     DpSgdSteps,
     GaussianVector,
     MechanismRecord,
@@ -40,9 +41,15 @@ class _GaussianShape(_Shape):
     part: _Part
 
 
-_SHAPE: TypeAdapter[_DpSgdShape | _GaussianShape] = TypeAdapter(
-    Annotated[_DpSgdShape | _GaussianShape, Field(discriminator="kind")]
-)
+class _CountsShape(_Shape):
+    kind: Literal["discrete-gaussian-counts"]
+    noise_multiplier: _Real
+    cells_per_patient_max: Annotated[int, Field(ge=1, le=limits.CELLS_PER_PATIENT_MAX)]
+    part: _Part
+
+
+_AnyShape: TypeAlias = _DpSgdShape | _GaussianShape | _CountsShape
+_SHAPE: TypeAdapter[_AnyShape] = TypeAdapter(Annotated[_AnyShape, Field(discriminator="kind")])
 
 
 def mechanism_to_record(mechanism: MechanismRecord) -> dict[str, Canonical]:
@@ -55,6 +62,8 @@ def mechanism_to_record(mechanism: MechanismRecord) -> dict[str, Canonical]:
     if isinstance(mechanism, DpSgdSteps):
         record["sampling_probability"] = canonical_float(mechanism.sampling_probability)
         record["steps"] = mechanism.steps
+    if isinstance(mechanism, DiscreteGaussianCounts):
+        record["cells_per_patient_max"] = mechanism.cells_per_patient_max
     return record
 
 
@@ -67,18 +76,25 @@ def mechanism_from_record(record: Canonical) -> MechanismRecord:
     part = PatientPart(*shape.part)
     if part.first >= part.stop:
         raise _refuse("patients [first, stop) with first not below stop")
-    noise_multiplier = _real(shape.noise_multiplier)
+    noise_multiplier = positive_real(shape.noise_multiplier)
     if isinstance(shape, _GaussianShape):
         return GaussianVector(noise_multiplier=noise_multiplier, part=part)
+    if isinstance(shape, _CountsShape):
+        return DiscreteGaussianCounts(
+            noise_multiplier=noise_multiplier,
+            cells_per_patient_max=shape.cells_per_patient_max,
+            part=part,
+        )
     return DpSgdSteps(
         noise_multiplier=noise_multiplier,
-        sampling_probability=_real(shape.sampling_probability),
+        sampling_probability=positive_real(shape.sampling_probability),
         steps=shape.steps,
         part=part,
     )
 
 
-def _real(text: str) -> float:
+def positive_real(text: str) -> float:
+    """Return a positive real number from its one decimal form; raises `AccountingError`."""
     try:
         value = float(text)
     except ValueError:
@@ -91,7 +107,7 @@ def _real(text: str) -> float:
 def _refuse(arrived: str) -> AccountingError:
     return AccountingError(
         "not a mechanism record",
-        expected="the canonical record of dp-sgd-steps or gaussian-vector",
+        expected="the record of dp-sgd-steps, gaussian-vector or discrete-gaussian-counts",
         arrived=arrived,
         todo="use one software version everywhere; a stored record must not be edited",
     )

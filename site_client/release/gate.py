@@ -8,7 +8,7 @@ computation that ends in an error is final: that release is never computed again
 because a coordinator that could provoke errors would otherwise ask without limit for one charge.
 
     (1) already released?       the cached payload, sealed for this request
-    (2) reserve the budget      fsync; refused above a limit, before training
+    (2) commit, then reserve    fsync each; refused above a limit, before training
     (3) compute                 training and evaluation draw fresh noise
     (4) check                   G1 to G7
     (5) log                     payload and entry in one transaction, fsync; then the ledger
@@ -19,14 +19,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from common.canonical import digest_bytes
 from common.crypto.keys import SealingKey, SigningKey
 from common.errors import ReleaseRefused
 from common.ids import Digest, ReleaseId, SiteId, StudyId
 from common.privacy.ledger import Ledger
+from common.privacy.ledger_entry import Commitment
 from common.privacy.mechanism import MechanismRecord
+from common.privacy.spending_limits import Composition, SpendingLimits
 from common.protocol.arrays import encode_parameters
 from common.protocol.codec import encode_reply
 from common.protocol.envelope import seal_envelope
@@ -38,6 +40,7 @@ from common.protocol.messages import (
     TaskKind,
 )
 from common.study.plan import StudyPlan
+from site_client.config import LimitsSection
 from site_client.release.checks import Asked, Produced, check_produced, check_size
 from site_client.release.release_log import ReleaseLog
 
@@ -63,6 +66,27 @@ class SiteLimits:
     epsilon_per_study: float
     epsilon_total: float
     delta_total: float
+    composition: Composition = Composition.PLANNED
+
+    @classmethod
+    def of(cls, section: LimitsSection) -> Self:
+        """Return the limits that `site.toml` sets."""
+        return cls(
+            epsilon_per_study=section.epsilon_per_study,
+            epsilon_total=section.epsilon_total,
+            delta_total=section.delta_total,
+            composition=Composition(section.composition),
+        )
+
+    def for_plan(self, plan: StudyPlan) -> SpendingLimits:
+        """Return what a study with this plan is checked against."""
+        return SpendingLimits(
+            epsilon_study_max=min(plan.privacy.epsilon, self.epsilon_per_study),
+            delta=plan.privacy.delta,
+            epsilon_total_max=self.epsilon_total,
+            delta_total=self.delta_total,
+            composition=self.composition,
+        )
 
 
 @dataclass(frozen=True)
@@ -74,6 +98,7 @@ class ReleaseRequest:
         plan: approved.
         evaluate: whether an evaluation is part of it.
         mechanisms: what the plan does in this round.
+        planned: all that the plan does in all rounds, each record with how often.
         declared_cohort_size: public.
     """
 
@@ -85,7 +110,20 @@ class ReleaseRequest:
     plan: StudyPlan
     evaluate: bool
     mechanisms: tuple[MechanismRecord, ...]
+    planned: tuple[tuple[MechanismRecord, int], ...]
     declared_cohort_size: int
+
+    @property
+    def commitment(self) -> Commitment:
+        """All that the plan may ever do at this site."""
+        privacy = self.plan.privacy
+        return Commitment(
+            study_id=self.study_id,
+            plan_digest=self.plan_digest,
+            epsilon=privacy.epsilon,
+            delta=privacy.delta,
+            planned=self.planned,
+        )
 
     def release_id(self, site_id: SiteId) -> ReleaseId:
         """Return the name of this release, the same on every retry."""
@@ -229,31 +267,25 @@ class Gate:
         return payload
 
     def _reserve(self, request: ReleaseRequest, release_id: ReleaseId) -> None:
-        privacy = request.plan.privacy
+        limits = self._limits.for_plan(request.plan)
+        self._ledger.commit(request.commitment, limits)
         self._ledger.reserve(
             release_id,
             study_id=request.study_id,
             round_number=request.round_number,
             mechanisms=request.mechanisms,
-            delta=privacy.delta,
-            epsilon_study_max=min(privacy.epsilon, self._limits.epsilon_per_study),
-            epsilon_total_max=self._limits.epsilon_total,
-            delta_total=self._limits.delta_total,
+            limits=limits,
+            plan_digest=request.plan_digest,
         )
 
     def _statement(self, request: ReleaseRequest) -> LedgerStatement:
-        privacy = request.plan.privacy
-        spent = self._ledger.spent(request.study_id, privacy.delta).epsilon
-        total = self._ledger.spent_total(self._limits.delta_total).epsilon
-        remaining = min(
-            privacy.epsilon - spent,
-            self._limits.epsilon_per_study - spent,
-            self._limits.epsilon_total - total,
-        )
+        # The total needs no place here: it was charged with the whole study when that began.
+        limits = self._limits.for_plan(request.plan)
+        spent = self._ledger.spent(request.study_id, limits.delta).epsilon
         return LedgerStatement(
             epsilon_spent=spent,
-            epsilon_remaining=max(0.0, remaining),
-            delta=privacy.delta,
+            epsilon_remaining=max(0.0, limits.epsilon_study_max - spent),
+            delta=limits.delta,
             ledger_head=self._ledger.head(),
         )
 

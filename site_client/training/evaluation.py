@@ -8,7 +8,8 @@ import torch
 
 from common.ids import Digest
 from common.models import build_model, load_parameters
-from common.privacy.mechanism import GaussianVector
+from common.privacy.discrete_gaussian import discrete_gaussian, variance_of
+from common.privacy.mechanism import DiscreteGaussianCounts
 from common.protocol.arrays import Parameters
 from common.protocol.messages import EvaluationCounts
 from common.study.plan import StudyPlan
@@ -42,18 +43,17 @@ def evaluate(
     *,
     plan: StudyPlan,
     model_version: Digest,
-    mechanism: GaussianVector,
+    mechanism: DiscreteGaussianCounts,
     randomness: Randomness,
 ) -> EvaluationCounts:
-    """Return noisy counts: each patient is in one cell, so the L2 sensitivity is 1.
-
-    Noise is float64 normal of standard deviation `mechanism.noise_multiplier`; rounding to whole
-    numbers is post-processing.
-    """
+    """Return noisy counts: each patient adds 1 to one cell; the noise is exact, of integers."""
     bins = plan.evaluation.score_bins
     exact = count_by_score(score(plan, parameters, held_out.x), held_out.y, bins=bins)
-    noisy = exact + randomness.noise.normal(0.0, mechanism.noise_multiplier, size=exact.shape)
-    rows = [tuple(int(value) for value in row) for row in np.round(noisy)]
+    variance = variance_of(mechanism.noise_multiplier)
+    rows = [
+        tuple(int(count) + discrete_gaussian(variance, randomness.noise_words) for count in row)
+        for row in exact
+    ]
     return EvaluationCounts(
         model_version=model_version,
         counts=(rows[0], rows[1]),

@@ -62,7 +62,7 @@ def test_r11_a_site_whose_limit_is_below_the_plans_epsilon_refuses_before_readin
     assert engine.calls == 0
 
 
-def test_r12_a_release_that_would_pass_the_limit_over_all_studies_is_refused_before_training(
+def test_r12_a_study_whose_whole_plan_would_pass_the_total_limit_never_begins(
     tmp_path: Path,
 ) -> None:
     engine = CountingEngine()
@@ -71,8 +71,32 @@ def test_r12_a_release_that_would_pass_the_limit_over_all_studies_is_refused_bef
     for number in range(1, 6):
         reply = site.ask(site.envelope(number))
         numbers.append(reply.number if isinstance(reply, RefusedTask) else "released")
-    assert numbers[-1] == "R12"
-    assert engine.calls == numbers.count("released")
+    assert set(numbers) == {"R12"}
+    assert engine.calls == 0
+    assert site.tasks._records.ledger.entries() == ()
+
+
+def test_r12_an_adaptive_site_refuses_what_its_filter_cannot_pay_for(tmp_path: Path) -> None:
+    """Planned composition lets this plan begin at the same limit: it promises 2.47."""
+    limits = LOW_TOTAL.replace("epsilon_total = 0.5", "epsilon_total = 2.5")
+    planned, adaptive = tmp_path / "planned", tmp_path / "adaptive"
+    for folder in (planned, adaptive):
+        folder.mkdir()
+    site = make_site(planned, limits=limits)
+    assert isinstance(site.ask(site.envelope()), ReleasedTask)
+    site = make_site(adaptive, limits=limits + '\ncomposition = "adaptive"\n')
+    assert _refused(site.ask(site.envelope())) == "R12"
+    assert site.tasks._records.ledger.entries() == ()
+
+
+def test_a_study_that_stops_early_is_charged_what_it_promised(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    reply = site.ask(site.envelope())
+    assert isinstance(reply, ReleasedTask)
+    ledger, privacy = site.tasks._records.ledger, site.plan.privacy
+    promised = ledger.committed(site.plan.study.id, privacy.delta).epsilon
+    assert 0.98 * privacy.epsilon < promised <= privacy.epsilon
+    assert reply.statement.epsilon_spent < 0.5 * promised
 
 
 def test_r13_a_cohort_below_the_sites_minimum_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,12 @@ from common.privacy.calibration import (
     evaluation_rounds,
     plan_mechanisms,
 )
-from common.privacy.mechanism import DpSgdSteps, GaussianVector, MechanismRecord, PatientPart
+from common.privacy.mechanism import (
+    DiscreteGaussianCounts,
+    DpSgdSteps,
+    MechanismRecord,
+    PatientPart,
+)
 from tests.lib.plans import make_plan
 
 UNUSED_SHARE_MAX = 0.005
@@ -47,9 +52,9 @@ def test_evaluation_noise_is_the_smallest_that_keeps_the_budget(
     epsilon: float, releases: int
 ) -> None:
     noise = calibrate_evaluation(epsilon=epsilon, delta=1e-5, releases=releases)
-    spent = epsilon_of([GaussianVector(noise)] * releases, delta=1e-5)
+    spent = epsilon_of([DiscreteGaussianCounts(noise, 1)] * releases, delta=1e-5)
     assert (1 - UNUSED_SHARE_MAX) * epsilon <= spent <= epsilon
-    less = epsilon_of([GaussianVector(noise - 1e-4)] * releases, delta=1e-5)
+    less = epsilon_of([DiscreteGaussianCounts(noise - 1e-4, 1)] * releases, delta=1e-5)
     assert less > epsilon
 
 

@@ -2,58 +2,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 
 import pytest
 
 from common.canonical import canonical_bytes
-from common.clock import FixedClock
 from common.errors import BudgetError, LedgerError
-from common.ids import Digest, ReleaseId, StudyId
 from common.privacy.accountant import epsilon_of
-from common.privacy.ledger import GENESIS, Ledger, MemoryLedgerStore
-from common.privacy.ledger_entry import ReleasedEntry, ReservedEntry, entry_bytes, parse_entry
-from common.privacy.mechanism import DpSgdSteps, GaussianVector, MechanismRecord, PatientPart
-
-STUDY, OTHER = StudyId("first-study"), StudyId("second-study")
-TRAIN = DpSgdSteps(4.4493, 0.5, 5, PatientPart(250_000, 1_000_000))
-SCORE = GaussianVector(1.7299, PatientPart(0, 250_000))
-DELTA = 1e-4
-
-
-def release(number: int) -> ReleaseId:
-    return ReleaseId(f"{number:064x}")
-
-
-def payload(number: int) -> Digest:
-    return Digest(f"{number:064x}")
-
-
-def make_ledger(store: MemoryLedgerStore | None = None) -> Ledger:
-    return Ledger(store or MemoryLedgerStore(), FixedClock())
-
-
-def reserve(
-    ledger: Ledger,
-    number: int,
-    *,
-    study_id: StudyId = STUDY,
-    round_number: int = 1,
-    mechanisms: Sequence[MechanismRecord] = (TRAIN, SCORE),
-    epsilon_study_max: float = 3.0,
-    epsilon_total_max: float = 8.0,
-    delta_total: float | None = None,
-) -> ReservedEntry:
-    return ledger.reserve(
-        release(number),
-        study_id=study_id,
-        round_number=round_number,
-        mechanisms=mechanisms,
-        delta=DELTA,
-        epsilon_study_max=epsilon_study_max,
-        epsilon_total_max=epsilon_total_max,
-        delta_total=delta_total,
-    )
+from common.privacy.ledger import GENESIS, MemoryLedgerStore
+from common.privacy.ledger_entry import (
+    ReleasedEntry,
+    ReservedEntry,
+    entry_bytes,
+    parse_entry,
+)
+from common.privacy.mechanism import DpSgdSteps, GaussianVector
+from tests.lib.ledgers import (
+    DELTA,
+    OTHER,
+    SCORE,
+    STUDY,
+    TRAIN,
+    EditedStore,
+    make_ledger,
+    payload,
+    release,
+    reserve,
+)
 
 
 def test_an_empty_ledger_has_spent_nothing() -> None:
@@ -194,14 +168,6 @@ def test_two_processes_cannot_fork_the_chain() -> None:
     one.verify()
 
 
-class _EditedStore(MemoryLedgerStore):
-    """A store whose content somebody changed."""
-
-    def __init__(self, entries: Sequence[bytes]) -> None:
-        super().__init__()
-        self._entries = list(entries)
-
-
 def _three_entries() -> tuple[bytes, ...]:
     store = MemoryLedgerStore()
     ledger = make_ledger(store)
@@ -219,14 +185,14 @@ def test_every_changed_byte_is_noticed(place: int) -> None:
         changed[index] ^= 1
         edited = [*entries[:place], bytes(changed), *entries[place + 1 :]]
         with pytest.raises(LedgerError):
-            make_ledger(_EditedStore(edited)).verify()
+            make_ledger(EditedStore(edited)).verify()
 
 
 def test_a_removed_repeated_or_moved_entry_is_noticed() -> None:
     one, two, three = _three_entries()
     for edited in ((two, three), (one, three), (one, one), (one, two, two), (two, one), (one, b"")):
         with pytest.raises(LedgerError, match=r"entry [123]"):
-            make_ledger(_EditedStore(edited)).entries()
+            make_ledger(EditedStore(edited)).entries()
 
 
 def test_a_second_reservation_of_a_release_is_noticed_even_when_well_chained() -> None:
@@ -238,7 +204,7 @@ def test_a_second_reservation_of_a_release_is_noticed_even_when_well_chained() -
     unreserved = ReleasedEntry(2, release(9), 0, first.digest, payload(1))
     for entry in (second, unreserved):
         with pytest.raises(LedgerError, match="entry 2"):
-            make_ledger(_EditedStore([entry_bytes(first), entry_bytes(entry)])).verify()
+            make_ledger(EditedStore([entry_bytes(first), entry_bytes(entry)])).verify()
 
 
 def test_an_entry_replaced_by_a_cheaper_one_is_noticed_by_the_next() -> None:
@@ -247,14 +213,14 @@ def test_an_entry_replaced_by_a_cheaper_one_is_noticed_by_the_next() -> None:
     assert isinstance(first, ReservedEntry)
     cheaper = dataclasses.replace(first, mechanisms=(GaussianVector(1e4),))
     with pytest.raises(LedgerError, match="entry 2"):
-        make_ledger(_EditedStore([entry_bytes(cheaper), *entries[1:]])).verify()
+        make_ledger(EditedStore([entry_bytes(cheaper), *entries[1:]])).verify()
 
 
 def test_newest_entries_cut_off_are_noticed_by_a_head_stated_earlier() -> None:
     entries = _three_entries()
     heads = [parse_entry(data, 1).digest for data in entries]
-    make_ledger(_EditedStore(entries)).verify(must_contain=[GENESIS, *heads])
-    cut = make_ledger(_EditedStore(entries[:2]))
+    make_ledger(EditedStore(entries)).verify(must_contain=[GENESIS, *heads])
+    cut = make_ledger(EditedStore(entries[:2]))
     cut.verify()
     with pytest.raises(LedgerError, match="entry 3"):
         cut.verify(must_contain=heads)

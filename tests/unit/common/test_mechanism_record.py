@@ -4,7 +4,13 @@ import pytest
 
 from common.canonical import Canonical
 from common.errors import AccountingError
-from common.privacy.mechanism import DpSgdSteps, GaussianVector, MechanismRecord, PatientPart
+from common.privacy.mechanism import (
+    DiscreteGaussianCounts,
+    DpSgdSteps,
+    GaussianVector,
+    MechanismRecord,
+    PatientPart,
+)
 from common.privacy.mechanism_record import mechanism_from_record, mechanism_to_record
 from common.protocol import mechanisms as on_the_wire
 
@@ -12,6 +18,7 @@ RECORDS: list[MechanismRecord] = [
     DpSgdSteps(4.4493, 0.5, 5, PatientPart(250_000, 1_000_000)),
     GaussianVector(1.7299, PatientPart(0, 250_000)),
     GaussianVector(1e-05),
+    DiscreteGaussianCounts(1.7299, 3, PatientPart(0, 250_000)),
 ]
 
 
@@ -47,6 +54,13 @@ def test_the_ledger_and_the_wire_write_one_form(mechanism: MechanismRecord) -> N
 def test_another_record_is_refused(change: dict[str, Canonical]) -> None:
     with pytest.raises(AccountingError):
         mechanism_from_record(mechanism_to_record(RECORDS[0]) | change)
+
+
+@pytest.mark.parametrize("cells", [0, 1_001, True, "1", None])
+def test_counts_with_an_impossible_number_of_cells_are_refused(cells: Canonical) -> None:
+    record = mechanism_to_record(DiscreteGaussianCounts(2.0, 1))
+    with pytest.raises(AccountingError):
+        mechanism_from_record(record | {"cells_per_patient_max": cells})
 
 
 def test_what_is_no_object_is_refused() -> None:

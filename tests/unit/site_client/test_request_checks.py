@@ -150,7 +150,7 @@ def _reserved(site: InProcessSite, round_number: int, release_id: str) -> Reserv
 def make_entry(site: InProcessSite) -> ReservedEntry:
     reply = site.ask(site.envelope())
     assert isinstance(reply, ReleasedTask)
-    entry = site.tasks._records.ledger.entries()[0]
+    entry = site.tasks._records.ledger.entries()[1]
     assert isinstance(entry, ReservedEntry)
     return entry
 

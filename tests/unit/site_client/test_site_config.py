@@ -77,6 +77,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         ("epsilon_per_study = 4.0", "epsilon_per_study = -1.0", "limits.epsilon_per_study"),
         ("delta_total = 1e-3", "delta_total = 0.5", "limits.delta_total"),
         ("cohort_size_min = 50", 'cohort_size_min = "50"', "limits.cohort_size_min"),
+        ("[limits]", '[limits]\ncomposition = "natural"', "limits.composition"),
         ("[limits]", "[limits]\nepsilon_perstudy = 1.0", "limits.epsilon_perstudy"),
         ('kind = "table"', 'kind = "oracle"', "source.kind"),
         ('positive = ["1"]', "positive = []", "source.label.positive"),
