@@ -36,6 +36,7 @@ class CountingEngine(DpSgdEngine):
     """Stock training that counts its calls, and may fail with a text that quotes a row."""
 
     def __init__(self, *, fails: bool = False) -> None:
+        super().__init__()
         self.calls = 0
         self.fails = fails
 
