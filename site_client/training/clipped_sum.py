@@ -28,6 +28,7 @@ from site_client.training.layer_terms import LayerTerm
 from site_client.training.recorded_backprops import RecordedBackprops
 from site_client.training.recurrent_backprops import recurrent_terms
 from site_client.training.stock_clipped_sum import StockClippedSum
+from site_client.training.workspace import Workspace
 
 Terms: TypeAlias = Callable[["Batch"], Sequence[LayerTerm]]
 WriteClippedSum: TypeAlias = Callable[["Batch"], None]
@@ -66,7 +67,10 @@ def choose_clipped_sum(model: nn.Module, clipping: Clipping) -> WriteClippedSum:
     if type(model) is ResidualPerceptronModel:
         return BookKeepingSum(model, lambda batch: residual_terms(model, batch), clipping)
     if type(model) is GatedRecurrentModel:
-        return BookKeepingSum(model, lambda batch: recurrent_terms(model, batch), clipping)
+        workspace = Workspace()
+        return BookKeepingSum(
+            model, lambda batch: recurrent_terms(model, batch, workspace), clipping
+        )
     if RecordedBackprops.covers(model):
         return BookKeepingSum(model, RecordedBackprops(model).terms, clipping)
     return StockClippedSum(model, clipping)

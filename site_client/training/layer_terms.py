@@ -8,11 +8,16 @@ time bins), whose gradients add up before the norm is taken.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 
 from site_client.training.flat_parameters import gradient_of
+from site_client.training.workspace import Workspace
+
+
+_GRAM_COST: Final = 4
+"""A multiplication of Gram matrices against one of whole gradients, measured on small models."""
 
 
 class LayerTerm(Protocol):
@@ -38,6 +43,8 @@ class LinearTerm:
         inner: [patients, in] or [patients, positions, in], the layer's input.
         outer: [patients, out] or [patients, positions, out], the loss's gradient at its output.
         weight, bias: the parameters; None or frozen ones have no share.
+        workspace: where patients' whole gradients may be kept until the sum, under `name`.
+        name: of this layer in the workspace.
     """
 
     def __init__(
@@ -46,12 +53,17 @@ class LinearTerm:
         outer: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
+        *,
+        workspace: Workspace | None = None,
+        name: str = "",
     ) -> None:
         self._inner = inner
         self._outer = outer
         self._weight = weight if weight.requires_grad else None
         self._bias = bias if bias is not None and bias.requires_grad else None
         self._stored: torch.Tensor | None = None
+        self._workspace = workspace or Workspace()
+        self._name = name
 
     def squared_norm(self) -> torch.Tensor:
         """Return [patients]; see `LayerTerm`."""
@@ -68,19 +80,30 @@ class LinearTerm:
         bias = outer.sum(1).square().sum(1) if self._bias is not None else 0.0
         if self._weight is None:
             return outer.new_zeros(len(outer)) + bias
-        # Gram matrices of the positions, or the patients' whole gradients (which the sum can use
-        # again): the one with fewer multiplications.
-        size = inner.shape[2] * outer.shape[2]
-        if positions * (inner.shape[2] + outer.shape[2]) <= size:
+        # Gram matrices of the positions where these are few; else the patients' whole gradients,
+        # which the sum can use again.
+        if _GRAM_COST * positions * (inner.shape[2] + outer.shape[2]) <= (
+            inner.shape[2] * outer.shape[2]
+        ):
             gram = torch.bmm(outer, outer.transpose(1, 2))
             gram *= torch.bmm(inner, inner.transpose(1, 2))
             return gram.sum((1, 2)) + bias
-        self._stored = torch.bmm(outer.transpose(1, 2), inner)
-        return self._stored.square().sum((1, 2)) + bias
+        self._stored = self._workspace.take(
+            self._name, len(outer), outer.shape[2], inner.shape[2], like=outer
+        )
+        torch.bmm(outer.transpose(1, 2), inner, out=self._stored)
+        squared: torch.Tensor = torch.linalg.vector_norm(self._stored, dim=(1, 2)).square_()
+        return squared + bias
 
     def write_sum(self, factors: torch.Tensor) -> None:
         """Write the clipped sums; see `LayerTerm`."""
         outer = self._outer
+        if self._stored is not None and self._weight is not None:
+            flat = self._stored.flatten(1)
+            torch.mv(flat.t(), factors, out=gradient_of(self._weight).view(-1))
+            if self._bias is not None:
+                torch.mv(outer.sum(1).t(), factors, out=gradient_of(self._bias))
+            return
         if outer.dim() == 3:
             scaled = (outer * factors[:, None, None]).reshape(-1, outer.shape[2])
             inner = self._inner.reshape(-1, self._inner.shape[2])
@@ -88,10 +111,7 @@ class LinearTerm:
             scaled, inner = outer * factors[:, None], self._inner
         if self._weight is not None:
             gradient = gradient_of(self._weight)
-            if self._stored is not None:
-                torch.mv(self._stored.flatten(1).t(), factors, out=gradient.view(-1))
-            else:
-                torch.mm(scaled.t(), inner, out=gradient)
+            torch.mm(scaled.t(), inner, out=gradient)
         if self._bias is not None:
             torch.sum(scaled, 0, out=gradient_of(self._bias))
 

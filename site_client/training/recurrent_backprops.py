@@ -16,6 +16,7 @@ from torch import nn
 from common.models import GatedRecurrentModel
 from site_client.training.backprops import logit_gradient
 from site_client.training.layer_terms import LayerTerm, LinearTerm
+from site_client.training.workspace import Workspace
 
 if TYPE_CHECKING:
     from site_client.training.clipped_sum import Batch
@@ -48,22 +49,25 @@ class _Passes:
 
 
 @torch.no_grad()
-def recurrent_terms(model: GatedRecurrentModel, batch: Batch) -> list[LayerTerm]:
+def recurrent_terms(
+    model: GatedRecurrentModel, batch: Batch, workspace: Workspace
+) -> list[LayerTerm]:
     """Return the terms of a recurrent model whose last state gives the logit.
 
     Args:
         model: one recurrent layer and a linear layer.
         batch: x is [patients, bins, columns] or [patients, samples, bins, columns].
+        workspace: of this model.
     """
     bins, columns = batch.x.shape[-2:]
     x = batch.x.reshape(-1, bins, columns)
     unit = cast("Gates", model.unit)
-    passes, state = _forward(unit, x)
+    passes, state = _forward(unit, x, workspace)
     samples = batch.y.shape
     logits = nn.functional.linear(state, model.outlet.weight, model.outlet.bias)
     outer = logit_gradient(logits.reshape(*samples, 1), batch)
     from_input, from_state = _backward(
-        unit, passes, (outer @ model.outlet.weight).reshape(state.shape)
+        unit, passes, (outer @ model.outlet.weight).reshape(state.shape), workspace
     )
     patients = samples[0]
 
@@ -76,26 +80,45 @@ def recurrent_terms(model: GatedRecurrentModel, batch: Batch) -> list[LayerTerm]
         LinearTerm(
             state.reshape(*samples, state.shape[1]), outer, model.outlet.weight, model.outlet.bias
         ),
-        LinearTerm(by_patient(x), by_patient(from_input), unit.weight_ih_l0, unit.bias_ih_l0),
-        LinearTerm(by_patient(before), by_patient(from_state), unit.weight_hh_l0, unit.bias_hh_l0),
+        LinearTerm(
+            by_patient(x),
+            by_patient(from_input),
+            unit.weight_ih_l0,
+            unit.bias_ih_l0,
+            workspace=workspace,
+            name="input gradients",
+        ),
+        LinearTerm(
+            by_patient(before),
+            by_patient(from_state),
+            unit.weight_hh_l0,
+            unit.bias_hh_l0,
+            workspace=workspace,
+            name="state gradients",
+        ),
     ]
 
 
-def _forward(unit: Gates, x: torch.Tensor) -> tuple[_Passes, torch.Tensor]:
+def _forward(unit: Gates, x: torch.Tensor, workspace: Workspace) -> tuple[_Passes, torch.Tensor]:
     sequences, bins, columns = x.shape
     width = unit.weight_hh_l0.shape[1]
-    projected = (
-        torch.addmm(unit.bias_ih_l0, x.reshape(-1, columns), unit.weight_ih_l0.t())
-        .view(sequences, bins, 3 * width)
-        .transpose(0, 1)
-    )
+
+    def take(name: str, *shape: int) -> torch.Tensor:
+        return workspace.take(name, *shape, like=x)
+
+    flat = take("projected", sequences * bins, 3 * width)
+    torch.addmm(unit.bias_ih_l0, x.reshape(-1, columns), unit.weight_ih_l0.t(), out=flat)
+    projected = flat.view(sequences, bins, 3 * width).transpose(0, 1)
     from_input, new_input = projected[..., : 2 * width], projected[..., 2 * width :]
     transposed = unit.weight_hh_l0.t()
-    before = x.new_zeros(bins + 1, sequences, width)
-    gates = x.new_empty(bins, sequences, 2 * width)
-    candidate, recurrent = x.new_empty(2, bins, sequences, width)
+    before = take("before", bins + 1, sequences, width)
+    before[0] = 0
+    gates = take("gates", bins, sequences, 2 * width)
+    candidate = take("candidate", bins, sequences, width)
+    recurrent = take("recurrent", bins, sequences, width)
+    at_state = take("at state", sequences, 3 * width)
     for index in range(bins):
-        at_state = torch.addmm(unit.bias_hh_l0, before[index], transposed)
+        torch.addmm(unit.bias_hh_l0, before[index], transposed, out=at_state)
         both = torch.add(from_input[index], at_state[:, : 2 * width], out=gates[index]).sigmoid_()
         inside = recurrent[index].copy_(at_state[:, 2 * width :])
         new = torch.addcmul(new_input[index], both[:, :width], inside, out=candidate[index]).tanh_()
@@ -104,18 +127,26 @@ def _forward(unit: Gates, x: torch.Tensor) -> tuple[_Passes, torch.Tensor]:
 
 
 def _backward(
-    unit: Gates, passes: _Passes, outer: torch.Tensor
+    unit: Gates, passes: _Passes, outer: torch.Tensor, workspace: Workspace
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the gradients at the gates' input side and state side [sequences, bins, 3 * width]."""
     bins, sequences, width = passes.candidate.shape
     reset, update = passes.gates[..., :width], passes.gates[..., width:]
-    # What does not depend on the gradient is computed for all bins at once.
-    slope = torch.addcmul(outer.new_ones(()), passes.candidate, passes.candidate, value=-1.0)
-    by_new = slope.mul_(1 - update)
-    by_update = (passes.before - passes.candidate).mul_(update).mul_(1 - update)
-    by_reset = (1 - reset).mul_(reset).mul_(passes.recurrent)
-    from_input = outer.new_empty(bins, sequences, 3 * width)
-    from_state = outer.new_empty(bins, sequences, 3 * width)
+
+    def take(name: str, *shape: int) -> torch.Tensor:
+        return workspace.take(name, *shape, like=outer)
+
+    from_input = take("from input", bins, sequences, 3 * width)
+    from_state = take("from state", bins, sequences, 3 * width)
+    # What does not depend on the gradient is computed for all bins at once:
+    # new: (1 - n^2) (1 - z); update: (h - n) z (1 - z); reset: r (1 - r) times the recurrent part.
+    rest = torch.sub(1.0, update, out=take("rest", bins, sequences, width))
+    by_new = take("by new", bins, sequences, width)
+    torch.addcmul(outer.new_ones(()), passes.candidate, passes.candidate, value=-1.0, out=by_new)
+    by_new.mul_(rest)
+    by_update = torch.sub(passes.before, passes.candidate, out=passes.candidate)
+    by_update.mul_(update).mul_(rest)
+    by_reset = torch.addcmul(reset, reset, reset, value=-1.0, out=rest).mul_(passes.recurrent)
     for index in range(bins - 1, -1, -1):
         inputs, states = from_input[index], from_state[index]
         new = torch.mul(outer, by_new[index])
