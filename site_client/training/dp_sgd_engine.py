@@ -8,6 +8,7 @@ costs no privacy; a restart of the agent begins them anew.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,8 +32,9 @@ from site_client.training.noisy_optimizer import NoisyOptimizer, make_inner_opti
 from site_client.training.randomness import Randomness
 
 STUDIES_KEPT_MAX: Final = 8
-PATIENTS_AT_ONCE_MAX: Final = 4096
-"""A larger batch is summed in pieces: activations stay in the processor's cache and in bounds."""
+ROWS_AT_ONCE_MAX: Final = 6144
+"""Rows (patients times samples times bins) of one piece of a batch: larger batches are summed in
+pieces, whose activations stay in the processor's cache and within bounds."""
 _NORM_MARGIN: Final = 1e-6
 
 
@@ -115,12 +117,13 @@ def sample(whole: Batch, probability: float, stream: np.random.Generator) -> Bat
 def write_sum_in_pieces(batch: Batch, write_sum: WriteClippedSum, flat: FlatParameters) -> None:
     """Write the clipped sum of a batch of any size into `flat.gradient`."""
     patients = len(batch.y)
-    if patients <= PATIENTS_AT_ONCE_MAX:
+    at_once = max(1, ROWS_AT_ONCE_MAX // math.prod(batch.x.shape[1:-1]))
+    if patients <= at_once:
         write_sum(batch)
         return
     total = torch.zeros_like(flat.gradient)
-    for start in range(0, patients, PATIENTS_AT_ONCE_MAX):
-        piece = slice(start, start + PATIENTS_AT_ONCE_MAX)
+    for start in range(0, patients, at_once):
+        piece = slice(start, start + at_once)
         write_sum(Batch(batch.x[piece], batch.y[piece], batch.weight[piece]))
         total += flat.gradient
     flat.gradient.copy_(total)

@@ -15,7 +15,6 @@ import torch
 from site_client.training.flat_parameters import gradient_of
 from site_client.training.workspace import Workspace
 
-
 _GRAM_COST: Final = 4
 """A multiplication of Gram matrices against one of whole gradients, measured on small models."""
 

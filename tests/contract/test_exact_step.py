@@ -212,7 +212,7 @@ def test_a_large_batch_is_summed_in_pieces_to_the_same(
 ) -> None:
     model, batch = make_model(name), make_batch(name, 23)
     whole = our_sum(model, batch, Clipping(0.3))
-    monkeypatch.setattr("site_client.training.dp_sgd_engine.PATIENTS_AT_ONCE_MAX", 7)
+    monkeypatch.setattr("site_client.training.dp_sgd_engine.ROWS_AT_ONCE_MAX", 7)
     flat = FlatParameters(model)
     write_sum_in_pieces(batch, choose_clipped_sum(model, Clipping(0.3)), flat)
     torch.testing.assert_close(flat.gradient, whole, rtol=0, atol=1e-12)
