@@ -62,12 +62,12 @@ class VirtualSite:
         if isinstance(self.patients, FeatureMatrix):
             return self.patients
         table = read_table(plan, self.patients, folder=Path.cwd())
-        return build_matrix(table, plan, salt=self.site_salt)
+        return build_matrix(table, plan, salt=site_salt(self.site_id, self.salt))
 
-    @property
-    def site_salt(self) -> bytes:
-        """Its own 32 secret bytes: two sites with one salt text still split differently."""
-        return hashlib.sha256(self.salt + b"\0" + self.site_id.encode()).digest()
+
+def site_salt(site_id: str, salt: bytes) -> bytes:
+    """Return a site's own 32 secret bytes: two sites under one salt still split differently."""
+    return hashlib.sha256(salt + b"\0" + site_id.encode()).digest()
 
 
 class RunningSite:
@@ -98,7 +98,7 @@ class RunningSite:
         self.keys = SiteKeys(
             signing=SigningKey.generate(),
             opening=OpeningKey.generate(),
-            salt=site.site_salt,
+            salt=site_salt(site.site_id, site.salt),
             coordinator_verify=coordinator_verify,
             coordinator_sealing=coordinator_sealing,
         )
