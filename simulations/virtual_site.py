@@ -21,7 +21,7 @@ from site_client.site_database import SiteDatabase
 from site_client.sources.table import read_table
 from site_client.sources.table_mapping import LabelMapping, TableMapping
 from site_client.tasks import SiteKeys, SiteRecords, SiteTasks
-from site_client.training.opacus_engine import OpacusEngine
+from site_client.training.dp_sgd_engine import DpSgdEngine
 from site_client.training.randomness import Randomness
 
 WIDE_LIMITS: Final = LimitsSection(
@@ -127,7 +127,7 @@ class RunningSite:
             keys=self.keys,
             records=records,
             clock=clock,
-            engine=OpacusEngine(),
+            engine=DpSgdEngine(),
             randomness=randomness,
             is_real_ledger=False,
         )

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 
 from common.study.plan import StudyPlan
 from common.study.plan_draft import draft_of
@@ -72,8 +72,12 @@ class Question:
 
 
 def auroc(y: npt.NDArray[np.float32], probability: npt.NDArray[np.float64]) -> float | None:
-    """Return the AUROC, or None when all have one outcome."""
-    return None if y.min() == y.max() else float(roc_auc_score(y, probability))
+    """Return the AUROC (Mann and Whitney's U), or None when all have one outcome."""
+    positive = int(y.sum())
+    pairs = positive * (len(y) - positive)
+    if pairs == 0:
+        return None
+    return float((rankdata(probability)[y == 1].sum() - positive * (positive + 1) / 2) / pairs)
 
 
 def accuracy(y: npt.NDArray[np.float32], probability: npt.NDArray[np.float64]) -> float:
@@ -95,8 +99,11 @@ def mean_of_sites(
 
 def auroc_of_all(scored: Scored) -> float:
     """Return the AUROC of all sites' held-out patients together."""
-    y = np.concatenate([item[0] for item in scored.values()])
-    return float(roc_auc_score(y, np.concatenate([item[1] for item in scored.values()])))
+    value = auroc(
+        np.concatenate([item[0] for item in scored.values()]),
+        np.concatenate([item[1] for item in scored.values()]),
+    )
+    return float("nan") if value is None else value
 
 
 def make_plan(
@@ -120,8 +127,11 @@ def make_plan(
     for table, values in (changes or {}).items():
         document[table].update(values)
     document["training"]["rounds"] = choice.rounds
-    document["training"]["learning_rate"] = choice.step / choice.clipping_norm
-    document["training"]["weight_decay"] = choice.weight_decay
+    document["training"]["optimizer"] = {
+        "kind": "sgd",
+        "learning_rate": choice.step / choice.clipping_norm,
+        "weight_decay": choice.weight_decay,
+    }
     document["privacy"]["clipping_norm"] = choice.clipping_norm
     document["privacy"]["epsilon"] = min(epsilon, _EPSILON_WITHOUT_NOISE)
     for feature in document["features"]:

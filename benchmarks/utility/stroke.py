@@ -191,15 +191,15 @@ def make_sites(tables: dict[str, PatientTable], plan: StudyPlan, seed: int) -> l
 
 # Chosen by `python -m benchmarks.utility.choose`, which sees no patient held out here.
 _HOSPITAL_CHOICES: Final = {
-    INFINITY: Choice(60, 0.6, 8.0),
-    3.0: Choice(30, 0.3, 4.0),
-    1.0: Choice(20, 0.3, 4.0),
+    INFINITY: Choice(rounds=80, clipping_norm=1.0, step=16.0, weight_decay=0.003, minor_scale=0.5),
+    3.0: Choice(rounds=20, clipping_norm=0.6, step=8.0, minor_scale=1.0),
+    1.0: Choice(rounds=20, clipping_norm=0.6, step=4.0, minor_scale=0.25),
 }
 _COUNTRY_CHOICES: Final = {
-    INFINITY: Choice(60, 0.6, 8.0),
-    3.0: Choice(30, 0.6, 8.0),
-    1.0: Choice(20, 0.6, 8.0),
-    0.5: Choice(20, 0.6, 8.0),
+    INFINITY: Choice(rounds=40, clipping_norm=1.0, step=16.0, minor_scale=0.5),
+    3.0: Choice(rounds=10, clipping_norm=1.0, step=16.0, weight_decay=0.003),
+    1.0: Choice(rounds=40, clipping_norm=1.0, step=2.0),
+    0.5: Choice(rounds=40, clipping_norm=1.0, step=2.0),
 }
 
 

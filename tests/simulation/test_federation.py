@@ -11,7 +11,7 @@ import pytest
 from common.errors import ConfigError, ReleaseRefused, RoundFailed
 from common.ids import SiteId
 from common.study.columns import feature_columns
-from common.study.plan import StudyPlan
+from common.study.plan import Sgd, StudyPlan
 from common.study.plan_file import read_plan
 from simulations.federation import run_in_memory
 from simulations.population import FOUR_HOSPITALS, generate_rows
@@ -31,7 +31,7 @@ def full_batch_plan(base: StudyPlan | None = None, **training: object) -> StudyP
         "rounds": 4,
         "local_steps": 1,
         "sampling_probability": 1.0,
-        "learning_rate": 0.8,
+        "optimizer": Sgd(kind="sgd", learning_rate=0.8),
         "quorum": 2,
         "update_norm_max": 1e6,
     }
@@ -74,7 +74,9 @@ def test_without_noise_one_full_step_a_round_is_clipped_gradient_descent_on_all_
         gradients = (1 / (1 + np.exp(-x @ weights)) - y)[:, None] * x
         norms = np.linalg.norm(gradients, axis=1, keepdims=True)
         clipped = gradients * np.minimum(1, plan.privacy.clipping_norm / norms)
-        weights -= plan.training.learning_rate * clipped.sum(0) / (share * sum(SIZES.values()))
+        weights -= (
+            plan.training.optimizer.learning_rate * clipped.sum(0) / (share * sum(SIZES.values()))
+        )
     found = np.append(result.parameters["linear.weight"][0], result.parameters["linear.bias"])
     np.testing.assert_allclose(found, weights, atol=1e-5)
 
