@@ -30,7 +30,13 @@ from benchmarks.utility.run import (
 )
 from benchmarks.utility.stroke import stroke_questions
 
-NAMES = ("heart", "heart-flamby", "stroke-countries", "stroke-hospitals")
+NAMES = (
+    "heart",
+    "heart-flamby",
+    "stroke-countries",
+    "stroke-hospitals",
+    "stroke-hospitals-own-split",
+)
 _SEEDS = {"heart": 10}
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from benchmarks.utility.questions import (
     INFINITY,
@@ -17,8 +16,8 @@ from benchmarks.utility.questions import (
     accuracy,
     make_plan,
     mean_of_sites,
+    split_stratified,
 )
-from common.privacy.calibration import held_out_part, training_part
 from common.study.plan import NumericFeature, StudyPlan
 from simulations.population import FOUR_HOSPITALS, Hospital, generate_rows
 from simulations.virtual_site import VirtualSite, site_salt
@@ -114,28 +113,6 @@ def heart_plan(choice: Choice, epsilon: float) -> StudyPlan:
     return make_plan("heart.toml", choice, epsilon)
 
 
-def as_flamby_splits(matrix: FeatureMatrix, plan: StudyPlan) -> FeatureMatrix:
-    """Return the matrix with FLamby's training and test patients as the plan's two parts.
-
-    FLamby (Ogier du Terrail et al. 2022) splits each hospital by scikit-learn with seed 43,
-    stratified where both outcomes have more than two patients.
-    """
-    numbers = np.arange(len(matrix.y))
-    positive = int(matrix.y.sum())
-    is_stratified = min(positive, len(matrix.y) - positive) > 2
-    _, test = train_test_split(
-        numbers,
-        train_size=0.66,
-        test_size=1 - 0.66,
-        random_state=43,
-        stratify=matrix.y if is_stratified else None,
-    )
-    fraction = plan.evaluation.held_out_fraction
-    part = np.full(len(numbers), training_part(fraction).first, dtype=np.int64)
-    part[test] = held_out_part(fraction).first
-    return replace(matrix, part=part)
-
-
 # Chosen by `python -m benchmarks.utility.choose heart`: on simulated patients only.
 _CHOICES: Final = {
     INFINITY: Choice(rounds=20, clipping_norm=1.0, step=2.0),
@@ -160,7 +137,13 @@ def heart_questions(folder: Path) -> tuple[Question, Question]:
 
     def flamby_sites(plan: StudyPlan, seed: int) -> list[VirtualSite]:
         return [
-            replace(site, patients=as_flamby_splits(site.patients, plan))
+            # FLamby's own split (Ogier du Terrail et al. 2022): these sizes and this seed.
+            replace(
+                site,
+                patients=split_stratified(
+                    site.patients, plan, train_size=0.66, test_size=1 - 0.66, seed=43
+                ),
+            )
             for site in sites(plan, seed)
             if isinstance(site.patients, FeatureMatrix)
         ]

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+from scipy.stats import rankdata  # type: ignore[import-untyped]
+from sklearn.model_selection import train_test_split
 
+from common.privacy.calibration import held_out_part, training_part
 from common.study.plan import StudyPlan
 from common.study.plan_draft import draft_of
 from common.study.problems import PlanProblems
 from simulations.virtual_site import VirtualSite
+from site_client.features.matrix import FeatureMatrix
 
 INFINITY = math.inf
 _EPSILON_WITHOUT_NOISE = 100.0  # a plan has some epsilon; a noiseless run draws no noise for it
@@ -106,6 +109,29 @@ def auroc_of_all(scored: Scored) -> float:
     return float("nan") if value is None else value
 
 
+def split_stratified(
+    matrix: FeatureMatrix, plan: StudyPlan, *, train_size: float, test_size: float, seed: int
+) -> FeatureMatrix:
+    """Return the matrix with another split than the plan's: by outcome, as scikit-learn splits.
+
+    Published splits keep each outcome's share; the plan's salted hash knows no outcome. Not
+    stratified where an outcome has two patients or fewer, as in FLamby.
+    """
+    numbers = np.arange(len(matrix.y))
+    positive = int(matrix.y.sum())
+    _, held_out = train_test_split(
+        numbers,
+        train_size=train_size,
+        test_size=test_size,
+        random_state=seed,
+        stratify=matrix.y if min(positive, len(numbers) - positive) > 2 else None,
+    )
+    fraction = plan.evaluation.held_out_fraction
+    part = np.full(len(numbers), training_part(fraction).first, dtype=np.int64)
+    part[held_out] = held_out_part(fraction).first
+    return replace(matrix, part=part)
+
+
 def make_plan(
     name: str,
     choice: Choice,
@@ -139,7 +165,8 @@ def make_plan(
             low, high = feature["clip"]
             middle, half = (low + high) / 2, (high - low) / 2 / choice.minor_scale
             feature["clip"] = [middle - half, middle + half]
-            feature["plausible_range"] = feature["clip"]
+            lowest, highest = feature["plausible_range"]
+            feature["plausible_range"] = [min(lowest, middle - half), max(highest, middle + half)]
     draft = draft_of(document)
     if draft.plan is None:
         raise PlanProblems(draft.problems, source=name)
