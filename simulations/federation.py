@@ -209,6 +209,7 @@ def _open_books(home: Path, sites: Sequence[RunningSite], clock: Clock) -> tuple
                     "certificate": "",
                     "is_active": True,
                     "admitted_at_s": clock.now_s(),
+                    "cohort_size_max": site.declared_cohort_size,
                 }
                 for site in sites
             ],

@@ -94,6 +94,7 @@ class RunningSite:
         clock: Clock,
     ) -> None:
         self.site_id: SiteId = parse_site_id(site.site_id)
+        self.declared_cohort_size = site.declared_cohort_size
         self.matrix = site.matrix(plan)
         self.keys = SiteKeys(
             signing=SigningKey.generate(),
