@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -139,6 +139,7 @@ def make_plan(
     *,
     minor: frozenset[str] = frozenset(),
     changes: Mapping[str, Mapping[str, Any]] | None = None,
+    more_features: Sequence[Mapping[str, Any]] = (),
 ) -> StudyPlan:
     """Return a plan of this folder with a choice in it, checked against every plan rule.
 
@@ -148,6 +149,7 @@ def make_plan(
         epsilon: of the plan; infinity for a run without noise.
         minor: features whose clip bounds are widened by the choice's `minor_scale`.
         changes: other values, by table and key.
+        more_features: after those of the file.
     """
     document = tomllib.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))
     for table, values in (changes or {}).items():
@@ -160,6 +162,7 @@ def make_plan(
     }
     document["privacy"]["clipping_norm"] = choice.clipping_norm
     document["privacy"]["epsilon"] = min(epsilon, _EPSILON_WITHOUT_NOISE)
+    document["features"] += [dict(feature) for feature in more_features]
     for feature in document["features"]:
         if feature["name"] in minor:
             low, high = feature["clip"]

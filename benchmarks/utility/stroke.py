@@ -55,6 +55,19 @@ _STRONG: Final = frozenset(
 )
 """What textbooks name first for the outcome of a stroke; the other features are minor."""
 
+REGIONS: Final = {
+    "british_isles": ("uk", "eire"),
+    "italy": ("ital",),
+    "alpine_countries": ("swit", "aust"),
+    "nordic_countries": ("swed", "norw", "finl", "denm"),
+    "low_countries_and_france": ("neth", "belg", "fran"),
+    "other_mediterranean": ("spai", "port", "gree", "turk", "isra"),
+    "eastern_europe": ("pola", "czec", "hung", "slok", "slov", "roma"),
+    "australasia_and_north_america": ("ausl", "new", "usa", "cana"),
+    "latin_america": ("arge", "bras", "chil"),
+}
+"""Parts of the world by the trial's names of countries; Asia and Africa are in none of them."""
+
 Row = dict[str, str]
 
 
@@ -91,6 +104,8 @@ def _features(number: int, row: Row) -> Row:
         "lacs": _is(row["STYPE"], "LACS"),
         "pocs": _is(row["STYPE"], "POCS"),
     }
+    for region, countries in REGIONS.items():
+        found[region] = _is(found["country"], *countries)
     for index, name in enumerate(_DEFICITS, start=1):
         found[f"deficit_{name}"] = _is(row[f"RDEF{index}"], "Y")
         found[f"unassessable_{name}"] = _is(row[f"RDEF{index}"], "C")
@@ -116,8 +131,27 @@ def stroke_plan(choice: Choice, epsilon: float, *, is_death: bool) -> StudyPlan:
         }
     )
     return make_plan(
-        "stroke.toml", choice, epsilon, minor=frozenset(names - _STRONG), changes=changes
+        "stroke.toml",
+        choice,
+        epsilon,
+        minor=frozenset(names - _STRONG),
+        changes=changes,
+        more_features=() if is_death else [_region_feature(name) for name in REGIONS],
     )
+
+
+def _region_feature(name: str) -> dict[str, object]:
+    """Return where a patient is treated as a feature: where people live differs in outcome."""
+    return {
+        "kind": "numeric",
+        "name": name,
+        "description": "Treated in this part of the world; 1 yes, 0 no",
+        "codes": ["IST/COUNTRY"],
+        "unit": "1",
+        "plausible_range": [-1, 1],
+        "clip": [-1, 1],
+        "missing": "none_allowed",
+    }
 
 
 def hospital_rows(rows: tuple[Row, ...], *, large: bool) -> dict[str, list[Row]]:
@@ -210,10 +244,10 @@ _HOSPITAL_CHOICES: Final = {
     1.0: Choice(rounds=20, clipping_norm=0.6, step=4.0, minor_scale=0.25),
 }
 _COUNTRY_CHOICES: Final = {
-    INFINITY: Choice(rounds=40, clipping_norm=1.0, step=16.0, minor_scale=0.5),
-    3.0: Choice(rounds=10, clipping_norm=1.0, step=16.0, weight_decay=0.003),
-    1.0: Choice(rounds=40, clipping_norm=1.0, step=2.0),
-    0.5: Choice(rounds=40, clipping_norm=1.0, step=2.0),
+    INFINITY: Choice(rounds=10, clipping_norm=1.0, step=8.0),
+    3.0: Choice(rounds=10, clipping_norm=1.0, step=8.0),
+    1.0: Choice(rounds=10, clipping_norm=1.0, step=8.0),
+    0.5: Choice(rounds=10, clipping_norm=1.0, step=4.0),
 }
 
 
@@ -254,9 +288,9 @@ def stroke_questions(folder: Path) -> tuple[Question, Question, Question]:
             name="stroke-countries",
             title="Stroke trial, 32 countries: dead or dependent at six months",
             protocol="International Stroke Trial, 19,285 patients with known outcome, baseline "
-            "columns only; countries are sites, those under 50 patients together as one; 25 % of "
-            "the patients of each held out by the plan's salted hash; AUROC of all held-out "
-            "patients together.",
+            "columns only, the part of the world among them; countries are sites, those under 50 "
+            "patients together as one; 25 % of the patients of each held out by the plan's salted "
+            "hash; AUROC of all held-out patients together.",
             figure=auroc_of_all,
             site_figure=auroc,
             choices=_COUNTRY_CHOICES,
