@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from common import limits
 from common.clock import Clock
@@ -163,9 +163,10 @@ class SiteDirectory:
 
     def find(self, site_id: SiteId) -> Site:
         """Return one site; raises `EnrolmentError` if unknown."""
-        for site in self.all_sites():
-            if site.site_id == site_id:
-                return site
+        with self._database.transaction() as connection:
+            row = connection.execute(select(sites).where(sites.c.site_id == site_id)).one_or_none()
+        if row is not None:
+            return _site(row)
         raise EnrolmentError(
             "no such site",
             expected="the id of an enrolled site",
@@ -177,18 +178,7 @@ class SiteDirectory:
         """Return every enrolled site, by id."""
         with self._database.transaction() as connection:
             rows = connection.execute(select(sites).order_by(sites.c.site_id)).all()
-        return tuple(
-            Site(
-                site_id=parse_site_id(row.site_id),
-                organisation=row.organisation,
-                verify_key=VerifyKey.from_text(row.verify_key),
-                sealing_key=SealingKey.from_text(row.sealing_key),
-                node_public_key=row.node_public_key,
-                is_active=row.is_active,
-                cohort_size_max=row.cohort_size_max,
-            )
-            for row in rows
-        )
+        return tuple(_site(row) for row in rows)
 
     def active_sites(self) -> tuple[Site, ...]:
         """Return every site that is not suspended, by id."""
@@ -286,3 +276,15 @@ def _check_cohort_size_max(cohort_size_max: int) -> None:
             arrived=str(cohort_size_max),
             todo="ask the site how many patients it brings to a study at most",
         )
+
+
+def _site(row: Row[Any]) -> Site:
+    return Site(
+        site_id=parse_site_id(row.site_id),
+        organisation=row.organisation,
+        verify_key=VerifyKey.from_text(row.verify_key),
+        sealing_key=SealingKey.from_text(row.sealing_key),
+        node_public_key=row.node_public_key,
+        is_active=row.is_active,
+        cohort_size_max=row.cohort_size_max,
+    )

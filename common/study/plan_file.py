@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,6 +74,7 @@ def parse_plan(content: bytes, *, source: str) -> StudyPlan:
     return draft.plan
 
 
+@lru_cache(maxsize=16)  # an agent asks for one approved plan in every round; it is frozen
 def plan_from_bytes(data: bytes) -> StudyPlan:
     """Return the plan of its canonical bytes, checked against every rule.
 
