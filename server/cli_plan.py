@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from common.command_line import print_json
+from server.cli_calibrate import calibrate
 from server.cli_context import Json
 
-app = typer.Typer(help="Check study plans.", no_args_is_help=True)
+app = typer.Typer(help="Check and calibrate study plans.", no_args_is_help=True)
+
+app.command()(calibrate)
 
 PlanFile = Annotated[Path, typer.Argument(help="A study plan, TOML.")]
 

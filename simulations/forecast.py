@@ -110,11 +110,20 @@ def plan_at(plan: StudyPlan, epsilon: float) -> StudyPlan:
     return changed
 
 
-def as_record(plan: StudyPlan, lines: Sequence[Forecast]) -> dict[str, Canonical]:
-    """Return a forecast as canonical values, bound to the plan by its digest."""
+def as_record(
+    plan: StudyPlan, lines: Sequence[Forecast], *, population: str
+) -> dict[str, Canonical]:
+    """Return a forecast as canonical values, bound to the plan by its digest.
+
+    Args:
+        plan: forecast.
+        lines: its figures.
+        population: words that say on which patients.
+    """
     return {
         "forecast_version": 1,
         "plan_digest": plan_digest(plan),
+        "population": population,
         "lines": [
             {
                 "epsilon": "infinity"

@@ -73,6 +73,7 @@ def test_one_seed_has_no_spread_and_is_refused() -> None:
 
 def test_a_forecast_names_the_plan_that_it_is_about() -> None:
     plan = small_plan()
-    record = as_record(plan, forecast(plan, population, epsilons=(math.inf,), seeds=(1, 2)))
+    lines = forecast(plan, population, epsilons=(math.inf,), seeds=(1, 2))
+    record = as_record(plan, lines, population="two invented hospitals")
     assert record["plan_digest"] == plan_digest(plan)
     assert b"infinity" in canonical_bytes(record)
