@@ -1,4 +1,4 @@
-"""The `cohortium-sim` command: the demo now, studies on one machine to come."""
+"""The `cohortium-sim` command: the demo, and the privacy audit of a plan."""
 
 from __future__ import annotations
 
@@ -49,6 +49,57 @@ def demo(
                 "seconds": result.seconds,
                 "card": str(result.card),
             }
+        )
+
+
+@app.command()
+def audit(
+    plan: Annotated[Path, typer.Argument(help="The study plan, a TOML file.")],
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rounds of each shadow study; the plan's if not given."),
+    ] = None,
+    patients: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Generated patients of each shadow study.")
+    ] = 400,
+    canaries: Annotated[
+        int, typer.Option(min=2, max=100_000, help="Canaries over all shadow studies.")
+    ] = 1000,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Look for bugs that break the plan's privacy promise, on generated patients."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from common.errors import AuditError
+    from common.study.plan_file import read_plan
+    from simulations.audit.report import report_record, report_text
+    from simulations.audit.run import run_audit
+    from simulations.audit.shadow import ShadowSize
+
+    study_plan = read_plan(plan)
+    size = ShadowSize(
+        rounds=rounds or study_plan.training.rounds, patients=patients, canaries=canaries
+    )
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("shadow studies")
+        report = run_audit(
+            study_plan,
+            size,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if json:
+        print_json(report_record(report))
+    else:
+        typer.echo(report_text(report))
+    if report.failed and json:
+        raise typer.Exit(AuditError.exit_code)  # one JSON document, not two
+    if report.failed:
+        raise AuditError(
+            "the privacy audit found a broken promise",
+            expected="every check passed",
+            arrived=f"failed: {', '.join(report.failed)}",
+            todo="approve and run nothing with this installation; report the output above",
         )
 
 

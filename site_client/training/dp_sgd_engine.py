@@ -23,7 +23,12 @@ from common.protocol.arrays import Parameters, l2_norm
 from common.study.plan import StudyPlan
 from common.study.plan_bytes import plan_digest
 from site_client.features.matrix import FeatureMatrix
-from site_client.training.clipped_sum import Batch, WriteClippedSum, choose_clipped_sum
+from site_client.training.clipped_sum import (
+    Batch,
+    ChooseClippedSum,
+    WriteClippedSum,
+    choose_clipped_sum,
+)
 from site_client.training.clipping import Clipping
 from site_client.training.engine import TrainedUpdate, TrainingTask
 from site_client.training.flat_parameters import FlatParameters
@@ -47,9 +52,15 @@ class _StudyState:
 
 
 class DpSgdEngine:
-    """Trains rounds; see `TrainingEngine`."""
+    """Trains rounds; see `TrainingEngine`.
 
-    def __init__(self) -> None:
+    Args:
+        choose_sum: how a model's clipped sum is computed; only the privacy audit passes another,
+            which watches each batch and its sum.
+    """
+
+    def __init__(self, *, choose_sum: ChooseClippedSum = choose_clipped_sum) -> None:
+        self._choose_sum = choose_sum
         self._studies: OrderedDict[Digest, _StudyState] = OrderedDict()
 
     def train(
@@ -82,7 +93,7 @@ class DpSgdEngine:
 
     def _state(self, task: TrainingTask) -> _StudyState:
         digest = plan_digest(task.plan)
-        state = self._studies.pop(digest, None) or _begin(task)
+        state = self._studies.pop(digest, None) or _begin(task, self._choose_sum)
         self._studies[digest] = state
         while len(self._studies) > STUDIES_KEPT_MAX:
             self._studies.popitem(last=False)
@@ -139,7 +150,7 @@ def project(update: Parameters, norm_max: float) -> Parameters:
     return {name: (array * np.float32(scale)).astype(np.float32) for name, array in update.items()}
 
 
-def _begin(task: TrainingTask) -> _StudyState:
+def _begin(task: TrainingTask, choose_sum: ChooseClippedSum) -> _StudyState:
     plan, privacy = task.plan, task.plan.privacy
     model = build_model(plan)
     flat = FlatParameters(model)
@@ -148,7 +159,7 @@ def _begin(task: TrainingTask) -> _StudyState:
         model=model,
         flat=flat,
         inner=make_inner_optimizer(plan.training.optimizer, flat, noise_deviation=deviation),
-        write_sum=choose_clipped_sum(model, Clipping(privacy.clipping_norm, privacy.clipping)),
+        write_sum=choose_sum(model, Clipping(privacy.clipping_norm, privacy.clipping)),
     )
 
 
