@@ -57,7 +57,9 @@ def audit(
     plan: Annotated[Path, typer.Argument(help="The study plan, a TOML file.")],
     rounds: Annotated[
         int | None,
-        typer.Option(min=1, help="Rounds of each shadow study; the plan's if not given."),
+        typer.Option(
+            min=1, help="Rounds of each shadow study, at most the plan's, as if not given."
+        ),
     ] = None,
     patients: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Generated patients of each shadow study.")
@@ -79,7 +81,9 @@ def audit(
 
     study_plan = read_plan(plan)
     size = ShadowSize(
-        rounds=rounds or study_plan.training.rounds, patients=patients, canaries=canaries
+        rounds=min(rounds or study_plan.training.rounds, study_plan.training.rounds),
+        patients=patients,
+        canaries=canaries,
     )
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("shadow studies")

@@ -1,4 +1,4 @@
-"""Direct tests of the bookkeeping: steps done are steps charged, and charges of all rounds add up."""
+"""Direct tests of the books: steps done are steps charged, and all rounds' charges add up."""
 
 from __future__ import annotations
 

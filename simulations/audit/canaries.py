@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from site_client.features.matrix import FeatureMatrix
 from site_client.training.clipped_sum import Batch
@@ -77,10 +76,7 @@ def log_likelihood_ratio(
         observed: noised minus known sum at each canary's coordinate, in clipping norms.
         noise_multiplier, sampling_probability: of the mechanism record.
     """
-    if sampling_probability >= 1:
-        absent = -np.inf
-    else:
-        absent = np.log1p(-sampling_probability)
+    absent = -np.inf if sampling_probability >= 1 else np.log1p(-sampling_probability)
     present = np.log(sampling_probability) + (2 * observed - 1) / (2 * noise_multiplier**2)
     ratio: npt.NDArray[np.float64] = np.logaddexp(absent, present)
     return ratio

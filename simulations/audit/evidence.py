@@ -42,7 +42,7 @@ class StudyEvidence:
             deviation, at some coordinates.
         rounds: int64 [steps], of `noise`.
         batch_sizes: int64 [steps].
-        inclusions: int64 [steps, included canaries], how often a step held each.
+        inclusions: int8 [steps, included canaries], how often a step held each.
         share_max: the largest norm of a batch's clipped sum, a patient, in clipping norms.
         canaries: drawn.
         scores: float64 [canaries], log-likelihood ratios.
@@ -58,7 +58,7 @@ class StudyEvidence:
     noise: npt.NDArray[np.float64]
     rounds: npt.NDArray[np.int64]
     batch_sizes: npt.NDArray[np.int64]
-    inclusions: npt.NDArray[np.int64]
+    inclusions: npt.NDArray[np.int8]
     share_max: float
     canaries: Canaries
     scores: npt.NDArray[np.float64]

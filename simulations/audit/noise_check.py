@@ -28,7 +28,10 @@ def check_deviation(studies: Sequence[StudyEvidence]) -> Check:
         for block in study.blocks:
             count, squares = totals.get(block.name, (0, 0.0))
             totals[block.name] = (count + block.count, squares + block.squares)
-    everything = tuple(map(sum, zip(*totals.values(), strict=True)))
+    everything = (
+        sum(count for count, _ in totals.values()),
+        sum(squares for _, squares in totals.values()),
+    )
     tested = {"all": everything, **totals} if len(totals) > 1 else {"all": everything}
     level = FALSE_ALARM / len(tested) / 2
     wrong, worst = [], ""

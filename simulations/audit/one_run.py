@@ -38,6 +38,7 @@ class OneRunResult:
         correct: v, of the guesses.
         delta: at which epsilon is bounded.
         epsilon_min: with `CONFIDENCE`, the true epsilon at `delta` is at least this.
+        epsilon_min_possible: what `epsilon_min` would be with every guess right.
     """
 
     canaries: int
@@ -45,6 +46,7 @@ class OneRunResult:
     correct: int
     delta: float
     epsilon_min: float
+    epsilon_min_possible: float
 
 
 def p_value(*, canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
@@ -107,12 +109,15 @@ def audit_guesses(
     correct = int(is_included[order[canaries - each :]].sum()) + int(
         (~is_included[order[:each]]).sum()
     )
+    shown, possible = (
+        epsilon_lower_bound(canaries=canaries, guesses=2 * each, correct=right, delta=delta)
+        for right in (correct, 2 * each)
+    )
     return OneRunResult(
         canaries=canaries,
         guesses=2 * each,
         correct=correct,
         delta=delta,
-        epsilon_min=epsilon_lower_bound(
-            canaries=canaries, guesses=2 * each, correct=correct, delta=delta
-        ),
+        epsilon_min=shown,
+        epsilon_min_possible=possible,
     )

@@ -62,7 +62,7 @@ class Recorder:
         self.noise: list[npt.NDArray[np.float64]] = []
         self.noise_rounds: list[int] = []
         self.batch_sizes: list[int] = []
-        self.inclusions: list[npt.NDArray[np.int64]] = []
+        self.inclusions: list[npt.NDArray[np.int8]] = []
         self.noised_steps: list[int] = []
         self.update_errors: list[float] = []
         self.share_max = 0.0
@@ -176,7 +176,7 @@ class Recorder:
             self.noise.append(noise[::spread].copy())
             self.noise_rounds.append(len(self.noised_steps))
         self.batch_sizes.append(self._batch_size)
-        self.inclusions.append(self._present[self._included])
+        self.inclusions.append(np.minimum(self._present[self._included], 127).astype(np.int8))
         self.noised_steps[-1] += 1
         self._forget_batch()
 

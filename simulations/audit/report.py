@@ -41,7 +41,8 @@ class AuditReport:
     Args:
         study_id, plan_digest: of the plan.
         epsilon, delta: what the ledger states for the rounds that ran.
-        rounds, studies, steps, patients: how much was simulated; `steps` over all studies.
+        rounds, studies, steps, patients: how much was simulated; `steps` over all studies,
+            `patients` in each.
         one_run: what the canaries show.
         checks: all of them.
         seconds: it took.
@@ -80,13 +81,14 @@ def report_text(report: AuditReport) -> str:
     one_run = report.one_run
     lines = [
         f"Privacy audit of {report.study_id}, plan {report.plan_digest[:16]}",
-        f"{report.studies} shadow studies, {report.rounds} rounds each, {report.steps} noisy steps, "
-        f"{report.patients} generated patients and {one_run.canaries} canaries; "
+        f"{report.studies} shadow studies of up to {report.rounds} rounds, {report.steps} noisy "
+        f"steps, {report.patients} generated patients each, {one_run.canaries} canaries in all; "
         f"{report.seconds:.0f} s",
         "",
         f"epsilon stated     {report.epsilon:.3f} at delta {report.delta:g}",
         f"epsilon shown      {one_run.epsilon_min:.3f} at least, with {CONFIDENCE:.0%} confidence "
-        f"({one_run.correct} of {one_run.guesses} guesses right)",
+        f"({one_run.correct} of {one_run.guesses} guesses right; all right would show "
+        f"{one_run.epsilon_min_possible:.3f})",
         "",
     ]
     for check in report.checks:

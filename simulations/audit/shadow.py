@@ -164,7 +164,7 @@ def run_study(
         noise=np.array(recorder.noise).reshape(len(recorder.noise), -1),
         rounds=np.array(recorder.noise_rounds, np.int64),
         batch_sizes=np.array(recorder.batch_sizes, np.int64),
-        inclusions=np.array(recorder.inclusions, np.int64).reshape(len(recorder.batch_sizes), -1),
+        inclusions=np.array(recorder.inclusions, np.int8).reshape(len(recorder.batch_sizes), -1),
         share_max=recorder.share_max,
         canaries=canaries,
         scores=recorder.scores,
