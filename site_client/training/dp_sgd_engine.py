@@ -3,7 +3,8 @@
 Patients are sampled from cryptographic randomness, as the noise is. The denominator is the public
 expected batch size, never the realised one. An empty batch is a step like any other: it releases
 noise. Momentum and moments are functions of noised sums only, so keeping them from round to round
-costs no privacy; a restart of the agent begins them anew.
+costs no privacy; a restart of the agent begins them anew, and a round that is made again after
+its release failed begins where it first began (`round_start`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from site_client.training.engine import TrainedUpdate, TrainingTask
 from site_client.training.flat_parameters import FlatParameters
 from site_client.training.noisy_optimizer import NoisyOptimizer, make_inner_optimizer
 from site_client.training.randomness import Randomness
+from site_client.training.round_start import RoundStart
 
 STUDIES_KEPT_MAX: Final = 8
 PATIENTS_AT_ONCE_MAX: Final = 4096
@@ -48,6 +50,7 @@ class _StudyState:
     model: nn.Module
     flat: FlatParameters
     inner: torch.optim.Optimizer
+    start: RoundStart
     write_sum: WriteClippedSum
 
 
@@ -70,6 +73,7 @@ class DpSgdEngine:
         training, mechanism = task.plan.training, task.mechanism
         state = self._state(task)
         load_parameters(state.model, base)
+        state.start.begin(base)
         optimizer = NoisyOptimizer(
             state.inner,
             flat=state.flat,
@@ -155,10 +159,12 @@ def _begin(task: TrainingTask, choose_sum: ChooseClippedSum) -> _StudyState:
     model = build_model(plan)
     flat = FlatParameters(model)
     deviation = task.mechanism.noise_multiplier * privacy.clipping_norm / expected_batch_size(task)
+    inner = make_inner_optimizer(plan.training.optimizer, flat, noise_deviation=deviation)
     return _StudyState(
         model=model,
         flat=flat,
-        inner=make_inner_optimizer(plan.training.optimizer, flat, noise_deviation=deviation),
+        inner=inner,
+        start=RoundStart(inner, flat.vector),
         write_sum=choose_sum(model, Clipping(privacy.clipping_norm, privacy.clipping)),
     )
 
