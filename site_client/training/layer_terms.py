@@ -4,15 +4,23 @@ Book-keeping (Bu et al. 2023, arXiv:2210.00038): a layer's patient gradient is f
 and the gradient at its output, so norms and clipped sums come from these two without a gradient for
 each patient ever being stored. A middle axis holds several positions of one patient (samples or
 time bins), whose gradients add up before the norm is taken.
+
+Norms are never too small. A hostile model can make a square underflow to zero that a huge partner
+would have multiplied, or positions cancel until only rounding is left of a sum of products; a
+patient whose norm came out too small would pass the clipping norm. Both are bounded from above
+instead, and honest models never meet either.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 
 from site_client.training.flat_parameters import gradient_of
+
+CANCELLED: Final = 1e-2
+"""Below this part of its terms' absolute sum, rounding could be seen in a norm."""
 
 
 class LayerTerm(Protocol):
@@ -57,24 +65,36 @@ class LinearTerm:
         """Return [patients]; see `LayerTerm`."""
         inner, outer = self._inner, self._outer
         if inner.dim() == 2:
-            own = (outer * outer).sum(1)
-            scale = (inner * inner).sum(1) if self._weight is not None else own.new_zeros(len(own))
+            own = (outer * outer).sum(1) + _underflow(outer)
+            scale = own.new_zeros(len(own))
+            if self._weight is not None:
+                scale = (inner * inner).sum(1) + _underflow(inner)
             return own * (scale + 1 if self._bias is not None else scale)
         return self._squared_norm_of_positions()
 
     def _squared_norm_of_positions(self) -> torch.Tensor:
         inner, outer = self._inner, self._outer
         positions = inner.shape[1]
-        bias = outer.sum(1).square().sum(1) if self._bias is not None else 0.0
         if self._weight is None:
-            return outer.new_zeros(len(outer)) + bias
+            return self._squared_norm_of_bias((outer * outer).sum(2))
         # Either the positions' Gram matrices or the patients' whole gradients: the smaller one.
         if 2 * positions * positions <= inner.shape[2] * outer.shape[2]:
-            gram = torch.bmm(outer, outer.transpose(1, 2))
-            gram *= torch.bmm(inner, inner.transpose(1, 2))
-            return gram.sum((1, 2)) + bias
+            gram, other = (torch.bmm(item, item.transpose(1, 2)) for item in (outer, inner))
+            squares = gram.diagonal(dim1=1, dim2=2).clone()
+            lost = _squared_length(other.diagonal(dim1=1, dim2=2)) * _underflow(outer)
+            lost += _squared_length(squares) * _underflow(inner)
+            gram *= other
+            return _sum_of_products(gram) + lost + self._squared_norm_of_bias(squares)
         self._stored = torch.bmm(outer.transpose(1, 2), inner)
+        bias = self._squared_norm_of_bias((outer * outer).sum(2))
         return self._stored.square().sum((1, 2)) + bias
+
+    def _squared_norm_of_bias(self, squares: torch.Tensor) -> torch.Tensor:
+        """Return [patients]; `squares` [patients, positions] are the positions' squared lengths."""
+        if self._bias is None:
+            return squares.new_zeros(len(squares))
+        total, most = self._outer.sum(1).square().sum(1), _squared_length(squares)
+        return torch.where(total < CANCELLED**2 * most, most, total)
 
     def write_sum(self, factors: torch.Tensor) -> None:
         """Write the clipped sums; see `LayerTerm`."""
@@ -158,10 +178,26 @@ class EmbeddingTerm:
     def squared_norm(self) -> torch.Tensor:
         """Return [patients]: two positions meet in the norm where they looked up one row."""
         same = self._index[:, :, None] == self._index[:, None, :]
-        return (torch.bmm(self._outer, self._outer.transpose(1, 2)) * same).sum((1, 2))
+        return _sum_of_products(torch.bmm(self._outer, self._outer.transpose(1, 2)) * same)
 
     def write_sum(self, factors: torch.Tensor) -> None:
         """Write the clipped sum; see `LayerTerm`."""
         gradient = gradient_of(self._weight).zero_()
         scaled = (self._outer * factors[:, None, None]).reshape(-1, self._outer.shape[2])
         gradient.index_add_(0, self._index.reshape(-1), scaled)
+
+
+def _underflow(values: torch.Tensor) -> float:
+    """Return the most that squares of one row's values can have lost."""
+    return float(values.shape[-1] * torch.finfo(values.dtype).tiny)
+
+
+def _squared_length(squares: torch.Tensor) -> torch.Tensor:
+    """Return [patients], the square of the sum of the positions' lengths."""
+    return squares.clamp(min=0).sqrt().sum(1).square()
+
+
+def _sum_of_products(gram: torch.Tensor) -> torch.Tensor:
+    """Return [patients], the sum over pairs of positions, or of absolute values if it cancels."""
+    total, most = gram.sum((1, 2)), gram.abs().sum((1, 2))
+    return torch.where(total < CANCELLED * most, most, total)
