@@ -29,10 +29,11 @@ from site_client.training.flat_parameters import FlatParameters
 
 NORM_MARGIN: Final = 1e-5
 """The engine adds so much more noise, for float32 rounding."""
-SCALES: Final = (0.0, 0.3, 3.0, 100.0, 1e4)
-"""Standard deviations of a hostile model's parameters; 0 is the plan's first model."""
-EXACT_SCALE_MAX: Final = 3.0
-"""Beyond it a float32 forward pass saturates, and only the norm bound is meaningful."""
+SCALES: Final = (0.0, 1.0, 10.0, 1e3, 1e5)
+"""Standard deviations of a hostile model's parameters, times the square root of a layer's width; 0
+is the plan's first model."""
+EXACT_SCALE_MAX: Final = 1.0
+"""Beyond it float32 and float64 part ways in deep models, and only the norm bound has a meaning."""
 EXACT_TOLERANCE: Final = 1e-3
 GENERATED: Final = 12
 
@@ -75,9 +76,10 @@ def check_contributions(
                 worst = _Worst(size, worst.error, worst.place)
             if scale <= EXACT_SCALE_MAX:
                 worst = _compare(worst, model, share, _exact_share(exact, one, clipping))
-        write_sum(batch)
-        apart = flat.gradient.double().numpy() / clipping.norm - np.sum(shares, axis=0)
-        coupled = max(coupled, float(np.linalg.norm(apart)) / len(batch.y))
+        if scale <= EXACT_SCALE_MAX:
+            write_sum(batch)
+            apart = flat.gradient.double().numpy() / clipping.norm - np.sum(shares, axis=0)
+            coupled = max(coupled, float(np.linalg.norm(apart)) / len(batch.y))
     return _share_checks(worst, coupled)
 
 
@@ -162,7 +164,9 @@ def _hostile_model(plan: StudyPlan, scale: float, rng: np.random.Generator) -> n
     load_parameters(
         model,
         {
-            name: (array + rng.normal(0, scale, array.shape)).astype(np.float32)
+            name: (array + rng.normal(0, scale / array.shape[-1] ** 0.5, array.shape)).astype(
+                np.float32
+            )
             for name, array in first.items()
         },
     )
