@@ -104,12 +104,15 @@ class Recorder:
             place.index_add_(0, torch.from_numpy(inside), place.new_full((len(inside),), norm))
 
     @contextmanager
-    def round(self, task: TrainingTask, base: Parameters) -> Iterator[None]:
+    def round(
+        self, task: TrainingTask, base: Parameters, *, is_again: bool = False
+    ) -> Iterator[None]:
         """Watch the optimiser's steps of one round.
 
         Args:
             task: of the round.
             base: the received model.
+            is_again: whether the round before was this one, and its release failed.
         """
         self.noised_steps.append(0)
         self._forget_batch()
@@ -121,7 +124,7 @@ class Recorder:
             if self._replay is None:
                 self._replay = _Replay(self._model, task)
             if self.noised_steps[-1] == 0:
-                self._replay.begin(base)
+                self._replay.begin(base, is_again=is_again)
             self._note(vector, task, base)
             self._replay.step(vector.grad)
 
@@ -199,10 +202,15 @@ class _Replay:
         self._inner = make_inner_optimizer(
             plan.training.optimizer, self._flat, noise_deviation=deviation
         )
+        self._kept: dict[str, Any] = {}
 
-    def begin(self, base: Parameters) -> None:
-        """Start a round from the received model."""
+    def begin(self, base: Parameters, *, is_again: bool) -> None:
+        """Start a round from the received model, or the last one again as it started then."""
         load_parameters(self._model, base)
+        if is_again:
+            self._inner.state[self._flat.vector] = copy.deepcopy(self._kept)
+        else:
+            self._kept = copy.deepcopy(dict(self._inner.state[self._flat.vector]))
 
     def step(self, gradient: torch.Tensor) -> None:
         """Take one step of a noised gradient."""

@@ -130,7 +130,8 @@ def run_studies(
         mechanism, sampling_probability=min(1.0, SPARSE_BATCH / size.patients), steps=SPARSE_STEPS
     )
     none = draw_canaries(0, parameters, rng)
-    yield run_study(plan, sparse, none, parts, rng, size=replace(size, rounds=SPARSE_ROUNDS))
+    sparse_size = replace(size, rounds=SPARSE_ROUNDS)
+    yield run_study(plan, sparse, none, parts, rng, size=sparse_size, is_last_again=True)
 
 
 def run_study(
@@ -141,24 +142,30 @@ def run_study(
     rng: np.random.Generator,
     *,
     size: ShadowSize,
+    is_last_again: bool = False,
 ) -> StudyEvidence:
-    """Return the evidence of one shadow study: one engine, all rounds, one site."""
+    """Return the evidence of one shadow study: one engine, all rounds, one site.
+
+    With `is_last_again` the last round is trained twice, as after a release that failed.
+    """
     cohort = add_canaries(generate_patients(plan, size.patients, rng), canaries)
     recorder = Recorder(parts.choose_sum, canaries, rounds=size.rounds)
     engine = parts.engine(recorder.choose)
     task = TrainingTask(plan, mechanism, declared_cohort_size=len(cohort.y))
     base: Parameters = initial_parameters(plan)
     records = []
-    for _ in range(size.rounds):
-        with recorder.round(task, base):
+    for number in range(size.rounds + is_last_again):
+        is_again = number == size.rounds
+        with recorder.round(task, base, is_again=is_again):
             done = engine.train(cohort, base, task, parts.randomness())
         recorder.note_update(task, base, done.update)
         records.append(done.mechanism)
-        base = {name: base[name] + done.update[name] for name in base}
+        if number < size.rounds - 1:
+            base = {name: base[name] + done.update[name] for name in base}
     return StudyEvidence(
         cohort=len(cohort.y),
         records=tuple(records),
-        planned=(mechanism,) * size.rounds,
+        planned=(mechanism,) * len(records),
         noised_steps=tuple(recorder.noised_steps),
         blocks=recorder.blocks(),
         noise=np.array(recorder.noise).reshape(len(recorder.noise), -1),

@@ -54,6 +54,16 @@ class NoiseSeededInEachRound(DpSgdEngine):
         return super().train(patients, base, task, Randomness(noise, randomness.sampling, False))
 
 
+class NoRoundStart:
+    """A round that is made again goes on where the failed attempt ended."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def begin(self, base: Parameters) -> None:
+        pass
+
+
 class ForgetfulEngine(DpSgdEngine):
     """A new engine in each round: momentum begins anew, and so does its accountant."""
 

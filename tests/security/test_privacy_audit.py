@@ -56,13 +56,14 @@ class Bug:
         caught_by: names of checks.
         parts: of the audited parts.
         engine_module: names in the engine's module, with what makes their replacement.
-        model: of the plan.
+        model, training: of the plan.
     """
 
     caught_by: set[str]
     parts: dict[str, Any] = field(default_factory=dict)
     engine_module: dict[str, Callable[[], Any]] = field(default_factory=dict)
     model: str = "logistic regression"
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 BUGS = {
@@ -115,6 +116,11 @@ BUGS = {
         {"sampling-batch-sizes"},
         engine_module={"sample": lambda: planted_bugs.fixed_size_sample},
     ),
+    "momentum remembers an attempt that never left": Bug(
+        {"updates"},
+        engine_module={"RoundStart": lambda: planted_bugs.NoRoundStart},
+        training={"optimizer": Sgd(kind="sgd", learning_rate=0.1, momentum=0.9)},
+    ),
     "a clean statistic added to the update": Bug(
         {"updates"}, {"engine": lambda choose: planted_bugs.CleanLeakingEngine(choose_sum=choose)}
     ),
@@ -128,7 +134,7 @@ def test_each_planted_bug_is_caught_by_the_check_that_is_meant_for_it(
     bug = BUGS[name]
     for replaced, make in bug.engine_module.items():
         monkeypatch.setattr(dp_sgd_engine, replaced, make())
-    report = run_audit(plan_of(bug.model), SIZE, parts=AuditedParts(**bug.parts))
+    report = run_audit(plan_of(bug.model, **bug.training), SIZE, parts=AuditedParts(**bug.parts))
     assert bug.caught_by <= set(report.failed)
 
 
