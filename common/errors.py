@@ -15,6 +15,7 @@ CohortiumError
 ├── LedgerError          41  the ledger or release log cannot be written or does not verify
 ├── ReleaseRefused       42  the gate lets nothing out (G numbers)
 ├── AccountingError      43  a mechanism record cannot be accounted for
+├── AuditError           44  the privacy audit found a broken promise
 ├── UpdateRefused        50  the coordinator refuses a site's update (U numbers)
 ├── RoundFailed          51  a round ended without its quorum
 ├── StudyStateError      52  the study is not in a state that allows this
@@ -156,6 +157,12 @@ class AccountingError(CohortiumError):
     """A mechanism record cannot be accounted for."""
 
     exit_code = 43
+
+
+class AuditError(CohortiumError):
+    """The privacy audit found a broken promise."""
+
+    exit_code = 44
 
 
 class UpdateRefused(CohortiumError):

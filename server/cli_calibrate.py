@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from common.command_line import print_json
@@ -49,7 +50,15 @@ def calibrate(
     if forecast is not None:
         expected = read_forecast(forecast, plan)
     elif simulate:
-        expected = make_forecast(plan, sites=sites, patients=patients, seeds=seeds)
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("simulated studies")
+            expected = make_forecast(
+                plan,
+                sites=sites,
+                patients=patients,
+                seeds=seeds,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
     if json:
         print_json(
             {
@@ -84,7 +93,9 @@ def _print_batches(lines: tuple[BatchLine, ...], noise_multiplier: float) -> Non
     print(f"A step with noise multiplier {noise_multiplier:.4f}:")
     table = Table("declared cohort", "patients in a step", "noise in the mean gradient (of C)")
     for line in lines:
-        table.add_row(f"{line.cohort_size}", f"{line.batch:.1f}", f"{line.noise_per_coordinate:.4f}")
+        table.add_row(
+            f"{line.cohort_size}", f"{line.batch:.1f}", f"{line.noise_per_coordinate:.4f}"
+        )
     Console().print(table)
 
 

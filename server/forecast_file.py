@@ -71,7 +71,12 @@ def check_forecast(record: object, plan: StudyPlan) -> ForecastRecord:
 
 
 def make_forecast(
-    plan: StudyPlan, *, sites: int, patients: int, seeds: int
+    plan: StudyPlan,
+    *,
+    sites: int,
+    patients: int,
+    seeds: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ForecastRecord | None:
     """Return a forecast on simulated patients, or None where no simulations are installed.
 
@@ -79,13 +84,14 @@ def make_forecast(
         plan: with calibrated noise.
         sites, patients: simulated hospitals and patients in each.
         seeds: repetitions.
+        progress: told how many of how many studies were begun.
     """
     for entry in entry_points(group=GROUP):
         try:
             simulate: Callable[..., dict[str, Any]] = entry.load()
         except ModuleNotFoundError:
             continue
-        record = simulate(plan, sites=sites, patients=patients, seeds=seeds)
+        record = simulate(plan, sites=sites, patients=patients, seeds=seeds, progress=progress)
         return check_forecast(record, plan)
     return None
 

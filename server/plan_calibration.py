@@ -1,4 +1,4 @@
-"""What noise a plan needs at each epsilon, how much of epsilon that uses, and what it does a step."""
+"""The noise a plan needs at each epsilon, what of epsilon that leaves, and what a step then is."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def noise_lines(
             sampling_probability=training.sampling_probability,
             steps=steps,
         )
-        spent = epsilon_of(
-            (DpSgdSteps(noise, training.sampling_probability, steps),), delta=delta
-        )
+        spent = epsilon_of((DpSgdSteps(noise, training.sampling_probability, steps),), delta=delta)
         lines.append(NoiseLine(epsilon, noise, spent, epsilon == plan.privacy.epsilon))
     return tuple(lines)
 

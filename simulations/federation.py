@@ -7,6 +7,7 @@ held-out patients exactly, which no real study can.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.metrics import roc_auc_score
 from sqlalchemy import event, insert
 
@@ -122,10 +124,22 @@ def run_in_memory(
             arrived="one id twice",
             todo="rename one of the two",
         )
-    if folder is not None:
+    with _one_thread(), contextlib.ExitStack() as temporary:
+        if folder is None:
+            made = tempfile.TemporaryDirectory(prefix="cohortium-simulation-")
+            folder = Path(temporary.enter_context(made))
         return _run(plan, sites, randomness or reproducible(0), folder, progress)
-    with tempfile.TemporaryDirectory(prefix="cohortium-simulation-") as temporary:
-        return _run(plan, sites, randomness or reproducible(0), Path(temporary), progress)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: a batch of a hospital is too small to be worth waking another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _run(

@@ -8,19 +8,23 @@ without importing anything of simulations.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
+from rich.table import Table
 
+from common import limits
 from common.canonical import Canonical, canonical_float
-from common.errors import ConfigError
+from common.errors import AccountingError, ConfigError
 from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest
 from common.study.problems import PlanProblems
 from common.study.rules import check_rules
+from common.study.training_rules import honest_update_norm
 from simulations.federation import run_in_memory
 from simulations.randomness import noiseless, reproducible
 from simulations.virtual_site import VirtualSite
@@ -96,18 +100,33 @@ def forecast(
 def plan_at(plan: StudyPlan, epsilon: float) -> StudyPlan:
     """Return the plan with another epsilon and calibrated noise; raises `PlanProblems`.
 
-    Monitoring, which comes after the study, is left out. At infinity the plan keeps its own
-    epsilon, for no noise is drawn.
+    Monitoring, which comes after the study, is left out. The norm bound is raised where noise of
+    a smaller epsilon needs it, as whoever writes that plan would. At infinity the plan keeps its
+    own epsilon, for no noise is drawn.
     """
     changes = {"noise_multiplier": "calibrate"}
     privacy = plan.privacy.model_copy(
         update=changes if math.isinf(epsilon) else {**changes, "epsilon": epsilon}
     )
     changed = plan.model_copy(update={"privacy": privacy, "monitoring": None})
+    with contextlib.suppress(AccountingError):  # which the rules tell better
+        needed = 1.01 * honest_update_norm(changed, cohort_size=limits.COHORT_SIZE_MIN)
+        bound = max(plan.training.update_norm_max, needed)
+        training = plan.training.model_copy(update={"update_norm_max": bound})
+        changed = changed.model_copy(update={"training": training})
     problems = check_rules(changed)
     if problems:
         raise PlanProblems(problems, source=f"{plan.study.id} at epsilon {epsilon:g}")
     return changed
+
+
+def forecast_table(lines: Sequence[Forecast]) -> Table:
+    """Return a forecast for a person to read."""
+    table = Table("epsilon", "AUROC, mean of sites", "SD over seeds", "seeds")
+    for line in lines:
+        epsilon = "∞, no noise" if math.isinf(line.epsilon) else f"{line.epsilon:g}"
+        table.add_row(epsilon, f"{line.auroc_mean:.3f}", f"{line.auroc_sd:.3f}", str(line.seeds))
+    return table
 
 
 def as_record(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from common.canonical import Canonical
 from common.errors import ConfigError
 from common.study.plan import StudyPlan
 from simulations.audit.patients import generate_patients
-from simulations.forecast import Population, as_record, forecast
+from simulations.forecast import EPSILONS, Population, as_record, forecast
 from simulations.virtual_site import VirtualSite
 from site_client.config import SitePaths, read_site_config
 from site_client.features.matrix import FeatureMatrix
@@ -93,11 +94,22 @@ def public_population(homes: Sequence[Path]) -> Population:
 
 
 def forecast_record(
-    plan: StudyPlan, *, sites: int, patients: int, seeds: int
+    plan: StudyPlan,
+    *,
+    sites: int,
+    patients: int,
+    seeds: int,
+    progress: Callable[[int, int], None],
 ) -> dict[str, Canonical]:
-    """Return a forecast on simulated patients as a record: the entry point `cohortium.forecasts`."""
+    """Return a forecast on simulated patients: the entry point `cohortium.forecasts`."""
     population = simulated_population(plan, sites=sites, patients=patients)
-    lines = forecast(plan, population, seeds=range(1, seeds + 1))
+    begun = itertools.count()
+    lines = forecast(
+        plan,
+        population,
+        seeds=range(1, seeds + 1),
+        progress=lambda epsilon, seed: progress(next(begun), len(EPSILONS) * seeds),
+    )
     return as_record(plan, lines, population=describe_simulated(sites, patients))
 
 
@@ -109,22 +121,28 @@ def describe_simulated(sites: int, patients: int) -> str:
     )
 
 
+def describe_public(sites: int) -> str:
+    """Return the words that say what a forecast on public tables was made on."""
+    return f"{sites} hospitals of public tables"
+
+
 def _risk_weights(
     x: npt.NDArray[np.float32], rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float64], float]:
     """Return weights and an intercept whose risk has the stated AUROC and share of events here."""
     columns = x.shape[1]
-    weights = rng.normal(size=columns) * (rng.random(columns) < _STRONG_FRACTION)
+    carries = rng.random(columns) < _STRONG_FRACTION
+    weights = np.asarray(rng.normal(size=columns) * carries, dtype=np.float64)
     weights[int(rng.integers(columns))] += 1.0  # never no signal at all
-    weights /= max(float(np.std(x @ weights)), 1e-9)
+    weights = weights / max(float(np.std(x @ weights)), 1e-9)
+    unit = np.asarray(x @ weights, dtype=np.float64)
     low, high = 0.1, 10.0
     for _ in range(30):
         scale = (low + high) / 2
-        logits = scale * (x @ weights)
-        intercept = _intercept(logits)
-        is_weak = _expected_auroc(_sigmoid(logits + intercept)) < AUROC
+        intercept = _intercept(scale * unit)
+        is_weak = _expected_auroc(_sigmoid(scale * unit + intercept)) < AUROC
         low, high = (scale, high) if is_weak else (low, scale)
-    return weights * scale, intercept
+    return np.asarray(weights * scale, dtype=np.float64), intercept
 
 
 def _intercept(logits: npt.NDArray[np.float64]) -> float:

@@ -33,6 +33,8 @@ from site_client.training.workspace import Workspace
 Terms: TypeAlias = Callable[["Batch"], Sequence[LayerTerm]]
 WriteClippedSum: TypeAlias = Callable[["Batch"], None]
 """Write the sum of clipped patient gradients into every trainable parameter's `.grad`."""
+ChooseClippedSum: TypeAlias = Callable[[nn.Module, Clipping], WriteClippedSum]
+"""What `choose_clipped_sum` does; the privacy audit passes one that watches it."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 Patients are sampled from cryptographic randomness, as the noise is. The denominator is the public
 expected batch size, never the realised one. An empty batch is a step like any other: it releases
 noise. Momentum and moments are functions of noised sums only, so keeping them from round to round
-costs no privacy; a restart of the agent begins them anew.
+costs no privacy; a restart of the agent begins them anew, and a round that is made again after
+its release failed begins where it first began (`round_start`).
 """
 
 from __future__ import annotations
@@ -24,12 +25,18 @@ from common.protocol.arrays import Parameters, l2_norm
 from common.study.plan import StudyPlan
 from common.study.plan_bytes import plan_digest
 from site_client.features.matrix import FeatureMatrix
-from site_client.training.clipped_sum import Batch, WriteClippedSum, choose_clipped_sum
+from site_client.training.clipped_sum import (
+    Batch,
+    ChooseClippedSum,
+    WriteClippedSum,
+    choose_clipped_sum,
+)
 from site_client.training.clipping import Clipping
 from site_client.training.engine import TrainedUpdate, TrainingTask
 from site_client.training.flat_parameters import FlatParameters
 from site_client.training.noisy_optimizer import NoisyOptimizer, make_inner_optimizer
 from site_client.training.randomness import Randomness
+from site_client.training.round_start import RoundStart
 
 STUDIES_KEPT_MAX: Final = 8
 ROWS_AT_ONCE_MAX: Final = 6144
@@ -45,13 +52,20 @@ class _StudyState:
     model: nn.Module
     flat: FlatParameters
     inner: torch.optim.Optimizer
+    start: RoundStart
     write_sum: WriteClippedSum
 
 
 class DpSgdEngine:
-    """Trains rounds; see `TrainingEngine`."""
+    """Trains rounds; see `TrainingEngine`.
 
-    def __init__(self) -> None:
+    Args:
+        choose_sum: how a model's clipped sum is computed; only the privacy audit passes another,
+            which watches each batch and its sum.
+    """
+
+    def __init__(self, *, choose_sum: ChooseClippedSum = choose_clipped_sum) -> None:
+        self._choose_sum = choose_sum
         self._studies: OrderedDict[Digest, _StudyState] = OrderedDict()
 
     def train(
@@ -61,6 +75,7 @@ class DpSgdEngine:
         training, mechanism = task.plan.training, task.mechanism
         state = self._state(task)
         load_parameters(state.model, base)
+        state.start.begin(base)
         optimizer = NoisyOptimizer(
             state.inner,
             flat=state.flat,
@@ -84,7 +99,7 @@ class DpSgdEngine:
 
     def _state(self, task: TrainingTask) -> _StudyState:
         digest = plan_digest(task.plan)
-        state = self._studies.pop(digest, None) or _begin(task)
+        state = self._studies.pop(digest, None) or _begin(task, self._choose_sum)
         self._studies[digest] = state
         while len(self._studies) > STUDIES_KEPT_MAX:
             self._studies.popitem(last=False)
@@ -144,16 +159,18 @@ def project(update: Parameters, norm_max: float) -> Parameters:
     return {name: (array * np.float32(scale)).astype(np.float32) for name, array in update.items()}
 
 
-def _begin(task: TrainingTask) -> _StudyState:
+def _begin(task: TrainingTask, choose_sum: ChooseClippedSum) -> _StudyState:
     plan, privacy = task.plan, task.plan.privacy
     model = build_model(plan)
     flat = FlatParameters(model)
     deviation = task.mechanism.noise_multiplier * privacy.clipping_norm / expected_batch_size(task)
+    inner = make_inner_optimizer(plan.training.optimizer, flat, noise_deviation=deviation)
     return _StudyState(
         model=model,
         flat=flat,
-        inner=make_inner_optimizer(plan.training.optimizer, flat, noise_deviation=deviation),
-        write_sum=choose_clipped_sum(model, Clipping(privacy.clipping_norm, privacy.clipping)),
+        inner=inner,
+        start=RoundStart(inner, flat.vector),
+        write_sum=choose_sum(model, Clipping(privacy.clipping_norm, privacy.clipping)),
     )
 
 

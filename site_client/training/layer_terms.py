@@ -4,6 +4,11 @@ Book-keeping (Bu et al. 2023, arXiv:2210.00038): a layer's patient gradient is f
 and the gradient at its output, so norms and clipped sums come from these two without a gradient for
 each patient ever being stored. A middle axis holds several positions of one patient (samples or
 time bins), whose gradients add up before the norm is taken.
+
+Norms are never too small. A hostile model can make a square underflow to zero that a huge partner
+would have multiplied, or positions cancel until only rounding is left of a sum of products; a
+patient whose norm came out too small would pass the clipping norm. Both are bounded from above
+instead, and honest models never meet either.
 """
 
 from __future__ import annotations
@@ -17,6 +22,9 @@ from site_client.training.workspace import Workspace
 
 _GRAM_COST: Final = 4
 """A multiplication of Gram matrices against one of whole gradients, measured on small models."""
+
+CANCELLED: Final = 1e-2
+"""Below this part of its terms' absolute sum, rounding could be seen in a norm."""
 
 
 class LayerTerm(Protocol):
@@ -61,6 +69,7 @@ class LinearTerm:
         self._weight = weight if weight.requires_grad else None
         self._bias = bias if bias is not None and bias.requires_grad else None
         self._stored: torch.Tensor | None = None
+        self._stored_bias: torch.Tensor | None = None
         self._workspace = workspace or Workspace()
         self._name = name
 
@@ -68,31 +77,49 @@ class LinearTerm:
         """Return [patients]; see `LayerTerm`."""
         inner, outer = self._inner, self._outer
         if inner.dim() == 2:
-            own = (outer * outer).sum(1)
-            scale = (inner * inner).sum(1) if self._weight is not None else own.new_zeros(len(own))
+            own = (outer * outer).sum(1) + _underflow(outer)
+            scale = own.new_zeros(len(own))
+            if self._weight is not None:
+                scale = (inner * inner).sum(1) + _underflow(inner)
             return own * (scale + 1 if self._bias is not None else scale)
         return self._squared_norm_of_positions()
 
     def _squared_norm_of_positions(self) -> torch.Tensor:
         inner, outer = self._inner, self._outer
         positions = inner.shape[1]
-        bias = outer.sum(1).square().sum(1) if self._bias is not None else 0.0
         if self._weight is None:
-            return outer.new_zeros(len(outer)) + bias
+            return self._squared_norm_of_bias((outer * outer).sum(2))
         # Gram matrices of the positions where these are few; else the patients' whole gradients,
-        # which the sum can use again.
-        if _GRAM_COST * positions * (inner.shape[2] + outer.shape[2]) <= (
+        # which the sum then uses as they are, so that what is clipped is what is summed.
+        if _GRAM_COST * positions * (inner.shape[2] + outer.shape[2]) > (
             inner.shape[2] * outer.shape[2]
         ):
-            gram = torch.bmm(outer, outer.transpose(1, 2))
-            gram *= torch.bmm(inner, inner.transpose(1, 2))
-            return gram.sum((1, 2)) + bias
+            return self._squared_norm_of_stored()
+        gram, other = (torch.bmm(item, item.transpose(1, 2)) for item in (outer, inner))
+        squares = gram.diagonal(dim1=1, dim2=2).clone()
+        lost = _squared_length(other.diagonal(dim1=1, dim2=2)) * _underflow(outer)
+        lost += _squared_length(squares) * _underflow(inner)
+        gram *= other
+        return _sum_of_products(gram) + lost + self._squared_norm_of_bias(squares)
+
+    def _squared_norm_of_stored(self) -> torch.Tensor:
+        inner, outer = self._inner, self._outer
         self._stored = self._workspace.take(
             self._name, len(outer), outer.shape[2], inner.shape[2], like=outer
         )
         torch.bmm(outer.transpose(1, 2), inner, out=self._stored)
         squared: torch.Tensor = torch.linalg.vector_norm(self._stored, dim=(1, 2)).square_()
-        return squared + bias
+        if self._bias is not None:
+            self._stored_bias = outer.sum(1)
+            squared += self._stored_bias.square().sum(1)
+        return squared
+
+    def _squared_norm_of_bias(self, squares: torch.Tensor) -> torch.Tensor:
+        """Return [patients]; `squares` [patients, positions] are the positions' squared lengths."""
+        if self._bias is None:
+            return squares.new_zeros(len(squares))
+        total, most = self._outer.sum(1).square().sum(1), _squared_length(squares)
+        return torch.where(total < CANCELLED**2 * most, most, total)
 
     def write_sum(self, factors: torch.Tensor) -> None:
         """Write the clipped sums; see `LayerTerm`."""
@@ -100,8 +127,8 @@ class LinearTerm:
         if self._stored is not None and self._weight is not None:
             flat = self._stored.flatten(1)
             torch.mv(flat.t(), factors, out=gradient_of(self._weight).view(-1))
-            if self._bias is not None:
-                torch.mv(outer.sum(1).t(), factors, out=gradient_of(self._bias))
+            if self._bias is not None and self._stored_bias is not None:
+                torch.mv(self._stored_bias.t(), factors, out=gradient_of(self._bias))
             return
         if outer.dim() == 3:
             scaled = (outer * factors[:, None, None]).reshape(-1, outer.shape[2])
@@ -179,10 +206,26 @@ class EmbeddingTerm:
     def squared_norm(self) -> torch.Tensor:
         """Return [patients]: two positions meet in the norm where they looked up one row."""
         same = self._index[:, :, None] == self._index[:, None, :]
-        return (torch.bmm(self._outer, self._outer.transpose(1, 2)) * same).sum((1, 2))
+        return _sum_of_products(torch.bmm(self._outer, self._outer.transpose(1, 2)) * same)
 
     def write_sum(self, factors: torch.Tensor) -> None:
         """Write the clipped sum; see `LayerTerm`."""
         gradient = gradient_of(self._weight).zero_()
         scaled = (self._outer * factors[:, None, None]).reshape(-1, self._outer.shape[2])
         gradient.index_add_(0, self._index.reshape(-1), scaled)
+
+
+def _underflow(values: torch.Tensor) -> float:
+    """Return the most that squares of one row's values can have lost."""
+    return float(values.shape[-1] * torch.finfo(values.dtype).tiny)
+
+
+def _squared_length(squares: torch.Tensor) -> torch.Tensor:
+    """Return [patients], the square of the sum of the positions' lengths."""
+    return squares.clamp(min=0).sqrt().sum(1).square()
+
+
+def _sum_of_products(gram: torch.Tensor) -> torch.Tensor:
+    """Return [patients], the sum over pairs of positions, or of absolute values if it cancels."""
+    total, most = gram.sum((1, 2)), gram.abs().sum((1, 2))
+    return torch.where(total < CANCELLED * most, most, total)

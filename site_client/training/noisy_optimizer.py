@@ -101,9 +101,11 @@ class NoiseCorrectedAdam(torch.optim.Optimizer):
         self._vector = vector
         self._spec = spec
         self._noise_variance = noise_deviation**2
-        self._steps = 0
-        self._first = torch.zeros_like(vector.data, dtype=torch.float64)
-        self._second = torch.zeros_like(vector.data, dtype=torch.float64)
+        self.state[vector] = {
+            "steps": 0,
+            "first": torch.zeros_like(vector.data, dtype=torch.float64),
+            "second": torch.zeros_like(vector.data, dtype=torch.float64),
+        }
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -111,12 +113,13 @@ class NoiseCorrectedAdam(torch.optim.Optimizer):
         spec, gradient = self._spec, self._vector.grad
         if gradient is None:
             return
-        self._steps += 1
+        state = self.state[self._vector]
+        state["steps"] += 1
         value = gradient.double()
-        self._first.lerp_(value, 1 - spec.beta_1)
-        self._second.mul_(spec.beta_2).addcmul_(value, value, value=1 - spec.beta_2)
-        first = self._first / (1 - spec.beta_1**self._steps)
-        second = self._second / (1 - spec.beta_2**self._steps) - self._noise_variance
+        state["first"].lerp_(value, 1 - spec.beta_1)
+        state["second"].mul_(spec.beta_2).addcmul_(value, value, value=1 - spec.beta_2)
+        first = state["first"] / (1 - spec.beta_1 ** state["steps"])
+        second = state["second"] / (1 - spec.beta_2 ** state["steps"]) - self._noise_variance
         change = first / second.clamp_(min=spec.stability**2).sqrt_()
         self._vector.mul_(1 - spec.learning_rate * spec.weight_decay)
         self._vector.sub_(change.mul_(spec.learning_rate).to(self._vector.dtype))

@@ -57,13 +57,19 @@ def test_less_privacy_reaches_more_and_infinity_has_no_noise() -> None:
 
 
 def test_a_plan_at_another_epsilon_is_checked_by_every_rule() -> None:
+    privacy = small_plan().privacy.model_copy(update={"delta": 1e-10})
+    with pytest.raises(PlanProblems):  # no noise that makes sense is enough
+        plan_at(small_plan().model_copy(update={"privacy": privacy}), 1e-6)
+    assert plan_at(small_plan(), math.inf).privacy.epsilon == small_plan().privacy.epsilon
+
+
+def test_the_norm_bound_is_raised_where_a_smaller_epsilon_needs_it() -> None:
     tight = small_plan()
     tight = tight.model_copy(
         update={"training": tight.training.model_copy(update={"update_norm_max": 10.0})}
     )
-    with pytest.raises(PlanProblems):
-        plan_at(tight, 0.01)
-    assert plan_at(tight, math.inf).privacy.epsilon == tight.privacy.epsilon
+    assert plan_at(tight, 0.1).training.update_norm_max > 10.0
+    assert plan_at(small_plan(), 0.1).training.update_norm_max == 1e6
 
 
 def test_one_seed_has_no_spread_and_is_refused() -> None:

@@ -12,7 +12,7 @@ from common.models import build_model, load_parameters, read_parameters
 from common.privacy.mechanism import DpSgdSteps
 from common.protocol.arrays import Parameters, l2_norm
 from common.study.columns import feature_columns, initial_parameters, parameter_shapes
-from common.study.plan import MultilayerPerceptron, StudyPlan
+from common.study.plan import Adam, MultilayerPerceptron, Sgd, StudyPlan
 from common.study.plan_file import read_plan
 from site_client.features.matrix import FeatureMatrix
 from site_client.training.dp_sgd_engine import (
@@ -190,3 +190,48 @@ def test_the_torch_model_has_the_parameters_that_the_plan_fixes(plan: StudyPlan)
     load_parameters(model, parameters)
     for name, array in read_parameters(model).items():
         assert np.array_equal(array, parameters[name])
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        Sgd(kind="sgd", learning_rate=0.1, momentum=0.9),
+        Adam(kind="adam", learning_rate=0.01),
+    ],
+    ids=["momentum", "adam"],
+)
+def test_a_round_made_again_after_a_failed_release_holds_nothing_of_the_attempt_before(
+    plan: StudyPlan, optimizer: Sgd | Adam
+) -> None:
+    training = plan.training.model_copy(update={"optimizer": optimizer})
+    plan = plan.model_copy(update={"training": training})
+    task = _task(plan, noise=1.0, probability=0.5, steps=3)
+    patients, first = _patients(plan, 40), _base(plan)
+    second = {name: array + np.float32(0.1) for name, array in first.items()}
+
+    def last_update(*failed_attempts: int) -> Parameters:
+        engine = DpSgdEngine()
+        engine.train(patients, first, task, Randomness.reproducible(1))
+        for seed in failed_attempts:
+            engine.train(patients, second, task, Randomness.reproducible(seed))
+        return engine.train(patients, second, task, Randomness.reproducible(9)).update
+
+    expected = last_update()
+    for found in (last_update(2), last_update(3, 4)):
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_momentum_of_a_round_reaches_the_next(plan: StudyPlan) -> None:
+    training = plan.training.model_copy(
+        update={"optimizer": Sgd(kind="sgd", learning_rate=0.1, momentum=0.9)}
+    )
+    task = _task(
+        plan.model_copy(update={"training": training}), noise=1.0, probability=0.5, steps=3
+    )
+    patients, base = _patients(plan, 40), _base(plan)
+    other = {name: array + np.float32(0.1) for name, array in base.items()}
+    engine = DpSgdEngine()
+    engine.train(patients, other, task, Randomness.reproducible(1))
+    kept = engine.train(patients, base, task, Randomness.reproducible(2)).update
+    fresh = DpSgdEngine().train(patients, base, task, Randomness.reproducible(2)).update
+    assert any(not np.array_equal(kept[name], fresh[name]) for name in kept)
