@@ -93,33 +93,9 @@ class SiteDirectory:
         now_s = self._clock.now_s()
         with self._database.transaction() as connection:
             known = self._find_same(connection, request, node_key, cohort_size_max)
-            if known is None:
-                authority = Authority.from_pem(
-                    paths.ca_certificate.read_text(encoding="ascii"), TlsKey.read(paths.ca_key)
-                )
-                certificate = authority.issue_site_certificate(
-                    request.certificate_request, request.site_id, now_s=now_s
-                )
-                connection.execute(
-                    insert(sites).values(
-                        site_id=request.site_id,
-                        organisation=request.organisation,
-                        contact=request.contact,
-                        verify_key=request.verify_key,
-                        sealing_key=request.sealing_key,
-                        node_public_key=node_key,
-                        certificate=certificate,
-                        is_active=True,
-                        admitted_at_s=now_s,
-                        cohort_size_max=cohort_size_max,
-                    )
-                )
-                self._new_roster(
-                    connection,
-                    f"admitted {request.site_id} with at most {cohort_size_max} patients",
-                )
-            else:
-                certificate = known
+            certificate = known or self._insert(
+                connection, request, node_key, cohort_size_max, paths=paths, now_s=now_s
+            )
             roster = self._roster(connection)
         record = EnrolmentRecord(
             version=1,
@@ -136,6 +112,41 @@ class SiteDirectory:
         )
         write_enrolment(answer, record, SigningKey.read(paths.signing_key))
         return self.find(parse_site_id(request.site_id))
+
+    def _insert(
+        self,
+        connection: Connection,
+        request: EnrolmentRequest,
+        node_key: str,
+        cohort_size_max: int,
+        *,
+        paths: CoordinatorPaths,
+        now_s: int,
+    ) -> str:
+        """Write a new site and a new roster; return the site's certificate."""
+        authority = Authority.from_pem(
+            paths.ca_certificate.read_text(encoding="ascii"), TlsKey.read(paths.ca_key)
+        )
+        certificate = authority.issue_site_certificate(
+            request.certificate_request, request.site_id, now_s=now_s
+        )
+        connection.execute(
+            insert(sites).values(
+                site_id=request.site_id,
+                organisation=request.organisation,
+                contact=request.contact,
+                verify_key=request.verify_key,
+                sealing_key=request.sealing_key,
+                node_public_key=node_key,
+                certificate=certificate,
+                is_active=True,
+                admitted_at_s=now_s,
+                cohort_size_max=cohort_size_max,
+            )
+        )
+        reason = f"admitted {request.site_id} with at most {cohort_size_max} patients"
+        self._new_roster(connection, reason)
+        return certificate
 
     def suspend(self, site_id: SiteId) -> None:
         """Stop asking a site and stop accepting from it; raises `EnrolmentError` if unknown."""

@@ -77,7 +77,7 @@ answers = Table(
     Column("site_id", String(63), nullable=False),
     # accepted, refused-by-site, refused-by-coordinator or missing
     Column("outcome", String(30), nullable=False),
-    Column("number", String(8), nullable=False),
+    Column("number", Text, nullable=False),
     Column("release_id", String(64), nullable=False),
     # canonical JSON: declared cohort size, statement, evaluation, mechanisms
     Column("detail", Text, nullable=False),

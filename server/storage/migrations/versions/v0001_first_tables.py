@@ -67,11 +67,15 @@ def upgrade() -> None:
         Column("round_number", Integer, nullable=False),
         Column("site_id", String(63), nullable=False),
         Column("outcome", String(30), nullable=False),
-        Column("number", String(8), nullable=False),
+        Column("number", Text, nullable=False),
         Column("release_id", String(64), nullable=False),
         Column("detail", Text, nullable=False),
         Column("at_s", BigInteger, nullable=False),
     )
+    _create_model_tables()
+
+
+def _create_model_tables() -> None:
     op.create_table(
         "model_versions",
         Column("version", String(64), primary_key=True),
