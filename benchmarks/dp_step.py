@@ -39,6 +39,7 @@ from site_client.training.dp_sgd_engine import sample, write_sum_in_pieces
 from site_client.training.flat_parameters import FlatParameters
 from site_client.training.noisy_optimizer import NoisyOptimizer
 from site_client.training.randomness import Randomness
+from site_client.training.workspace import Workspace
 
 COLUMNS, BINS, PATIENTS = 64, 24, 50_000
 RATE = 0.1
@@ -99,8 +100,9 @@ def ours(architecture: Architecture, data: Batch, size: int) -> Iterator[None]:
         expected_batch_size=size,
     )
     probability = size / len(data.y)
+    whole = Batch(data.x, data.y, data.weight, Workspace())
     while True:
-        write_sum_in_pieces(sample(data, probability, randomness.sampling), write_sum, flat)
+        write_sum_in_pieces(sample(whole, probability, randomness.sampling), write_sum, flat)
         optimizer.step()
         yield
 

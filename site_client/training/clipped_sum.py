@@ -46,15 +46,31 @@ class Batch:
             bins a further axis before the columns.
         y: [patients] or [patients, samples].
         weight: like y: each sample's weight in its patient's loss; a sample that is padding has 0.
+        workspace: where chosen patients are gathered; the next choice overwrites the one before.
+            None: each choice is its own.
     """
 
     x: torch.Tensor
     y: torch.Tensor
     weight: torch.Tensor
+    workspace: Workspace | None = None
 
     def of(self, chosen: torch.Tensor) -> Batch:
         """Return the chosen patients, by index or mask."""
-        return Batch(self.x[chosen], self.y[chosen], self.weight[chosen])
+        if self.workspace is None:
+            return Batch(self.x[chosen], self.y[chosen], self.weight[chosen])
+        x, y, weight = (
+            _gathered(values, chosen, self.workspace, name)
+            for name, values in (("x", self.x), ("y", self.y), ("weight", self.weight))
+        )
+        return Batch(x, y, weight)
+
+
+def _gathered(
+    values: torch.Tensor, index: torch.Tensor, workspace: Workspace, name: str
+) -> torch.Tensor:
+    place = workspace.take(name, len(index), *values.shape[1:], like=values)
+    return torch.index_select(values, 0, index, out=place)
 
 
 def choose_clipped_sum(model: nn.Module, clipping: Clipping) -> WriteClippedSum:

@@ -37,6 +37,7 @@ from site_client.training.flat_parameters import FlatParameters
 from site_client.training.noisy_optimizer import NoisyOptimizer, make_inner_optimizer
 from site_client.training.randomness import Randomness
 from site_client.training.round_start import RoundStart
+from site_client.training.workspace import Workspace
 
 STUDIES_KEPT_MAX: Final = 8
 ROWS_AT_ONCE_MAX: Final = 6144
@@ -53,6 +54,7 @@ class _StudyState:
     flat: FlatParameters
     inner: torch.optim.Optimizer
     start: RoundStart
+    workspace: Workspace
     write_sum: WriteClippedSum
 
 
@@ -86,7 +88,7 @@ class DpSgdEngine:
         )
         if training.proximal_term > 0:
             optimizer.attach_step_hook(_pull_back(state.flat, training.proximal_term))
-        whole = training_batch(patients, task.plan)
+        whole = training_batch(patients, task.plan, state.workspace)
         for _ in range(mechanism.steps):
             write_sum_in_pieces(
                 sample(whole, mechanism.sampling_probability, randomness.sampling),
@@ -106,13 +108,21 @@ class DpSgdEngine:
         return state
 
 
-def training_batch(patients: FeatureMatrix, plan: StudyPlan) -> Batch:
-    """Return all training patients as tensors, with the plan's class weight in their losses."""
+def training_batch(
+    patients: FeatureMatrix, plan: StudyPlan, workspace: Workspace | None = None
+) -> Batch:
+    """Return all training patients as tensors, with the plan's class weight in their losses.
+
+    Args:
+        patients: those who train.
+        plan: of the study.
+        workspace: where each step's patients are gathered.
+    """
     y = torch.from_numpy(patients.y)
     weight = torch.where(y > 0, plan.training.positive_class_weight, 1.0).to(y.dtype)
     if patients.weight is not None:
         weight *= torch.from_numpy(patients.weight)
-    return Batch(torch.from_numpy(patients.x), y, weight)
+    return Batch(torch.from_numpy(patients.x), y, weight, workspace)
 
 
 def sample(whole: Batch, probability: float, stream: np.random.Generator) -> Batch:
@@ -170,6 +180,7 @@ def _begin(task: TrainingTask, choose_sum: ChooseClippedSum) -> _StudyState:
         flat=flat,
         inner=inner,
         start=RoundStart(inner, flat.vector),
+        workspace=Workspace(),
         write_sum=choose_sum(model, Clipping(privacy.clipping_norm, privacy.clipping)),
     )
 

@@ -71,26 +71,28 @@ def recurrent_terms(
     )
     patients = samples[0]
 
-    def by_patient(values: torch.Tensor) -> torch.Tensor:
-        # The positions of a patient are the bins of all its samples.
-        return values.reshape(patients, -1, values.shape[-1])
+    def by_patient(values: torch.Tensor, name: str) -> torch.Tensor:
+        # The positions of a patient are the bins of all its samples, side by side in memory: the
+        # products of whole patients read them more than once.
+        sequences = values.transpose(0, 1)
+        place = workspace.take(name, *sequences.shape, like=values)
+        return place.copy_(sequences).view(patients, -1, values.shape[-1])
 
-    before = passes.before.transpose(0, 1)
     return [
         LinearTerm(
             state.reshape(*samples, state.shape[1]), outer, model.outlet.weight, model.outlet.bias
         ),
         LinearTerm(
-            by_patient(x),
-            by_patient(from_input),
+            x.reshape(patients, -1, columns),
+            by_patient(from_input, "input side"),
             unit.weight_ih_l0,
             unit.bias_ih_l0,
             workspace=workspace,
             name="input gradients",
         ),
         LinearTerm(
-            by_patient(before),
-            by_patient(from_state),
+            by_patient(passes.before, "states before"),
+            by_patient(from_state, "state side"),
             unit.weight_hh_l0,
             unit.bias_hh_l0,
             workspace=workspace,
@@ -129,7 +131,7 @@ def _forward(unit: Gates, x: torch.Tensor, workspace: Workspace) -> tuple[_Passe
 def _backward(
     unit: Gates, passes: _Passes, outer: torch.Tensor, workspace: Workspace
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the gradients at the gates' input side and state side [sequences, bins, 3 * width]."""
+    """Return the gradients at the gates' input side and state side [bins, sequences, 3 * width]."""
     bins, sequences, width = passes.candidate.shape
     reset, update = passes.gates[..., :width], passes.gates[..., width:]
 
@@ -154,4 +156,4 @@ def _backward(
         states.copy_(inputs)
         states[:, 2 * width :].mul_(reset[index])
         outer = torch.addmm(outer * update[index], states, unit.weight_hh_l0)
-    return from_input.transpose(0, 1), from_state.transpose(0, 1)
+    return from_input, from_state
