@@ -35,10 +35,11 @@ from common.models import (
 )
 from site_client.training.clipped_sum import Batch, choose_clipped_sum
 from site_client.training.clipping import Clipping
-from site_client.training.dp_sgd_engine import sample, write_sum_in_pieces
+from site_client.training.dp_sgd_engine import write_total
 from site_client.training.flat_parameters import FlatParameters
 from site_client.training.noisy_optimizer import NoisyOptimizer
 from site_client.training.randomness import Randomness
+from site_client.training.slots import draw, seat, slot_count, with_nobody
 from site_client.training.workspace import Workspace
 
 COLUMNS, BINS, PATIENTS = 64, 24, 50_000
@@ -99,10 +100,12 @@ def ours(architecture: Architecture, data: Batch, size: int) -> Iterator[None]:
         max_grad_norm=1.0,
         expected_batch_size=size,
     )
-    probability = size / len(data.y)
-    whole = Batch(data.x, data.y, data.weight, Workspace())
+    patients = len(data.y)
+    whole = with_nobody(Batch(data.x, data.y, data.weight, Workspace()))
+    seats = seat(patients, slot_count(patients, patients), randomness.sampling)
     while True:
-        write_sum_in_pieces(sample(whole, probability, randomness.sampling), write_sum, flat)
+        drawn = draw(len(seats), size / patients, randomness.sampling)
+        write_total(whole, seats[drawn], write_sum, flat)
         optimizer.step()
         yield
 
@@ -207,10 +210,9 @@ def sampling(pairs: int) -> None:
     stock = iter(UniformWithReplacementSampler(num_samples=patients, sample_rate=rate, steps=10**9))
     stream = Randomness.from_system().sampling
 
-    def draw() -> Iterator[None]:
+    def drawn() -> Iterator[None]:
         while True:
-            count = int(stream.binomial(patients, rate))
-            torch.from_numpy(stream.choice(patients, size=count, replace=False, shuffle=False))
+            torch.from_numpy(draw(patients, rate, stream))
             yield
 
     def coins() -> Iterator[None]:
@@ -218,7 +220,7 @@ def sampling(pairs: int) -> None:
             next(stock)
             yield
 
-    middle, low, high = compare(coins(), draw(), pairs=pairs, steps=(20, 400))
+    middle, low, high = compare(coins(), drawn(), pairs=pairs, steps=(20, 400))
     print(f"sampling at 500,000: Opacus / ours {middle:.0f} ({low:.0f} to {high:.0f})")
 
 

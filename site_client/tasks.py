@@ -250,6 +250,7 @@ class SiteTasks:
                 plan=release.plan,
                 model_version=release.base_version,
                 mechanism=planned.evaluation_per_release,
+                declared_cohort_size=release.declared_cohort_size,
                 randomness=randomness,
             )
             done.append(planned.evaluation_per_release)

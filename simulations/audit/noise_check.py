@@ -15,7 +15,6 @@ from scipy.stats import beta, chi2, kstest, norm
 
 from simulations.audit.evidence import StudyEvidence
 from simulations.audit.report import FALSE_ALARM, Check
-from site_client.training.noisy_optimizer import SENSITIVITY_MARGIN
 
 
 def check_deviation(studies: Sequence[StudyEvidence]) -> Check:
@@ -36,13 +35,12 @@ def check_deviation(studies: Sequence[StudyEvidence]) -> Check:
     level = FALSE_ALARM / len(tested) / 2
     wrong, worst = [], ""
     for name, (count, squares) in tested.items():
-        square = squares / (1 + SENSITIVITY_MARGIN) ** 2
         low, high = chi2.ppf(level, count), chi2.isf(level, count)
-        if not low <= square <= high:
+        if not low <= squares <= high:
             wrong.append(name)
         if name == "all" or (name in wrong and len(wrong) == 1):
             worst = (
-                f"{np.sqrt(square / max(count, 1)):.5f} of the claimed deviation in {name} "
+                f"{np.sqrt(squares / max(count, 1)):.5f} of the claimed deviation in {name} "
                 f"({count} values, bounds {np.sqrt(low / max(count, 1)):.5f} to "
                 f"{np.sqrt(high / max(count, 1)):.5f})"
             )

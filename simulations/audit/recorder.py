@@ -27,7 +27,7 @@ from site_client.training.clipping import Clipping
 from site_client.training.dp_sgd_engine import expected_batch_size, project
 from site_client.training.engine import TrainingTask
 from site_client.training.flat_parameters import FlatParameters, gradient_of
-from site_client.training.noisy_optimizer import make_inner_optimizer
+from site_client.training.noisy_optimizer import SENSITIVITY_MARGIN, make_inner_optimizer
 
 COORDINATES_KEPT_MAX: Final = 512
 """Noise is kept at so many coordinates, evenly spread; sums of squares are taken over all."""
@@ -84,7 +84,7 @@ class Recorder:
             write_sum(patients)
             known = _flat_gradient(trainable)
             self._known += known
-            self._batch_size += len(batch.y)
+            self._batch_size += int((batch.weight > 0).sum())  # without empty slots
             np.add.at(self._present, present, 1)
             shares = max(1, len(patients.y)) * clipping.norm
             self.share_max = max(self.share_max, float(np.linalg.norm(known)) / shares)
@@ -170,7 +170,7 @@ class Recorder:
             sampling_probability=mechanism.sampling_probability,
         )
         observed[canaries.coordinate] -= self._present
-        noise = observed / mechanism.noise_multiplier
+        noise = observed / (mechanism.noise_multiplier * (1 + SENSITIVITY_MARGIN))
         starts = np.append(0, self._ends[:-1])
         self._totals += np.add.reduceat(noise, starts)
         self._squares += np.add.reduceat(noise * noise, starts)

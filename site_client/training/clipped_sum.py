@@ -56,7 +56,7 @@ class Batch:
     workspace: Workspace | None = None
 
     def of(self, chosen: torch.Tensor) -> Batch:
-        """Return the chosen patients, by index or mask."""
+        """Return the chosen patients, by index, or by mask where there is no workspace."""
         if self.workspace is None:
             return Batch(self.x[chosen], self.y[chosen], self.weight[chosen])
         x, y, weight = (
@@ -64,6 +64,13 @@ class Batch:
             for name, values in (("x", self.x), ("y", self.y), ("weight", self.weight))
         )
         return Batch(x, y, weight)
+
+
+def _squared_norms(terms: Sequence[LayerTerm]) -> torch.Tensor:
+    squared = terms[0].squared_norm()
+    for term in terms[1:]:
+        squared = squared + term.squared_norm()
+    return squared
 
 
 def _gathered(
@@ -97,8 +104,8 @@ def choose_clipped_sum(model: nn.Module, clipping: Clipping) -> WriteClippedSum:
 class BookKeepingSum:
     """One forward pass, one backward pass to the layers' outputs, then norms and sums.
 
-    A patient whose gradient is not finite (an overflow that a hostile model can provoke) is left
-    out: a share of zero is within the bound, and nothing observable tells it from any other step.
+    A patient whose gradient is not finite (an overflow that a hostile model can provoke) has a
+    share of zero, which is within the bound, and keeps its row: the others' arithmetic is the same.
 
     Args:
         model: whose trainable parameters' `.grad`s are written.
@@ -118,13 +125,12 @@ class BookKeepingSum:
                 gradient_of(parameter).zero_()
             return
         terms = self._terms(batch)
-        squared = terms[0].squared_norm()
-        for term in terms[1:]:
-            squared = squared + term.squared_norm()
+        squared = _squared_norms(terms)
         is_finite = torch.isfinite(squared)
         if not bool(is_finite.all()):
-            self(batch.of(is_finite))
-            return
+            for term in terms:
+                term.clear(~is_finite)
+            squared = _squared_norms(terms)
         factors = self._clipping.factors(squared)
         for term in terms:
             term.write_sum(factors)

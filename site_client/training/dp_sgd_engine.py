@@ -1,21 +1,21 @@
 """Local DP-SGD: Poisson-sampled patients, exact clipped sums, noise, a step; state kept by study.
 
-Patients are sampled from cryptographic randomness, as the noise is. The denominator is the public
-expected batch size, never the realised one. An empty batch is a step like any other: it releases
-noise. Momentum and moments are functions of noised sums only, so keeping them from round to round
-costs no privacy; a restart of the agent begins them anew, and a round that is made again after
+Patients stand in random slots (`slots`) and are sampled from cryptographic randomness, as the noise
+is. The denominator is the public expected batch size, never the realised one. An empty batch is a
+step like any other: it releases noise. Momentum and moments are functions of noised sums only, so
+keeping them from round to round costs no privacy; a restart of the agent begins them anew, and a round that is made again after
 its release failed begins where it first began (`round_start`).
 """
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -37,12 +37,13 @@ from site_client.training.flat_parameters import FlatParameters
 from site_client.training.noisy_optimizer import NoisyOptimizer, make_inner_optimizer
 from site_client.training.randomness import Randomness
 from site_client.training.round_start import RoundStart
+from site_client.training.slots import draw, seat, slot_count, with_nobody
 from site_client.training.workspace import Workspace
 
 STUDIES_KEPT_MAX: Final = 8
-ROWS_AT_ONCE_MAX: Final = 6144
-"""Rows (patients times samples times bins) of one piece of a batch: larger batches are summed in
-pieces, whose activations stay in the processor's cache and within bounds."""
+ROWS_AT_ONCE: Final = 256
+"""Patients of one piece of a batch: the pieces' activations stay in the processor's cache, and the
+rounding of a piece within `SENSITIVITY_MARGIN`."""
 _NORM_MARGIN: Final = 1e-6
 
 
@@ -88,13 +89,12 @@ class DpSgdEngine:
         )
         if training.proximal_term > 0:
             optimizer.attach_step_hook(_pull_back(state.flat, training.proximal_term))
-        whole = training_batch(patients, task.plan, state.workspace)
+        whole = with_nobody(training_batch(patients, task.plan, state.workspace))
+        slots = slot_count(len(patients.y), expected_patients(task))
+        seats = seat(len(patients.y), slots, randomness.sampling)
         for _ in range(mechanism.steps):
-            write_sum_in_pieces(
-                sample(whole, mechanism.sampling_probability, randomness.sampling),
-                state.write_sum,
-                state.flat,
-            )
+            drawn = draw(slots, mechanism.sampling_probability, randomness.sampling)
+            write_total(whole, seats[drawn], state.write_sum, state.flat)
             optimizer.step()
         update = _difference(read_parameters(state.model), base)
         return TrainedUpdate(update=project(update, training.update_norm_max), mechanism=mechanism)
@@ -125,39 +125,34 @@ def training_batch(
     return Batch(torch.from_numpy(patients.x), y, weight, workspace)
 
 
-def sample(whole: Batch, probability: float, stream: np.random.Generator) -> Batch:
-    """Return a Poisson sample of patients: the same law as one coin a patient, in one draw.
+def write_total(
+    whole: Batch,
+    rows: npt.NDArray[np.int64],
+    write_sum: WriteClippedSum,
+    flat: FlatParameters,
+) -> None:
+    """Write the clipped sum over rows, in pieces, into `flat.total`.
 
-    A binomial count and that many patients without replacement; 100 times faster than coins at
-    500,000 patients.
+    Args:
+        whole: all patients, and nobody.
+        rows: of the step, in the order in which they stand.
+        write_sum: the clipped sum of a piece.
+        flat: whose `gradient` it writes.
     """
-    if probability >= 1:
-        return whole
-    patients = len(whole.y)
-    count = int(stream.binomial(patients, probability))
-    chosen = stream.choice(patients, size=count, replace=False, shuffle=False)
-    return whole.of(torch.from_numpy(chosen))
+    flat.total.zero_()
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        write_sum(whole.of(torch.from_numpy(rows[start : start + ROWS_AT_ONCE])))
+        flat.total += flat.gradient
 
 
-def write_sum_in_pieces(batch: Batch, write_sum: WriteClippedSum, flat: FlatParameters) -> None:
-    """Write the clipped sum of a batch of any size into `flat.gradient`."""
-    patients = len(batch.y)
-    at_once = max(1, ROWS_AT_ONCE_MAX // math.prod(batch.x.shape[1:-1]))
-    if patients <= at_once:
-        write_sum(batch)
-        return
-    total = torch.zeros_like(flat.gradient)
-    for start in range(0, patients, at_once):
-        piece = slice(start, start + at_once)
-        write_sum(Batch(batch.x[piece], batch.y[piece], batch.weight[piece]))
-        total += flat.gradient
-    flat.gradient.copy_(total)
+def expected_patients(task: TrainingTask) -> float:
+    """Return the public number of patients who train."""
+    return task.declared_cohort_size * (1.0 - task.plan.evaluation.held_out_fraction)
 
 
 def expected_batch_size(task: TrainingTask) -> float:
     """Return the public denominator: sampling probability times declared training patients."""
-    trained = 1.0 - task.plan.evaluation.held_out_fraction
-    return max(1.0, task.mechanism.sampling_probability * task.declared_cohort_size * trained)
+    return max(1.0, task.mechanism.sampling_probability * expected_patients(task))
 
 
 def project(update: Parameters, norm_max: float) -> Parameters:

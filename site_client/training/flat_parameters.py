@@ -18,7 +18,8 @@ class FlatParameters:
 
     Attributes:
         vector: [parameters], the leaf that an optimiser steps; its `.grad` is `gradient`.
-        gradient: [parameters], of the same dtype.
+        gradient: [parameters], of the same dtype; one piece's sum, later the noised gradient.
+        total: float64 [parameters], the sum of a step's pieces.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -27,6 +28,7 @@ class FlatParameters:
         self.vector = nn.Parameter(flat)
         self.gradient = torch.zeros_like(flat)
         self.vector.grad = self.gradient
+        self.total = torch.zeros_like(flat, dtype=torch.float64)
         start = 0
         for parameter in trainable:
             stop = start + parameter.numel()

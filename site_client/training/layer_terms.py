@@ -42,6 +42,14 @@ class LayerTerm(Protocol):
         """
         ...
 
+    def clear(self, rows: torch.Tensor) -> None:
+        """Make the gradient of some patients zero, without moving the others.
+
+        Args:
+            rows: bool [patients].
+        """
+        ...
+
 
 class LinearTerm:
     """A linear layer: the gradient is the outer product of `outer` and `inner`.
@@ -83,6 +91,12 @@ class LinearTerm:
                 scale = (inner * inner).sum(1) + _underflow(inner)
             return own * (scale + 1 if self._bias is not None else scale)
         return self._squared_norm_of_positions()
+
+    def clear(self, rows: torch.Tensor) -> None:
+        """Make some patients' gradients zero; see `LayerTerm`."""
+        shape = (-1,) + (1,) * (self._outer.dim() - 1)
+        self._inner = torch.where(rows.view(shape), 0.0, self._inner)
+        self._outer = torch.where(rows.view(shape), 0.0, self._outer)
 
     def _squared_norm_of_positions(self) -> torch.Tensor:
         inner, outer = self._inner, self._outer
@@ -137,7 +151,10 @@ class LinearTerm:
             scaled, inner = outer * factors[:, None], self._inner
         if self._weight is not None:
             gradient = gradient_of(self._weight)
-            torch.mm(scaled.t(), inner, out=gradient)
+            if outer.dim() == 3:  # positions may cancel, and then their rounding is all there is
+                gradient.copy_(torch.mm(scaled.double().t(), inner.double()))
+            else:
+                torch.mm(scaled.t(), inner, out=gradient)
         if self._bias is not None:
             torch.sum(scaled, 0, out=gradient_of(self._bias))
 
@@ -172,6 +189,13 @@ class LayerNormTerm:
         for _, gradient in self._gradients:
             total += gradient.square().sum(1)
         return total
+
+    def clear(self, rows: torch.Tensor) -> None:
+        """Make some patients' gradients zero; see `LayerTerm`."""
+        self._gradients = [
+            (parameter, torch.where(rows[:, None], 0.0, gradient))
+            for parameter, gradient in self._gradients
+        ]
 
     def write_sum(self, factors: torch.Tensor) -> None:
         """Write the clipped sums; see `LayerTerm`."""
@@ -210,9 +234,14 @@ class EmbeddingTerm:
 
     def write_sum(self, factors: torch.Tensor) -> None:
         """Write the clipped sum; see `LayerTerm`."""
-        gradient = gradient_of(self._weight).zero_()
-        scaled = (self._outer * factors[:, None, None]).reshape(-1, self._outer.shape[2])
-        gradient.index_add_(0, self._index.reshape(-1), scaled)
+        scaled = (self._outer * factors[:, None, None]).reshape(-1, self._outer.shape[2]).double()
+        total = torch.zeros_like(self._weight, dtype=torch.float64)
+        total.index_add_(0, self._index.reshape(-1), scaled)
+        gradient_of(self._weight).copy_(total)
+
+    def clear(self, rows: torch.Tensor) -> None:
+        """Make some patients' gradients zero; see `LayerTerm`."""
+        self._outer = torch.where(rows[:, None, None], 0.0, self._outer)
 
 
 def _underflow(values: torch.Tensor) -> float:

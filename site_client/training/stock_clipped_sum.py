@@ -54,8 +54,10 @@ class StockClippedSum:
             is_finite = torch.isfinite(squared)
             factors = self._clipping.factors(torch.where(is_finite, squared, 0.0))
             for name, parameter in trainable.items():
-                place, kept = places[name], samples[name][is_finite]
-                place.copy_(torch.tensordot(factors[is_finite], kept, dims=([0], [0])))
+                rows = is_finite.view(-1, *(1,) * (samples[name].dim() - 1))
+                kept = torch.where(rows, samples[name], 0.0)
+                place = places[name]
+                place.copy_(torch.tensordot(factors, kept, dims=([0], [0])))
                 parameter.grad = place
                 parameter.__dict__["grad_sample"] = None
 

@@ -23,7 +23,7 @@ from common.models import (
 )
 from site_client.training.clipped_sum import Batch, BookKeepingSum, choose_clipped_sum
 from site_client.training.clipping import Clipping
-from site_client.training.dp_sgd_engine import write_sum_in_pieces
+from site_client.training.dp_sgd_engine import write_total
 from site_client.training.flat_parameters import FlatParameters
 from site_client.training.noisy_optimizer import NoisyOptimizer
 from site_client.training.stock_clipped_sum import StockClippedSum
@@ -212,10 +212,10 @@ def test_a_large_batch_is_summed_in_pieces_to_the_same(
 ) -> None:
     model, batch = make_model(name), make_batch(name, 23)
     whole = our_sum(model, batch, Clipping(0.3))
-    monkeypatch.setattr("site_client.training.dp_sgd_engine.ROWS_AT_ONCE_MAX", 7)
+    monkeypatch.setattr("site_client.training.dp_sgd_engine.ROWS_AT_ONCE", 7)
     flat = FlatParameters(model)
-    write_sum_in_pieces(batch, choose_clipped_sum(model, Clipping(0.3)), flat)
-    torch.testing.assert_close(flat.gradient, whole, rtol=0, atol=1e-12)
+    write_total(batch, np.arange(23), choose_clipped_sum(model, Clipping(0.3)), flat)
+    torch.testing.assert_close(flat.total, whole, rtol=0, atol=1e-12)
 
 
 def test_each_model_is_summed_by_the_fastest_way_that_knows_it() -> None:
@@ -277,7 +277,7 @@ def test_forty_noisy_steps_equal_stock_opacus_and_so_does_its_accountant(name: s
             if engine == "opacus":
                 _opacus_backward(samples, batch.of(indices))
             else:
-                write_sum(batch.of(indices))
+                write_total(batch, indices.numpy(), write_sum, flat)
             optimizer.step()
         results.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
         histories.append(accountant.history)

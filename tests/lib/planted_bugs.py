@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -20,11 +21,11 @@ from site_client.features.matrix import FeatureMatrix
 from site_client.training.clipped_sum import Batch, WriteClippedSum, choose_clipped_sum
 from site_client.training.clipping import Clipping
 from site_client.training.dp_sgd_engine import DpSgdEngine
-from site_client.training.dp_sgd_engine import sample as poisson_sample
 from site_client.training.engine import TrainedUpdate, TrainingTask
 from site_client.training.layer_terms import LayerTerm
 from site_client.training.noisy_optimizer import NoisyOptimizer
 from site_client.training.randomness import Randomness
+from site_client.training.slots import draw
 
 
 class NoiseForAnotherNorm(NoisyOptimizer):
@@ -147,27 +148,33 @@ class ShuffledBatches:
     """A shuffled pass through the patients in batches of one size, then another pass."""
 
     def __init__(self) -> None:
-        self._patients = 0
+        self._slots = 0
         self._left = np.zeros(0, np.int64)
 
-    def __call__(self, whole: Batch, probability: float, stream: np.random.Generator) -> Batch:
-        size = max(1, round(len(whole.y) * probability))
-        if self._patients != len(whole.y) or len(self._left) < size:
-            self._patients = len(whole.y)
-            self._left = stream.permutation(len(whole.y))
+    def __call__(
+        self, slots: int, probability: float, stream: np.random.Generator
+    ) -> npt.NDArray[np.int64]:
+        size = max(1, round(slots * probability))
+        if self._slots != slots or len(self._left) < size:
+            self._slots = slots
+            self._left = stream.permutation(slots)
         chosen, self._left = self._left[:size], self._left[size:]
-        return whole.of(torch.from_numpy(chosen))
+        return chosen
 
 
-def fixed_size_sample(whole: Batch, probability: float, stream: np.random.Generator) -> Batch:
+def fixed_size_draw(
+    slots: int, probability: float, stream: np.random.Generator
+) -> npt.NDArray[np.int64]:
     """A random batch whose size never varies."""
-    size = max(1, round(len(whole.y) * probability))
-    return whole.of(torch.from_numpy(stream.choice(len(whole.y), size=size, replace=False)))
+    size = max(1, round(slots * probability))
+    return stream.choice(slots, size=size, replace=False)
 
 
-def never_empty_sample(whole: Batch, probability: float, stream: np.random.Generator) -> Batch:
+def never_empty_draw(
+    slots: int, probability: float, stream: np.random.Generator
+) -> npt.NDArray[np.int64]:
     """Draws again until somebody is drawn."""
     while True:
-        batch = poisson_sample(whole, probability, stream)
-        if len(batch.y):
-            return batch
+        drawn = draw(slots, probability, stream)
+        if len(drawn):
+            return drawn

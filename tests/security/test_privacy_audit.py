@@ -106,15 +106,15 @@ BUGS = {
     ),
     "empty batches are drawn again": Bug(
         {"sampling-batch-sizes"},
-        engine_module={"sample": lambda: planted_bugs.never_empty_sample},
+        engine_module={"draw": lambda: planted_bugs.never_empty_draw},
     ),
     "shuffling claimed as Poisson sampling": Bug(
         {"sampling-batch-sizes", "sampling-patient-counts", "sampling-pairs"},
-        engine_module={"sample": planted_bugs.ShuffledBatches},
+        engine_module={"draw": planted_bugs.ShuffledBatches},
     ),
     "fixed batches claimed as Poisson sampling": Bug(
         {"sampling-batch-sizes"},
-        engine_module={"sample": lambda: planted_bugs.fixed_size_sample},
+        engine_module={"draw": lambda: planted_bugs.fixed_size_draw},
     ),
     "momentum remembers an attempt that never left": Bug(
         {"updates"},

@@ -35,6 +35,7 @@ def _evaluate(randomness: Randomness) -> EvaluationCounts:
         initial_parameters(PLAN),
         plan=PLAN,
         model_version=digest_bytes("model"),
+        declared_cohort_size=200,
         mechanism=MECHANISM,
         randomness=randomness,
     )
