@@ -1,8 +1,9 @@
-"""Rows numbered instead of identified: the file that numbers them may not change.
+"""What tells a site's patients apart, fixed at the first release: identifier, salt, numbered file.
 
-With `subject_id = "#row"` a patient is the number of a line, and the ledger counts by patient.
-After the first release another file would move patients between those who train and those held out,
-and what was spent on them could no longer be told. So the first file is pinned.
+The ledger counts by the salted hash of a patient's identifier. With another salt, or another column
+of identifiers, patients would move between those who train and those held out, and what was spent
+on them could no longer be told. With `subject_id = "#row"` a patient is the number of a line: another
+file would number them anew, so the first file is pinned as well.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from common.canonical import digest_bytes
 from common.errors import DataSourceError
 from site_client.site_database import SiteDatabase
 from site_client.sources.table_mapping import ROW_NUMBER, TableMapping
@@ -21,24 +23,41 @@ class SourcePin:
     def __init__(self, database: SiteDatabase) -> None:
         self._database = database
 
-    def check(self, mapping: TableMapping, *, folder: Path) -> None:
+    def check(self, mapping: TableMapping, *, folder: Path, salt: bytes) -> None:
         """Pin the source the first time, and refuse another one later.
 
+        Args:
+            mapping: of the site's table.
+            folder: where a relative path starts.
+            salt: of the site's patients.
+
         Raises:
-            DataSourceError: when the identifier's column, or a file of numbered rows, is another.
+            DataSourceError: when the identifier's column, the salt, or a file of numbered rows is
+                another.
         """
         digest = ""
         if mapping.subject_id == ROW_NUMBER:
             with (folder / mapping.path).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
+        salt_digest = digest_bytes("patient-salt", salt)
         with self._database.transaction() as connection:
-            known = connection.execute("SELECT subject_id, digest FROM source_pin").fetchone()
+            known = connection.execute(
+                "SELECT subject_id, digest, salt_digest FROM source_pin"
+            ).fetchone()
             if known is None:
                 connection.execute(
-                    "INSERT INTO source_pin VALUES (?, ?)", (mapping.subject_id, digest)
+                    "INSERT INTO source_pin VALUES (?, ?, ?)",
+                    (mapping.subject_id, digest, salt_digest),
                 )
                 return
-        if tuple(known) != (mapping.subject_id, digest):
+        if known[2] != salt_digest:
+            raise DataSourceError(
+                "the site's salt is not the one of earlier releases",
+                expected="the file keys/salt that the site had at its first release",
+                arrived="another",
+                todo="restore keys/salt from its backup; without it the ledger cannot go on",
+            )
+        if tuple(known[:2]) != (mapping.subject_id, digest):
             raise DataSourceError(
                 "the table no longer tells who was in earlier releases",
                 expected=f"subject_id = {known[0]!r} as before"

@@ -275,7 +275,9 @@ class SiteTasks:
         if self._matrix is None or self._matrix[0] != key:
             table = read_table(plan, self._config.source, folder=self._folder)
             if self._records.source_pin is not None:
-                self._records.source_pin.check(self._config.source, folder=self._folder)
+                self._records.source_pin.check(
+                    self._config.source, folder=self._folder, salt=self._keys.salt
+                )
             self._matrix = (key, build_matrix(table, plan, salt=self._keys.salt))
         return self._matrix[1]
 

@@ -153,7 +153,7 @@ RULES: Final = (
     ),
     Rule(
         "P22",
-        "Delta is from 1e-10 to 1e-3.",
+        "Delta is from 1e-9 to 1e-3.",
         ("privacy.delta",),
         of_training.rule_delta_is_small,
     ),

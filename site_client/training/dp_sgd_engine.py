@@ -3,8 +3,8 @@
 Patients stand in random slots (`slots`) and are sampled from cryptographic randomness, as the noise
 is. The denominator is the public expected batch size, never the realised one. An empty batch is a
 step like any other: it releases noise. Momentum and moments are functions of noised sums only, so
-keeping them from round to round costs no privacy; a restart of the agent begins them anew, and a round that is made again after
-its release failed begins where it first began (`round_start`).
+keeping them from round to round costs no privacy; a restart of the agent begins them anew, and a
+round that is made again after its release failed begins where it first began (`round_start`).
 """
 
 from __future__ import annotations

@@ -119,14 +119,19 @@ def test_numbered_rows_are_answered_for_the_file_that_was_first_and_no_other(
     assert isinstance(site.ask(site.envelope(2)), ReleasedTask)
 
 
-def test_another_identifier_column_is_refused_after_the_first_release(tmp_path: Path) -> None:
+def test_another_identifier_column_or_salt_is_refused_after_the_first_release(
+    tmp_path: Path,
+) -> None:
     site = make_site(tmp_path)
     site.ask(site.envelope(1))
     other = site.config.source.model_copy(update={"subject_id": "age"})
     pin = site.tasks._records.source_pin
     assert pin is not None
     with pytest.raises(DataSourceError, match="no longer tells who was in earlier releases"):
-        pin.check(other, folder=tmp_path)
+        pin.check(other, folder=tmp_path, salt=site.keys.salt)
+    with pytest.raises(DataSourceError, match="salt is not the one of earlier releases"):
+        pin.check(site.config.source, folder=tmp_path, salt=b"t" * 32)
+    pin.check(site.config.source, folder=tmp_path, salt=site.keys.salt)
 
 
 def test_more_requests_than_places_are_told_to_come_again(tmp_path: Path) -> None:

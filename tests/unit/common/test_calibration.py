@@ -65,7 +65,7 @@ def test_where_delta_alone_covers_the_sampling_the_floor_of_the_noise_is_returne
 
 def test_a_budget_that_no_noise_keeps_is_refused() -> None:
     with pytest.raises(AccountingError, match="no noise"):
-        calibrate_training(epsilon=1e-5, delta=1e-10, sampling_probability=1.0, steps=1_000_000)
+        calibrate_training(epsilon=1e-5, delta=1e-9, sampling_probability=1.0, steps=1_000_000)
 
 
 def test_a_plan_spends_its_epsilon_on_each_part_of_the_patients_and_no_more() -> None:
