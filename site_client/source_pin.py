@@ -2,7 +2,7 @@
 
 The ledger counts by the salted hash of a patient's identifier. With another salt, or another column
 of identifiers, patients would move between those who train and those held out, and what was spent
-on them could no longer be told. With `subject_id = "#row"` a patient is the number of a line: another
+on them could no longer be told. With `subject_id = "#row"` a patient is a line's number: another
 file would number them anew, so the first file is pinned as well.
 """
 
