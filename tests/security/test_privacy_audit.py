@@ -109,7 +109,8 @@ BUGS = {
         engine_module={"draw": lambda: planted_bugs.never_empty_draw},
     ),
     "shuffling claimed as Poisson sampling": Bug(
-        {"sampling-batch-sizes", "sampling-patient-counts", "sampling-pairs"},
+        # New seats in each round blur how often a patient is drawn, which fails too, but not always.
+        {"sampling-batch-sizes", "sampling-pairs"},
         engine_module={"draw": planted_bugs.ShuffledBatches},
     ),
     "fixed batches claimed as Poisson sampling": Bug(
