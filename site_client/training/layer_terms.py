@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 import torch
 
+from site_client.training.block_sums import write_products, write_rows
 from site_client.training.flat_parameters import gradient_of
 from site_client.training.workspace import Workspace
 
@@ -85,10 +86,10 @@ class LinearTerm:
         """Return [patients]; see `LayerTerm`."""
         inner, outer = self._inner, self._outer
         if inner.dim() == 2:
-            own = (outer * outer).sum(1) + _underflow(outer)
+            own = _squares(outer) + _underflow(outer)
             scale = own.new_zeros(len(own))
             if self._weight is not None:
-                scale = (inner * inner).sum(1) + _underflow(inner)
+                scale = _squares(inner) + _underflow(inner)
             return own * (scale + 1 if self._bias is not None else scale)
         return self._squared_norm_of_positions()
 
@@ -125,7 +126,7 @@ class LinearTerm:
         squared: torch.Tensor = torch.linalg.vector_norm(self._stored, dim=(1, 2)).square_()
         if self._bias is not None:
             self._stored_bias = outer.sum(1)
-            squared += self._stored_bias.square().sum(1)
+            squared += _squares(self._stored_bias)
         return squared
 
     def _squared_norm_of_bias(self, squares: torch.Tensor) -> torch.Tensor:
@@ -154,9 +155,9 @@ class LinearTerm:
             if outer.dim() == 3:  # positions may cancel, and then their rounding is all there is
                 gradient.copy_(torch.mm(scaled.double().t(), inner.double()))
             else:
-                torch.mm(scaled.t(), inner, out=gradient)
+                write_products(scaled, inner, into=gradient)
         if self._bias is not None:
-            torch.sum(scaled, 0, out=gradient_of(self._bias))
+            write_rows(scaled, into=gradient_of(self._bias))
 
 
 class LayerNormTerm:
@@ -187,7 +188,7 @@ class LayerNormTerm:
         """Return [patients]; see `LayerTerm`."""
         total = self._outer.new_zeros(len(self._outer))
         for _, gradient in self._gradients:
-            total += gradient.square().sum(1)
+            total += _squares(gradient)
         return total
 
     def clear(self, rows: torch.Tensor) -> None:
@@ -200,7 +201,7 @@ class LayerNormTerm:
     def write_sum(self, factors: torch.Tensor) -> None:
         """Write the clipped sums; see `LayerTerm`."""
         for parameter, gradient in self._gradients:
-            torch.mv(gradient.t(), factors, out=gradient_of(parameter))
+            write_rows(gradient * factors[:, None], into=gradient_of(parameter))
 
 
 class EmbeddingTerm:
@@ -242,6 +243,12 @@ class EmbeddingTerm:
     def clear(self, rows: torch.Tensor) -> None:
         """Make some patients' gradients zero; see `LayerTerm`."""
         self._outer = torch.where(rows[:, None, None], 0.0, self._outer)
+
+
+def _squares(values: torch.Tensor) -> torch.Tensor:
+    """Return the squared length of each row: in one pass, a fraction of (v * v).sum(1)."""
+    squares: torch.Tensor = torch.linalg.vector_norm(values, dim=1).square_()
+    return squares
 
 
 def _underflow(values: torch.Tensor) -> float:

@@ -22,8 +22,8 @@ GRID_BITS: Final = 20
 SENSITIVITY_MARGIN: Final = 0.01
 """Extra noise, because one patient's row changes a float32 sum by more than the clipped gradient C.
 
-Another patient's row never moves (`slots`), and pieces are added in float64, so only the rounding
-within the piece of R = 256 rows differs: at most 2 (R + 2) R u C = 0.8 % of C with u = 2^-24,
+Another patient's row never moves (`slots`), and blocks are added in float64, so only the rounding
+within the block of R = 256 rows differs: at most 2 (R + 2) R u C = 0.8 % of C with u = 2^-24,
 whatever the order of summation (Higham 2002, section 4.2), and the norms' own rounding, < 0.1 %.
 """
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from common.models import GatedRecurrentModel
-from site_client.training.backprops import logit_gradient
+from site_client.training.backprops import logit_gradient, tanh_
 from site_client.training.layer_terms import LayerTerm, LinearTerm
 from site_client.training.workspace import Workspace
 
@@ -119,12 +119,25 @@ def _forward(unit: Gates, x: torch.Tensor, workspace: Workspace) -> tuple[_Passe
     candidate = take("candidate", bins, sequences, width)
     recurrent = take("recurrent", bins, sequences, width)
     at_state = take("at state", sequences, 3 * width)
-    for index in range(bins):
-        torch.addmm(unit.bias_hh_l0, before[index], transposed, out=at_state)
-        both = torch.add(from_input[index], at_state[:, : 2 * width], out=gates[index]).sigmoid_()
-        inside = recurrent[index].copy_(at_state[:, 2 * width :])
-        new = torch.addcmul(new_input[index], both[:, :width], inside, out=candidate[index]).tanh_()
-        torch.lerp(new, before[index], both[:, width:], out=before[index + 1])
+    steps = zip(
+        before[:-1].unbind(0),
+        before[1:].unbind(0),
+        from_input.unbind(0),
+        new_input.unbind(0),
+        gates.unbind(0),
+        gates[..., :width].unbind(0),
+        gates[..., width:].unbind(0),
+        candidate.unbind(0),
+        recurrent.unbind(0),
+        strict=True,
+    )
+    at_gates, at_new = at_state[:, : 2 * width], at_state[:, 2 * width :]
+    for state, after, gates_in, new_in, both, reset, update, new, inside in steps:
+        torch.addmm(unit.bias_hh_l0, state, transposed, out=at_state)
+        torch.add(gates_in, at_gates, out=both).sigmoid_()
+        inside.copy_(at_new)
+        tanh_(torch.addcmul(new_in, reset, inside, out=new))
+        torch.lerp(new, state, update, out=after)
     return _Passes(before[:-1], gates, candidate, recurrent), before[-1]
 
 
@@ -149,11 +162,19 @@ def _backward(
     by_update = torch.sub(passes.before, passes.candidate, out=passes.candidate)
     by_update.mul_(update).mul_(rest)
     by_reset = torch.addcmul(reset, reset, reset, value=-1.0, out=rest).mul_(passes.recurrent)
-    for index in range(bins - 1, -1, -1):
-        inputs, states = from_input[index], from_state[index]
-        new = torch.mul(outer, by_new[index])
-        torch.cat([new * by_reset[index], outer * by_update[index], new], 1, out=inputs)
+    steps = zip(
+        *(
+            reversed(values.unbind(0))
+            for values in (from_input, from_state, by_new, by_update, by_reset, reset, update)
+        ),
+        strict=True,
+    )
+    scaled = take("scaled", sequences, width)
+    for inputs, states, new_by, update_by, reset_by, reset_gate, update_gate in steps:
+        new = torch.mul(outer, new_by)
+        torch.cat([new * reset_by, outer * update_by, new], 1, out=inputs)
         states.copy_(inputs)
-        states[:, 2 * width :].mul_(reset[index])
-        outer = torch.addmm(outer * update[index], states, unit.weight_hh_l0)
+        states[:, 2 * width :].mul_(reset_gate)
+        torch.mul(outer, update_gate, out=scaled)
+        outer = torch.addmm(scaled, states, unit.weight_hh_l0)
     return from_input, from_state
