@@ -109,7 +109,7 @@ BUGS = {
         engine_module={"draw": lambda: planted_bugs.never_empty_draw},
     ),
     "shuffling claimed as Poisson sampling": Bug(
-        # New seats in each round blur how often a patient is drawn, which fails too, but not always.
+        # How often a patient is drawn fails too, but new seats in each round blur it.
         {"sampling-batch-sizes", "sampling-pairs"},
         engine_module={"draw": planted_bugs.ShuffledBatches},
     ),
