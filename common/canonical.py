@@ -41,7 +41,7 @@ def parse_canonical(data: bytes) -> Canonical:
     try:
         record: Canonical = json.loads(
             data,
-            object_pairs_hook=_without_duplicates,
+            object_pairs_hook=without_duplicates,
             parse_float=_no_float,
             parse_constant=_no_float,
         )
@@ -96,7 +96,8 @@ def _check_canonical(record: Canonical) -> None:
     raise _refuse(f"a value of type {type(record).__name__}")
 
 
-def _without_duplicates(pairs: list[tuple[str, Canonical]]) -> dict[str, Canonical]:
+def without_duplicates(pairs: list[tuple[str, Canonical]]) -> dict[str, Canonical]:
+    """Return a JSON object's pairs as a dict, for `object_pairs_hook`; raises `ProtocolError`."""
     record = dict(pairs)
     if len(record) != len(pairs):
         raise _refuse("an object with a repeated key")

@@ -1,30 +1,17 @@
-"""Write a file whole or not at all."""
+"""The coordinator's files: whole or not at all, with the coordinator's own error."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from common.errors import StoreError
+from common.whole_file import write_whole
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write, flush to disk, then rename into place; raises `StoreError`.
-
-    After a crash the file is either whole or absent; a `.partial` left behind is harmless.
-    """
-    partial = path.with_name(path.name + ".partial")
+    """Write a file as `write_whole` does; raises `StoreError`."""
     try:
-        with partial.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_whole(path, content)
     except OSError as error:
         raise StoreError(
             f"{path.name} cannot be written",

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from common import limits
-from common.canonical import canonical_bytes, digest_bytes
+from common.canonical import canonical_bytes, digest_bytes, without_duplicates
 from common.crypto.keys import SigningKey
 from common.crypto.signing import sign
 from common.errors import EnrolmentError, ProtocolError
@@ -121,8 +121,8 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     if len(content) > limits.ENROLMENT_FILE_BYTES_MAX:
         raise _refuse(path, f"at most {limits.ENROLMENT_FILE_BYTES_MAX} bytes", "more")
     try:
-        outer = json.loads(content, object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError):
+        outer = json.loads(content, object_pairs_hook=without_duplicates)
+    except (ProtocolError, ValueError, RecursionError):
         outer = None
     if not isinstance(outer, dict) or set(outer) != {"record", "signature"}:
         raise _refuse(path, "JSON with `record` and `signature` and nothing else", "something else")
@@ -161,13 +161,6 @@ def _canonical(content: dict[str, Any]) -> bytes | None:
         return canonical_bytes(content)
     except (ProtocolError, ValueError, RecursionError):
         return None
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        raise ValueError("a repeated key")
-    return record
 
 
 def _refuse(path: Path, expected: str, arrived: str) -> EnrolmentError:

@@ -15,16 +15,20 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common import limits
-from common.canonical import Canonical, canonical_bytes, canonical_float
+from common.canonical import (
+    Canonical,
+    canonical_bytes,
+    canonical_float,
+    without_duplicates,
+)
 from common.crypto.keys import SigningKey, VerifyKey
 from common.crypto.signing import sign, verify
 from common.errors import AccountingError, CohortiumError, LedgerError, SignatureError
@@ -33,6 +37,7 @@ from common.privacy.ledger_chain import check_contains, head_of, parse_chain
 from common.privacy.ledger_entry import LedgerEntry
 from common.privacy.mechanism_record import positive_real
 from common.privacy.spending_limits import Composition
+from common.whole_file import write_whole
 
 _LABEL: Final = "ledger-export"
 _YEAR_9999_S: Final = 253_402_300_799  # later times have no calendar date
@@ -115,13 +120,8 @@ def write_export(path: Path, export: LedgerExport, raw: Iterable[bytes], key: Si
     content = (json.dumps(outer, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
     if len(content) > limits.LEDGER_EXPORT_BYTES_MAX:
         raise _not_written(path, f"{len(content)} bytes; {limits.LEDGER_EXPORT_BYTES_MAX} may be")
-    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        write_whole(path, content)
     except OSError as error:
         raise _not_written(path, error.strerror or type(error).__name__) from None
 
@@ -185,7 +185,7 @@ def _read(path: Path) -> tuple[_Record, bytes]:
     if len(content) > limits.LEDGER_EXPORT_BYTES_MAX:
         raise _refuse("L1", f"at most {limits.LEDGER_EXPORT_BYTES_MAX} bytes", "more")
     try:
-        outer = json.loads(content, object_pairs_hook=_without_duplicates)
+        outer = json.loads(content, object_pairs_hook=without_duplicates)
         file = _File.model_validate(outer)
         signature = base64.b64decode(file.signature.encode("ascii"), validate=True)
         # The signature covers the record, so the record must be all that the file says.
@@ -209,13 +209,6 @@ def _check_key(key: VerifyKey, verify_key: VerifyKey | None, fingerprint: str) -
         raise _refuse("L3", f"the enrolled key {verify_key.fingerprint}", key.fingerprint)
     if fingerprint and "".join(fingerprint.split()).lower() != key.fingerprint.replace(" ", ""):
         raise _refuse("L3", f"the key with fingerprint {fingerprint[:60]}", key.fingerprint)
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        raise ValueError("a repeated key")
-    return record
 
 
 def _refuse(number: str, expected: str, arrived: str) -> LedgerError:
