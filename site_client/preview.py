@@ -173,7 +173,7 @@ def _fields(reply: ReleasedTask, plan: StudyPlan) -> tuple[LeavingField, ...]:
         ),
         LeavingField(
             "evaluation",
-            f"{2 * bins} noised, rounded counts by outcome and score bin",
+            f"{2 * bins} noised counts by outcome and score bin",
             2 * bins * 4,
         ),
         LeavingField("declared_cohort_size", "the public number in site.toml", 4),
