@@ -25,13 +25,18 @@ from tests.lib.federation import (
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
+# A round takes under a second and a command two, so that a short study would be over before the
+# kill or the stop that it is there for.
+ROUNDS = 12
+ROUNDS_WHEN_STOPPED = 60
+
 STUDIES = ("undisturbed", "courier", "agent", "superlink", "serverapp", "superexec")
 
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("kill")
-    plans = [short_plan(folder, study=study) for study in STUDIES]
+    plans = [short_plan(folder, rounds=ROUNDS, study=study) for study in STUDIES]
     deployment = found_federation(folder, plans)
     for site in deployment.sites:
         path = deployment.site_home(site.site_id) / "site.toml"
@@ -73,7 +78,7 @@ def test_the_study_finishes_and_no_ledger_is_smaller_after_kill_9(
     time.sleep(delay_s)
     assert kill_hard(*words, str(federation.folder) if study != "serverapp" else ""), words
     report = wait_finished(federation, study)
-    assert report["rounds_complete"] == 4
+    assert report["rounds_complete"] == ROUNDS
     spent = _spent(federation, study)
     for site_id, epsilon in undisturbed.items():
         # An interrupted release keeps its one reservation, so the ledgers agree exactly.
@@ -92,7 +97,7 @@ def test_every_ledger_and_release_log_is_an_unbroken_chain_afterwards(
 def test_stop_and_resume_go_on_from_the_last_complete_round(
     federation: Deployment, tmp_path: Path
 ) -> None:
-    plan = short_plan(tmp_path, rounds=5, study="stopped")
+    plan = short_plan(tmp_path, rounds=ROUNDS_WHEN_STOPPED, study="stopped")
     for site in federation.sites:
         federation.approve(site.site_id, plan)
     federation.coordinator("launch", str(plan))
@@ -101,9 +106,9 @@ def test_stop_and_resume_go_on_from_the_last_complete_round(
     time.sleep(3)
     before = status(federation, "stopped")
     assert before["state"] == "stopped"
-    assert 1 <= before["rounds_complete"] < 5
+    assert 1 <= before["rounds_complete"] < ROUNDS_WHEN_STOPPED
     federation.coordinator("resume", "stopped")
-    assert wait_finished(federation, "stopped")["rounds_complete"] == 5
+    assert wait_finished(federation, "stopped")["rounds_complete"] == ROUNDS_WHEN_STOPPED
 
 
 def _launch(federation: Deployment, study: str) -> None:

@@ -14,11 +14,14 @@ from tests.lib.federation import found_federation, short_plan, status, wait_fini
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
+# A round takes under a second; a late site's enrolment is six commands of two seconds.
+ROUNDS = 90
+
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("member")
-    plan = short_plan(folder, rounds=30, quorum=2, deadline_s=20, study="members")
+    plan = short_plan(folder, rounds=ROUNDS, quorum=2, deadline_s=20, study="members")
     deployment = found_federation(folder, [plan], enrolled=3)
     with deployment.processes:
         start(deployment, deployment.sites[:3])
@@ -70,4 +73,4 @@ def test_a_site_that_joins_during_a_study_touches_no_other_site(federation: Depl
     federation.wait_for(takes_part, seconds=90, what="the late site's first round")
     assert {site_id: _digests(home) for site_id, home in homes.items()} == before
     report = wait_finished(federation, "members")
-    assert report["rounds_complete"] == 30
+    assert report["rounds_complete"] == ROUNDS

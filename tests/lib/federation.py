@@ -26,7 +26,7 @@ def short_plan(
         "rounds = 10": f"rounds = {rounds}",
         "quorum = 3": f"quorum = {quorum}",
         # More rounds need more noise in each, and so a wider bound (P25).
-        "update_norm_max = 10.0": f"update_norm_max = {10.0 if rounds <= 10 else 20.0}",
+        "update_norm_max = 10.0": f"update_norm_max = {10.0 * max(1.0, rounds / 10):.1f}",
         "round_deadline_s = 600": f"round_deadline_s = {deadline_s}",
     }
     for before, after in changes.items():
