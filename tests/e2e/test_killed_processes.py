@@ -36,7 +36,7 @@ STUDIES = ("undisturbed", "courier", "agent", "superlink", "serverapp", "superex
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("kill")
-    plans = [short_plan(folder, rounds=ROUNDS, study=study) for study in STUDIES]
+    plans = [short_plan(folder, rounds=ROUNDS, deadline_s=60, study=study) for study in STUDIES]
     deployment = found_federation(folder, plans)
     for site in deployment.sites:
         path = deployment.site_home(site.site_id) / "site.toml"
