@@ -39,7 +39,7 @@ from site_client.training.dp_sgd_engine import write_total
 from site_client.training.flat_parameters import FlatParameters
 from site_client.training.noisy_optimizer import NoisyOptimizer
 from site_client.training.randomness import Randomness
-from site_client.training.slots import draw, seat, slot_count, with_nobody
+from site_client.training.slots import draw, fill_up, seat, slot_count, with_nobody
 from site_client.training.workspace import Workspace
 
 COLUMNS, BINS, PATIENTS = 64, 24, 50_000
@@ -105,7 +105,7 @@ def ours(architecture: Architecture, data: Batch, size: int) -> Iterator[None]:
     seats = seat(patients, slot_count(patients, patients), randomness.sampling)
     while True:
         drawn = draw(len(seats), size / patients, randomness.sampling)
-        write_total(whole, seats[drawn], write_sum, flat)
+        write_total(whole, fill_up(seats[drawn], patients), write_sum, flat)
         optimizer.step()
         yield
 

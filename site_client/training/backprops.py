@@ -7,7 +7,7 @@ gradient at a logit is weight * (sigmoid(logit) - label). Nothing here makes an 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -19,98 +19,151 @@ if TYPE_CHECKING:
     from site_client.training.clipped_sum import Batch
 
 
+_ONE: Final = torch.ones(())
+_MINUS_ONE: Final = -_ONE
+
+
 def logit_gradient(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Return the loss's gradient at the logits [..., 1]."""
     return (torch.sigmoid(logits.squeeze(-1)) - batch.y).mul_(batch.weight).unsqueeze(-1)
 
 
-def tanh_(values: torch.Tensor) -> torch.Tensor:
-    """Return tanh, in place, as 2 sigmoid(2x) - 1: torch's own tanh takes four times as long.
+class _Linear(NamedTuple):
+    """A linear layer's parameters: a module's attributes cost a lookup at every use."""
 
-    The two differ by less than 2^-23, which is rounding.
-    """
-    return values.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight, self.bias)
+
+    def forward_tanh(self, x: torch.Tensor) -> torch.Tensor:
+        """Return tanh of the outputs, as 2 sigmoid(2a) - 1: torch's own takes four times as long.
+
+        The two differ by less than 2^-23, which is rounding.
+        """
+        doubled = torch.addmm(
+            self.bias, x.flatten(0, -2), self.weight.t(), beta=2.0, alpha=2.0
+        ).sigmoid_()
+        torch.add(_MINUS_ONE, doubled, alpha=2.0, out=doubled)
+        return doubled.view(*x.shape[:-1], -1)
+
+    def backward(self, outer: torch.Tensor) -> torch.Tensor:
+        """Return the gradient at the inputs."""
+        return outer @ self.weight
+
+    def backward_tanh(self, outer: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
+        """Return the gradient before a tanh whose value was this layer's input."""
+        return self.backward(outer).mul_(torch.addcmul(_ONE, activation, activation, value=-1.0))
+
+    def term(self, inner: torch.Tensor, outer: torch.Tensor) -> LinearTerm:
+        return LinearTerm(inner, outer, self.weight, self.bias)
 
 
-@torch.no_grad()
-def perceptron_terms(layers: Sequence[nn.Module], batch: Batch) -> list[LayerTerm]:
-    """Return the terms of linear layers with tanh between; the last gives the logit.
+class PerceptronBackprops:
+    """Linear layers with tanh between; the last gives the logit.
 
     Args:
-        layers: `nn.Linear`s.
-        batch: the step's patients.
+        layers: `nn.Linear`s with biases; others between them are skipped.
     """
-    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    inner = [batch.x]
-    for layer in linear[:-1]:
-        inner.append(tanh_(nn.functional.linear(inner[-1], layer.weight, layer.bias)))
-    last = linear[-1]
-    outer = logit_gradient(nn.functional.linear(inner[-1], last.weight, last.bias), batch)
-    terms: list[LayerTerm] = []
-    for index in range(len(linear) - 1, -1, -1):
-        layer = linear[index]
-        terms.append(LinearTerm(inner[index], outer, layer.weight, layer.bias))
-        if index > 0:
-            outer = (outer @ layer.weight).mul_(_tanh_slope(inner[index]))
-    return terms
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        self._layers = [_linear(layer) for layer in layers if isinstance(layer, nn.Linear)]
+
+    @torch.no_grad()
+    def terms(self, batch: Batch) -> list[LayerTerm]:
+        """Return the terms of a batch."""
+        inner = [batch.x]
+        for layer in self._layers[:-1]:
+            inner.append(layer.forward_tanh(inner[-1]))
+        outer = logit_gradient(self._layers[-1].forward(inner[-1]), batch)
+        terms: list[LayerTerm] = []
+        for index in range(len(self._layers) - 1, -1, -1):
+            layer = self._layers[index]
+            terms.append(layer.term(inner[index], outer))
+            if index > 0:
+                outer = layer.backward_tanh(outer, inner[index])
+        return terms
 
 
-@torch.no_grad()
-def residual_terms(model: ResidualPerceptronModel, batch: Batch) -> list[LayerTerm]:
-    """Return the terms of a residual perceptron; see `perceptron_terms`."""
-    x = nn.functional.linear(batch.x, model.inlet.weight, model.inlet.bias)
-    passes: list[tuple[_Normalized, torch.Tensor]] = []
-    blocks = [cast("ResidualBlock", block) for block in model.blocks]
-    for block in blocks:
-        normalized = _Normalized(x, block.norm)
-        hidden = tanh_(
-            nn.functional.linear(normalized.output, block.first.weight, block.first.bias)
-        )
-        passes.append((normalized, hidden))
-        x = x + nn.functional.linear(hidden, block.second.weight, block.second.bias)
-    normalized = _Normalized(x, model.norm)
-    logits = nn.functional.linear(normalized.output, model.outlet.weight, model.outlet.bias)
-    outer = logit_gradient(logits, batch)
-    terms: list[LayerTerm] = [
-        LinearTerm(normalized.output, outer, model.outlet.weight, model.outlet.bias)
-    ]
-    outer = normalized.backward(outer @ model.outlet.weight, terms)
-    for block, (normalized, hidden) in zip(reversed(blocks), reversed(passes), strict=True):
-        terms.append(LinearTerm(hidden, outer, block.second.weight, block.second.bias))
-        inside = (outer @ block.second.weight).mul_(_tanh_slope(hidden))
-        terms.append(LinearTerm(normalized.output, inside, block.first.weight, block.first.bias))
-        outer = outer + normalized.backward(inside @ block.first.weight, terms)
-    terms.append(LinearTerm(batch.x, outer, model.inlet.weight, model.inlet.bias))
-    return terms
+class ResidualBackprops:
+    """A residual perceptron, block by block.
+
+    Args:
+        model: whose parameters are used.
+    """
+
+    def __init__(self, model: ResidualPerceptronModel) -> None:
+        blocks = [cast("ResidualBlock", block) for block in model.blocks]
+        self._inlet, self._outlet = _linear(model.inlet), _linear(model.outlet)
+        self._blocks = [(_Norm(b.norm), _linear(b.first), _linear(b.second)) for b in blocks]
+        self._norm = _Norm(model.norm)
+
+    @torch.no_grad()
+    def terms(self, batch: Batch) -> list[LayerTerm]:
+        """Return the terms of a batch."""
+        x = self._inlet.forward(batch.x)
+        passes: list[tuple[_Normalized, torch.Tensor]] = []
+        for norm, first, second in self._blocks:
+            normalized = norm.forward(x)
+            hidden = first.forward_tanh(normalized.output)
+            passes.append((normalized, hidden))
+            x = x + second.forward(hidden)
+        normalized = self._norm.forward(x)
+        outer = logit_gradient(self._outlet.forward(normalized.output), batch)
+        terms: list[LayerTerm] = [self._outlet.term(normalized.output, outer)]
+        outer = self._norm.backward(self._outlet.backward(outer), normalized, terms)
+        for (norm, first, second), (normalized, hidden) in zip(
+            reversed(self._blocks), reversed(passes), strict=True
+        ):
+            terms.append(second.term(hidden, outer))
+            inside = second.backward_tanh(outer, hidden)
+            terms.append(first.term(normalized.output, inside))
+            outer = outer + norm.backward(first.backward(inside), normalized, terms)
+        terms.append(self._inlet.term(batch.x, outer))
+        return terms
 
 
-def _tanh_slope(activation: torch.Tensor) -> torch.Tensor:
-    return torch.addcmul(activation.new_ones(()), activation, activation, value=-1.0)
+class _Normalized(NamedTuple):
+    """What a layer normalisation's backward pass needs of its forward pass."""
+
+    x: torch.Tensor
+    values: torch.Tensor
+    mean: torch.Tensor
+    deviation: torch.Tensor
+    output: torch.Tensor
 
 
-class _Normalized:
-    """Layer normalisation's forward pass, kept for its backward pass."""
+class _Norm:
+    """A layer normalisation with gain and offset."""
 
-    def __init__(self, x: torch.Tensor, norm: nn.LayerNorm) -> None:
-        self._x = x
-        self._norm = norm
-        self.output, self._mean, self._deviation = torch.native_layer_norm(
-            x, list(norm.normalized_shape), norm.weight, norm.bias, norm.eps
-        )
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        self._shape = list(norm.normalized_shape)
+        self._epsilon = norm.eps
+        self._gain, self._offset = norm.weight, norm.bias
 
-    def backward(self, outer: torch.Tensor, terms: list[LayerTerm]) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> _Normalized:
+        values, mean, deviation = torch.native_layer_norm(x, self._shape, None, None, self._epsilon)
+        output = torch.addcmul(self._offset, values, self._gain)
+        return _Normalized(x, values, mean, deviation, output)
+
+    def backward(
+        self, outer: torch.Tensor, forward: _Normalized, terms: list[LayerTerm]
+    ) -> torch.Tensor:
         """Add the gain's and offset's term; return the gradient at the input."""
-        norm = self._norm
-        normalized = (self._x - self._mean).mul_(self._deviation)
-        terms.append(LayerNormTerm(normalized, outer, norm.weight, norm.bias))
+        terms.append(LayerNormTerm(forward.values, outer, self._gain, self._offset))
         inner: torch.Tensor = torch.ops.aten.native_layer_norm_backward(
             outer,
-            self._x,
-            norm.normalized_shape,
-            self._mean,
-            self._deviation,
-            norm.weight,
-            norm.bias,
+            forward.x,
+            self._shape,
+            forward.mean,
+            forward.deviation,
+            self._gain,
+            self._offset,
             [True, False, False],
         )[0]
         return inner
+
+
+def _linear(layer: nn.Linear) -> _Linear:
+    return _Linear(layer.weight, layer.bias)

@@ -1,4 +1,4 @@
-"""Sums over patients in blocks of 256, added in float64: rounding stays within its margin."""
+"""Sums over patients in blocks of at most 256, added in float64: rounding keeps to its margin."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Final
 import torch
 
 BLOCK: Final = 256
-"""Patients whose products are added in the parameters' own precision; see `SENSITIVITY_MARGIN`."""
+"""The most patients that are added in the parameters' own precision; see `SENSITIVITY_MARGIN`."""
+EVEN: Final = 8
+"""A multiple of this many patients, 2048 at most, divides into few blocks of one size."""
 
 
 def write_products(left: torch.Tensor, right: torch.Tensor, *, into: torch.Tensor) -> None:
@@ -18,19 +20,15 @@ def write_products(left: torch.Tensor, right: torch.Tensor, *, into: torch.Tenso
         right: [patients, columns].
         into: [rows, columns].
     """
-    patients = len(left)
-    if patients <= BLOCK:
+    blocks = _block_count(len(left))
+    if blocks == 1:
         torch.mm(left.t(), right, out=into)
         return
-    whole = patients - patients % BLOCK
-    blocks = torch.bmm(
-        left[:whole].view(-1, BLOCK, left.shape[1]).transpose(1, 2),
-        right[:whole].view(-1, BLOCK, right.shape[1]),
+    products = torch.bmm(
+        left.view(blocks, -1, left.shape[1]).transpose(1, 2),
+        right.view(blocks, -1, right.shape[1]),
     )
-    total = blocks.sum(0, dtype=torch.float64)
-    if whole < patients:
-        total += torch.mm(left[whole:].t(), right[whole:])
-    into.copy_(total)
+    into.copy_(products.sum(0, dtype=torch.float64))
 
 
 def write_rows(values: torch.Tensor, *, into: torch.Tensor) -> None:
@@ -40,12 +38,32 @@ def write_rows(values: torch.Tensor, *, into: torch.Tensor) -> None:
         values: [patients, columns].
         into: [columns].
     """
-    patients = len(values)
-    if patients <= BLOCK:
+    blocks = _block_count(len(values))
+    if blocks == 1:
         torch.sum(values, 0, out=into)
         return
-    whole = patients - patients % BLOCK
-    total = values[:whole].view(-1, BLOCK, values.shape[1]).sum(1).sum(0, dtype=torch.float64)
-    if whole < patients:
-        total += values[whole:].sum(0)
-    into.copy_(total)
+    into.copy_(values.view(blocks, -1, values.shape[1]).sum(1).sum(0, dtype=torch.float64))
+
+
+def write_weighted(values: torch.Tensor, factors: torch.Tensor, *, into: torch.Tensor) -> None:
+    """Write the sum over patients of values[i] times factors[i].
+
+    Args:
+        values: [patients, columns].
+        factors: [patients].
+        into: [columns].
+    """
+    blocks = _block_count(len(values))
+    if blocks == 1:
+        torch.mv(values.t(), factors, out=into)
+        return
+    products = torch.bmm(factors.view(blocks, 1, -1), values.view(blocks, -1, values.shape[1]))
+    into.copy_(products.sum((0, 1), dtype=torch.float64))
+
+
+def _block_count(patients: int) -> int:
+    """Return the least number of blocks of one size; `slots.fill_up` keeps it near the least."""
+    blocks = max(1, -(-patients // BLOCK))
+    while patients % blocks != 0:
+        blocks += 1
+    return blocks

@@ -21,10 +21,11 @@ from common.models import (
     MultilayerPerceptronModel,
     ResidualPerceptronModel,
 )
-from site_client.training.backprops import perceptron_terms, residual_terms
+from site_client.training.backprops import PerceptronBackprops, ResidualBackprops
 from site_client.training.clipping import Clipping
 from site_client.training.flat_parameters import gradient_of
 from site_client.training.layer_terms import LayerTerm
+from site_client.training.patient_norms import squared_norms
 from site_client.training.recorded_backprops import RecordedBackprops
 from site_client.training.recurrent_backprops import recurrent_terms
 from site_client.training.stock_clipped_sum import StockClippedSum
@@ -67,10 +68,7 @@ class Batch:
 
 
 def _squared_norms(terms: Sequence[LayerTerm]) -> torch.Tensor:
-    squared = terms[0].squared_norm()
-    for term in terms[1:]:
-        squared = squared + term.squared_norm()
-    return squared
+    return squared_norms([part for term in terms for part in term.norm_parts()])
 
 
 def _gathered(
@@ -83,14 +81,11 @@ def _gathered(
 def choose_clipped_sum(model: nn.Module, clipping: Clipping) -> WriteClippedSum:
     """Return the fastest exact way for a model whose parameters have their `.grad` in place."""
     if type(model) is LogisticRegressionModel:
-        return BookKeepingSum(
-            model, lambda batch: perceptron_terms([model.linear], batch), clipping
-        )
+        return BookKeepingSum(model, PerceptronBackprops([model.linear]).terms, clipping)
     if type(model) is MultilayerPerceptronModel:
-        layers = list(model.layers)
-        return BookKeepingSum(model, lambda batch: perceptron_terms(layers, batch), clipping)
+        return BookKeepingSum(model, PerceptronBackprops(list(model.layers)).terms, clipping)
     if type(model) is ResidualPerceptronModel:
-        return BookKeepingSum(model, lambda batch: residual_terms(model, batch), clipping)
+        return BookKeepingSum(model, ResidualBackprops(model).terms, clipping)
     if type(model) is GatedRecurrentModel:
         workspace = Workspace()
         return BookKeepingSum(

@@ -25,7 +25,7 @@ from common.protocol.arrays import Parameters, l2_norm
 from common.study.plan import StudyPlan
 from common.study.plan_bytes import plan_digest
 from site_client.features.matrix import FeatureMatrix
-from site_client.training.block_sums import BLOCK
+from site_client.training.block_sums import BLOCK, EVEN
 from site_client.training.clipped_sum import (
     Batch,
     ChooseClippedSum,
@@ -38,12 +38,12 @@ from site_client.training.flat_parameters import FlatParameters
 from site_client.training.noisy_optimizer import NoisyOptimizer, make_inner_optimizer
 from site_client.training.randomness import Randomness
 from site_client.training.round_start import RoundStart
-from site_client.training.slots import draw, seat, slot_count, with_nobody
+from site_client.training.slots import draw, fill_up, seat, slot_count, with_nobody
 from site_client.training.workspace import Workspace
 
 STUDIES_KEPT_MAX: Final = 8
 ROWS_AT_ONCE: Final = 2048
-"""Patients of one piece of a batch, of models without time: activations stay in bounds."""
+"""Patients of one piece of a batch, of one row each; of more rows, one block at a time."""
 _NORM_MARGIN: Final = 1e-6
 
 
@@ -94,7 +94,8 @@ class DpSgdEngine:
         seats = seat(len(patients.y), slots, randomness.sampling)
         for _ in range(mechanism.steps):
             drawn = draw(slots, mechanism.sampling_probability, randomness.sampling)
-            write_total(whole, seats[drawn], state.write_sum, state.flat)
+            rows = fill_up(seats[drawn], nobody=len(patients.y))
+            write_total(whole, rows, state.write_sum, state.flat)
             optimizer.step()
         update = _difference(read_parameters(state.model), base)
         return TrainedUpdate(update=project(update, training.update_norm_max), mechanism=mechanism)
@@ -139,11 +140,13 @@ def write_total(
         write_sum: the clipped sum of a piece.
         flat: whose `gradient` it writes.
     """
-    flat.total.zero_()
-    # Patients with several rows are summed whole, one block of them at a time.
     at_once = ROWS_AT_ONCE if whole.x.dim() == 2 else BLOCK
-    for start in range(0, len(rows), at_once):
-        write_sum(whole.of(torch.from_numpy(rows[start : start + at_once])))
+    # About one size: what a piece costs at least, a small last one would cost too.
+    pieces = max(1, -(-len(rows) // at_once))
+    size = max(EVEN, -(-len(rows) // (pieces * EVEN)) * EVEN)
+    flat.total.zero_()
+    for start in range(0, len(rows), size):
+        write_sum(whole.of(torch.from_numpy(rows[start : start + size])))
         flat.total += flat.gradient
 
 

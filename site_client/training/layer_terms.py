@@ -13,12 +13,14 @@ instead, and honest models never meet either.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import torch
 
-from site_client.training.block_sums import write_products, write_rows
+from site_client.training.block_sums import write_products, write_rows, write_weighted
 from site_client.training.flat_parameters import gradient_of
+from site_client.training.patient_norms import NormPart, OuterProduct, underflow
 from site_client.training.workspace import Workspace
 
 _GRAM_COST: Final = 4
@@ -31,8 +33,8 @@ CANCELLED: Final = 1e-2
 class LayerTerm(Protocol):
     """One layer's share in every patient's gradient."""
 
-    def squared_norm(self) -> torch.Tensor:
-        """Return [patients], the squared L2 norm of each patient's gradient in this layer."""
+    def norm_parts(self) -> Sequence[NormPart]:
+        """Return what sums to the squared L2 norm of each patient's gradient in this layer."""
         ...
 
     def write_sum(self, factors: torch.Tensor) -> None:
@@ -82,16 +84,14 @@ class LinearTerm:
         self._workspace = workspace or Workspace()
         self._name = name
 
-    def squared_norm(self) -> torch.Tensor:
-        """Return [patients]; see `LayerTerm`."""
-        inner, outer = self._inner, self._outer
-        if inner.dim() == 2:
-            own = _squares(outer) + _underflow(outer)
-            scale = own.new_zeros(len(own))
-            if self._weight is not None:
-                scale = _squares(inner) + _underflow(inner)
-            return own * (scale + 1 if self._bias is not None else scale)
-        return self._squared_norm_of_positions()
+    def norm_parts(self) -> Sequence[NormPart]:
+        """Return the layer's parts; see `LayerTerm`."""
+        if self._outer.dim() == 3:
+            return [self._squared_norm_of_positions()]
+        plus = 0.0 if self._bias is None else 1.0
+        if self._weight is not None:
+            return [OuterProduct(self._outer, self._inner, plus)]
+        return [OuterProduct(self._outer)] if plus else []
 
     def clear(self, rows: torch.Tensor) -> None:
         """Make some patients' gradients zero; see `LayerTerm`."""
@@ -112,8 +112,8 @@ class LinearTerm:
             return self._squared_norm_of_stored()
         gram, other = (torch.bmm(item, item.transpose(1, 2)) for item in (outer, inner))
         squares = gram.diagonal(dim1=1, dim2=2).clone()
-        lost = _squared_length(other.diagonal(dim1=1, dim2=2)) * _underflow(outer)
-        lost += _squared_length(squares) * _underflow(inner)
+        lost = _squared_length(other.diagonal(dim1=1, dim2=2)) * underflow(outer)
+        lost += _squared_length(squares) * underflow(inner)
         gram *= other
         return _sum_of_products(gram) + lost + self._squared_norm_of_bias(squares)
 
@@ -126,7 +126,7 @@ class LinearTerm:
         squared: torch.Tensor = torch.linalg.vector_norm(self._stored, dim=(1, 2)).square_()
         if self._bias is not None:
             self._stored_bias = outer.sum(1)
-            squared += _squares(self._stored_bias)
+            squared += torch.linalg.vector_norm(self._stored_bias, dim=1).square_()
         return squared
 
     def _squared_norm_of_bias(self, squares: torch.Tensor) -> torch.Tensor:
@@ -141,21 +141,22 @@ class LinearTerm:
         outer = self._outer
         if self._stored is not None and self._weight is not None:
             flat = self._stored.flatten(1)
-            torch.mv(flat.t(), factors, out=gradient_of(self._weight).view(-1))
+            write_weighted(flat, factors, into=gradient_of(self._weight).view(-1))
             if self._bias is not None and self._stored_bias is not None:
-                torch.mv(self._stored_bias.t(), factors, out=gradient_of(self._bias))
+                write_weighted(self._stored_bias, factors, into=gradient_of(self._bias))
             return
-        if outer.dim() == 3:
-            scaled = (outer * factors[:, None, None]).reshape(-1, outer.shape[2])
-            inner = self._inner.reshape(-1, self._inner.shape[2])
-        else:
-            scaled, inner = outer * factors[:, None], self._inner
+        if outer.dim() == 2:
+            if self._weight is not None:
+                scaled = outer * factors[:, None]
+                write_products(scaled, self._inner, into=gradient_of(self._weight))
+            if self._bias is not None:
+                write_weighted(outer, factors, into=gradient_of(self._bias))
+            return
+        scaled = (outer * factors[:, None, None]).reshape(-1, outer.shape[2])
         if self._weight is not None:
-            gradient = gradient_of(self._weight)
-            if outer.dim() == 3:  # positions may cancel, and then their rounding is all there is
-                gradient.copy_(torch.mm(scaled.double().t(), inner.double()))
-            else:
-                write_products(scaled, inner, into=gradient)
+            # Positions may cancel, and then their rounding is all there is.
+            inner = self._inner.reshape(-1, self._inner.shape[2])
+            gradient_of(self._weight).copy_(torch.mm(scaled.double().t(), inner.double()))
         if self._bias is not None:
             write_rows(scaled, into=gradient_of(self._bias))
 
@@ -182,14 +183,10 @@ class LayerNormTerm:
                 positions = tuple(range(1, gradient.dim() - 1))
                 gradients.append((parameter, gradient.sum(positions) if positions else gradient))
         self._gradients = gradients
-        self._outer = outer
 
-    def squared_norm(self) -> torch.Tensor:
-        """Return [patients]; see `LayerTerm`."""
-        total = self._outer.new_zeros(len(self._outer))
-        for _, gradient in self._gradients:
-            total += _squares(gradient)
-        return total
+    def norm_parts(self) -> Sequence[NormPart]:
+        """Return the layer's parts; see `LayerTerm`."""
+        return [OuterProduct(gradient) for _, gradient in self._gradients]
 
     def clear(self, rows: torch.Tensor) -> None:
         """Make some patients' gradients zero; see `LayerTerm`."""
@@ -201,7 +198,7 @@ class LayerNormTerm:
     def write_sum(self, factors: torch.Tensor) -> None:
         """Write the clipped sums; see `LayerTerm`."""
         for parameter, gradient in self._gradients:
-            write_rows(gradient * factors[:, None], into=gradient_of(parameter))
+            write_weighted(gradient, factors, into=gradient_of(parameter))
 
 
 class EmbeddingTerm:
@@ -228,10 +225,10 @@ class EmbeddingTerm:
             self._outer = self._outer * (self._index != padding)[:, :, None]
         self._weight = weight
 
-    def squared_norm(self) -> torch.Tensor:
-        """Return [patients]: two positions meet in the norm where they looked up one row."""
+    def norm_parts(self) -> Sequence[NormPart]:
+        """Return the squared norm: two positions meet in it where they looked up one row."""
         same = self._index[:, :, None] == self._index[:, None, :]
-        return _sum_of_products(torch.bmm(self._outer, self._outer.transpose(1, 2)) * same)
+        return [_sum_of_products(torch.bmm(self._outer, self._outer.transpose(1, 2)) * same)]
 
     def write_sum(self, factors: torch.Tensor) -> None:
         """Write the clipped sum; see `LayerTerm`."""
@@ -243,17 +240,6 @@ class EmbeddingTerm:
     def clear(self, rows: torch.Tensor) -> None:
         """Make some patients' gradients zero; see `LayerTerm`."""
         self._outer = torch.where(rows[:, None, None], 0.0, self._outer)
-
-
-def _squares(values: torch.Tensor) -> torch.Tensor:
-    """Return the squared length of each row: in one pass, a fraction of (v * v).sum(1)."""
-    squares: torch.Tensor = torch.linalg.vector_norm(values, dim=1).square_()
-    return squares
-
-
-def _underflow(values: torch.Tensor) -> float:
-    """Return the most that squares of one row's values can have lost."""
-    return float(values.shape[-1] * torch.finfo(values.dtype).tiny)
 
 
 def _squared_length(squares: torch.Tensor) -> torch.Tensor:

@@ -61,7 +61,7 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         self._flat = flat
         self._noise = noise
         self._margin = margin
-        self._buffer = np.empty(flat.vector.numel(), dtype=np.float64)
+        self._buffer = torch.empty_like(flat.total)
 
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Do nothing: each step's sum overwrites the one before, in place."""
@@ -79,12 +79,10 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         # In units of the grid, so that rounding is to whole numbers; the step is a power of two,
         # hence exact. One pass a line over the whole vector.
         step = 2.0 ** (math.floor(math.log2(deviation)) - GRID_BITS)
-        total = self._noise.standard_normal(out=self._buffer)
-        total *= deviation / step
-        total += self._flat.total.mul_(1 / step).numpy()
-        np.rint(total, out=total)
-        total *= step
-        np.copyto(self._flat.gradient.numpy(), total, casting="same_kind")
+        self._noise.standard_normal(out=self._buffer.numpy())
+        total = self._buffer.mul_(deviation / step)
+        total.add_(self._flat.total, alpha=1 / step).round_()
+        torch.mul(total, step, out=self._flat.gradient)
 
 
 class NoiseCorrectedAdam(torch.optim.Optimizer):

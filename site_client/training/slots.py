@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from site_client.training.block_sums import EVEN
 from site_client.training.clipped_sum import Batch
 
 _GROWTH: Final = 1.1
@@ -61,6 +62,19 @@ def draw(slots: int, probability: float, stream: np.random.Generator) -> npt.NDA
         return np.arange(slots)
     count = int(stream.binomial(slots, probability))
     return stream.choice(slots, size=count, replace=False, shuffle=False)
+
+
+def fill_up(rows: npt.NDArray[np.int64], nobody: int) -> npt.NDArray[np.int64]:
+    """Return a step's rows, with nobody added until blocks of one size can hold them all.
+
+    How many are added depends on how many slots were drawn, never on who stands in them.
+
+    Args:
+        rows: of the slots drawn.
+        nobody: the row that `with_nobody` adds.
+    """
+    missing = -len(rows) % EVEN
+    return np.concatenate([rows, np.full(missing, nobody)]) if missing else rows
 
 
 def with_nobody(batch: Batch) -> Batch:

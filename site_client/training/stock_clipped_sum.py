@@ -9,7 +9,7 @@ import torch
 from opacus import GradSampleModule
 from torch import nn
 
-from site_client.training.block_sums import write_products
+from site_client.training.block_sums import write_weighted
 from site_client.training.clipping import Clipping
 from site_client.training.flat_parameters import gradient_of
 
@@ -58,7 +58,7 @@ class StockClippedSum:
                 rows = is_finite.view(-1, *(1,) * (samples[name].dim() - 1))
                 kept = torch.where(rows, samples[name], 0.0)
                 place = places[name]
-                write_products(factors[:, None], kept.flatten(1), into=place.view(1, -1))
+                write_weighted(kept.flatten(1), factors, into=place.view(-1))
                 parameter.grad = place
                 parameter.__dict__["grad_sample"] = None
 

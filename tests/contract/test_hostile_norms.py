@@ -13,6 +13,7 @@ from site_client.training.clipped_sum import Batch, choose_clipped_sum
 from site_client.training.clipping import Clipping
 from site_client.training.flat_parameters import FlatParameters
 from site_client.training.layer_terms import EmbeddingTerm, LinearTerm
+from site_client.training.patient_norms import squared_norms
 
 BOUND = 1 + 1e-5
 
@@ -35,7 +36,7 @@ def test_a_tiny_error_times_a_huge_activation_is_clipped(norm: float) -> None:
 
 
 def _share(term: LinearTerm | EmbeddingTerm, *parameters: torch.Tensor) -> float:
-    squared = term.squared_norm()
+    squared = squared_norms(term.norm_parts())
     if not bool(squared.isfinite().all()):
         return 0.0  # `BookKeepingSum` leaves this patient out
     term.write_sum(Clipping(1.0).factors(squared))

@@ -24,6 +24,7 @@ from site_client.training.dp_sgd_engine import DpSgdEngine
 from site_client.training.engine import TrainedUpdate, TrainingTask
 from site_client.training.layer_terms import LayerTerm
 from site_client.training.noisy_optimizer import NoisyOptimizer
+from site_client.training.patient_norms import NormPart, squared_norms
 from site_client.training.randomness import Randomness
 from site_client.training.slots import draw
 
@@ -110,8 +111,11 @@ class _LeftOut:
     def __init__(self, term: LayerTerm) -> None:
         self._term = term
 
-    def squared_norm(self) -> torch.Tensor:
-        return torch.zeros_like(self._term.squared_norm())
+    def norm_parts(self) -> Sequence[NormPart]:
+        return [torch.zeros_like(squared_norms(self._term.norm_parts()))]
+
+    def clear(self, rows: torch.Tensor) -> None:
+        self._term.clear(rows)
 
     def write_sum(self, factors: torch.Tensor) -> None:
         self._term.write_sum(factors)
@@ -136,9 +140,9 @@ def bias_left_out_of_the_norm(model: nn.Module, clipping: Clipping) -> WriteClip
     right = write_sum._terms
 
     class WeightOnly(_LeftOut):
-        def squared_norm(self) -> torch.Tensor:
+        def norm_parts(self) -> Sequence[NormPart]:
             term: Any = self._term
-            return term._outer.square().sum(1) * term._inner.square().sum(1)
+            return [term._outer.square().sum(1) * term._inner.square().sum(1)]
 
     write_sum._terms = lambda batch: [WeightOnly(term) for term in right(batch)]
     return write_sum
