@@ -8,11 +8,13 @@ end at 5.77 standard deviations.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
+import torch
 from randomgen import AESCounter
 
 from common.privacy.discrete_gaussian import Words, system_words
@@ -39,8 +41,8 @@ class Randomness:
     @classmethod
     def from_system(cls) -> Self:
         """Return streams with fresh keys from the operating system."""
-        noise, sampling = (_generator(os.urandom(_KEY_BYTES)) for _ in range(2))
-        return cls(noise, system_words(), sampling, False)
+        noise, sampling = (_counter(os.urandom(_KEY_BYTES)) for _ in range(2))
+        return cls(_Normals(noise), system_words(), np.random.Generator(sampling), False)
 
     @classmethod
     def reproducible(cls, seed: int) -> Self:
@@ -59,7 +61,27 @@ def _reproducible_words(generator: np.random.Generator) -> Words:
         yield int(generator.integers(1 << 32))
 
 
-def _generator(key: bytes) -> np.random.Generator:
+class _Normals(np.random.Generator):
+    """Normals a vector at a time, by Box and Muller (1958): numpy's own take half as long
+    again.
+
+    Two uniforms of 53 bits make two normals, in float64 and with tails to 8.5 deviations.
+    """
+
+    def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
+        """Return standard normals, in `out` [n] where it is given."""
+        if out is None:
+            return super().standard_normal(size, dtype)
+        half = (len(out) + 1) // 2
+        radius, angle = torch.from_numpy(self.random(2 * half)).split_with_sizes([half, half])
+        radius.neg_().log1p_().mul_(-2.0).sqrt_()
+        angle.mul_(2.0 * math.pi)
+        first, second = torch.from_numpy(out).split_with_sizes([half, len(out) - half])
+        torch.cos(angle, out=first).mul_(radius)
+        torch.sin(angle[: len(second)], out=second).mul_(radius[: len(second)])
+        return out
+
+
+def _counter(key: bytes) -> AESCounter:
     # The key goes in as it is: randomgen's `seed` would stretch it through a weaker generator.
-    words = np.frombuffer(key, dtype=np.uint64)
-    return np.random.Generator(AESCounter(key=words, counter=0))
+    return AESCounter(key=np.frombuffer(key, dtype=np.uint64), counter=0)
