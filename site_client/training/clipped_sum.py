@@ -8,6 +8,7 @@ covers every trainable parameter or is not chosen.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -121,8 +122,8 @@ class BookKeepingSum:
             return
         terms = self._terms(batch)
         squared = _squared_norms(terms)
-        is_finite = torch.isfinite(squared)
-        if not bool(is_finite.all()):
+        if not math.isfinite(float(squared.sum())):
+            is_finite = torch.isfinite(squared)
             for term in terms:
                 term.clear(~is_finite)
             squared = _squared_norms(terms)

@@ -34,25 +34,37 @@ NormPart: TypeAlias = OuterProduct | torch.Tensor
 
 def squared_norms(parts: Sequence[NormPart]) -> torch.Tensor:
     """Return [patients], each patient's squared L2 norm over all parts; there is at least one."""
-    # All outer products together: a call for each would cost more than its arithmetic.
-    full = [part for part in parts if isinstance(part, OuterProduct) and part.inner is not None]
-    bare = [part for part in parts if isinstance(part, OuterProduct) and part.inner is None]
+    bare = [part.outer for part in parts if isinstance(part, OuterProduct) and part.inner is None]
     sums = [part for part in parts if isinstance(part, torch.Tensor)]
-    if full or bare:
-        rows = [part.outer for part in full + bare]
-        rows += [part.inner for part in full if part.inner is not None]
-        lost = [underflow(values) for values in rows]
-        for index, part in enumerate(full, start=len(full) + len(bare)):
-            lost[index] += part.plus
-        squares = torch.stack([torch.linalg.vector_norm(values, dim=1) for values in rows])
-        squares.square_().add_(squares.new_tensor(lost)[:, None])
-        own, inner = squares.split_with_sizes([len(full) + len(bare), len(full)])
-        own[: len(full)].mul_(inner)
-        sums.append(own.sum(0))
+    for plus in (0.0, 1.0):
+        full = [
+            (part.outer, part.inner)
+            for part in parts
+            if isinstance(part, OuterProduct) and part.inner is not None and part.plus == plus
+        ]
+        if full or bare:
+            sums.append(_squared_norms_of_products(full, bare, plus))
+        bare = []
     total = sums[0]
     for more in sums[1:]:
         total = total + more
     return total
+
+
+def _squared_norms_of_products(
+    full: Sequence[tuple[torch.Tensor, torch.Tensor]], bare: Sequence[torch.Tensor], plus: float
+) -> torch.Tensor:
+    """Return [patients], all products together: a call for each costs more than its arithmetic."""
+    rows = [*(outer for outer, _ in full), *bare, *(inner for _, inner in full)]
+    squares = torch.stack([torch.linalg.vector_norm(values, dim=1) for values in rows])
+    squares.square_().add_(max(underflow(values) for values in rows))
+    own, inner = squares.split_with_sizes([len(full) + len(bare), len(full)])
+    products = own[: len(full)]
+    if plus:
+        products.addcmul_(products, inner)
+    else:
+        products.mul_(inner)
+    return own.sum(0)
 
 
 def underflow(values: torch.Tensor) -> float:

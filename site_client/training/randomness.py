@@ -20,6 +20,8 @@ from randomgen import AESCounter
 from common.privacy.discrete_gaussian import Words, system_words
 
 _KEY_BYTES: Final = 16
+_VECTOR_MIN: Final = 2048
+"""Below this length, one call of numpy costs less than many on vectors."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class _Normals(np.random.Generator):
 
     def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
         """Return standard normals, in `out` [n] where it is given."""
-        if out is None:
-            return super().standard_normal(size, dtype)
+        if out is None or len(out) < _VECTOR_MIN:
+            return super().standard_normal(size, dtype, out)
         half = (len(out) + 1) // 2
         radius, angle = torch.from_numpy(self.random(2 * half)).split_with_sizes([half, half])
         radius.neg_().log1p_().mul_(-2.0).sqrt_()

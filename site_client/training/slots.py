@@ -73,8 +73,9 @@ def fill_up(rows: npt.NDArray[np.int64], nobody: int) -> npt.NDArray[np.int64]:
         rows: of the slots drawn.
         nobody: the row that `with_nobody` adds.
     """
-    missing = -len(rows) % EVEN
-    return np.concatenate([rows, np.full(missing, nobody)]) if missing else rows
+    filled = np.full(len(rows) + -len(rows) % EVEN, nobody, dtype=np.int64)
+    filled[: len(rows)] = rows
+    return filled
 
 
 def with_nobody(batch: Batch) -> Batch:
