@@ -25,7 +25,7 @@ from common.protocol.arrays import Parameters, l2_norm
 from common.study.plan import StudyPlan
 from common.study.plan_bytes import plan_digest
 from site_client.features.matrix import FeatureMatrix
-from site_client.training.block_sums import BLOCK, EVEN
+from site_client.training.block_sums import EVEN
 from site_client.training.clipped_sum import (
     Batch,
     ChooseClippedSum,
@@ -43,7 +43,10 @@ from site_client.training.workspace import Workspace
 
 STUDIES_KEPT_MAX: Final = 8
 ROWS_AT_ONCE: Final = 2048
-"""Patients of one piece of a batch, of one row each; of more rows, one block at a time."""
+"""Patients of one piece of a batch, of one row each: activations stay in bounds."""
+GROUPS_AT_ONCE: Final = 320
+"""The same where a patient has several rows: above what a common batch of 256 draws, with few more
+that a core's cache does not hold."""
 _NORM_MARGIN: Final = 1e-6
 
 
@@ -140,7 +143,7 @@ def write_total(
         write_sum: the clipped sum of a piece.
         flat: whose `gradient` it writes.
     """
-    at_once = ROWS_AT_ONCE if whole.x.dim() == 2 else BLOCK
+    at_once = ROWS_AT_ONCE if whole.x.dim() == 2 else GROUPS_AT_ONCE
     # About one size: what a piece costs at least, a small last one would cost too.
     pieces = max(1, -(-len(rows) // at_once))
     size = max(EVEN, -(-len(rows) // (pieces * EVEN)) * EVEN)
