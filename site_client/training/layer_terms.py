@@ -88,7 +88,7 @@ class LinearTerm:
         """Return the layer's parts; see `LayerTerm`."""
         if self._outer.dim() == 3:
             return [self._squared_norm_of_positions()]
-        plus = 0.0 if self._bias is None else 1.0
+        plus = self._bias is not None
         if self._weight is not None:
             return [OuterProduct(self._outer, self._inner, plus)]
         return [OuterProduct(self._outer)] if plus else []

@@ -70,12 +70,17 @@ class _Normals(np.random.Generator):
     Two uniforms of 53 bits make two normals, in float64 and with tails to 8.5 deviations.
     """
 
+    _uniforms = np.empty(0)
+
     def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
         """Return standard normals, in `out` [n] where it is given."""
         if out is None or len(out) < _VECTOR_MIN:
             return super().standard_normal(size, dtype, out)
         half = (len(out) + 1) // 2
-        radius, angle = torch.from_numpy(self.random(2 * half)).split_with_sizes([half, half])
+        if len(self._uniforms) != 2 * half:
+            self._uniforms = np.empty(2 * half)
+        uniforms = torch.from_numpy(self.random(out=self._uniforms))
+        radius, angle = uniforms.split_with_sizes([half, half])
         radius.neg_().log1p_().mul_(-2.0).sqrt_()
         angle.mul_(2.0 * math.pi)
         first, second = torch.from_numpy(out).split_with_sizes([half, len(out) - half])
