@@ -1,9 +1,11 @@
 """One DP-SGD step, and a whole epoch, against plain SGD and against stock Opacus.
 
-    python benchmarks/dp_step.py            # all rows; about ten minutes on one core
-    python benchmarks/dp_step.py --quick    # three pairs
+    python benchmarks/dp_step.py            # all rows; about eight minutes on one core
+    python benchmarks/dp_step.py --quick    # one process, three pairs
 
-Every row is a ratio of two times measured in turn in this process (median over pairs, one thread):
+Every row is a ratio of two times measured in turn in one process with one thread (median over
+pairs). Where the allocator puts a process's arrays changes stock Opacus' time by a factor of two,
+so each model is measured in several fresh processes: median, least and most of theirs.
   plain   in-memory SGD without privacy: shuffled indices, the same model and loss
   loader  the usual PyTorch loop without privacy: DataLoader(TensorDataset, shuffle=True)
   hooks   Opacus as its guide says: make_private, its data loader, its optimiser
@@ -14,11 +16,15 @@ Ours includes Poisson sampling, the clipped sum, AES noise, rounding, and Opacus
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from subprocess import PIPE
 
 import numpy as np
 import torch
@@ -179,29 +185,41 @@ def compare(
     return middle, low, high
 
 
-def steps_of_rivals(pairs: int, *, only: str | None) -> None:
+def steps_of_rivals(architecture: Architecture, pairs: int) -> dict[str, float]:
+    """Return the ratios of one model by their names, measured in this process."""
+    ratios: dict[str, float] = {}
+    data = data_of(architecture)
+    for size in (256, 2048):
+        count = max(6, 12_000 // size)
+        slow = max(2, count // 6)
+        for label, pair, steps in (
+            ("ours / plain", (ours, plain), (count, count)),
+            ("loader / ours", (loader, ours), (count, count)),
+            ("hooks / ours", (opacus("hooks"), ours), (slow, count)),
+            ("ghost / ours", (opacus("ghost"), ours), (slow, count)),
+        ):
+            first, second = (make(architecture, data, size) for make in pair)
+            middle, _, _ = compare(first, second, pairs=pairs, steps=steps)
+            ratios[f"{size:>6}  {label}"] = middle
+    return ratios
+
+
+def steps_in_fresh_processes(pairs: int, processes: int) -> None:
     """Print the table of step ratios."""
-    print(f"{'model':28}{'batch':>6}  ratio                      median  (middle half)")
-    for architecture in ARCHITECTURES:
-        if only and only not in architecture.name:
-            continue
-        data = data_of(architecture)
-        for size in (256, 2048):
-            count = max(6, 12_000 // size)
-            slow = max(2, count // 6)
-            for label, pair, steps in (
-                ("ours / plain", (ours, plain), (count, count)),
-                ("loader / ours", (loader, ours), (count, count)),
-                ("hooks / ours", (opacus("hooks"), ours), (slow, count)),
-                ("ghost / ours", (opacus("ghost"), ours), (slow, count)),
-            ):
-                first, second = (make(architecture, data, size) for make in pair)
-                middle, low, high = compare(first, second, pairs=pairs, steps=steps)
-                print(
-                    f"{architecture.name:28}{size:>6}  {label:24}{middle:9.2f}"
-                    f"  ({low:.2f} to {high:.2f})",
-                    flush=True,
-                )
+    print(f"{'model':28}{'batch':>6}  {'ratio':24}  median  (least to most of the processes)")
+    command = [sys.executable, "-W", "ignore", __file__, "--pairs", str(pairs), "--model"]
+    for index, architecture in enumerate(ARCHITECTURES):
+        runs = [
+            json.loads(subprocess.run([*command, str(index)], stdout=PIPE, check=True).stdout)
+            for _ in range(processes)
+        ]
+        for name in runs[0]:
+            found = [run[name] for run in runs]
+            print(
+                f"{architecture.name:28}{name:32}{statistics.median(found):8.2f}"
+                f"  ({min(found):.2f} to {max(found):.2f})",
+                flush=True,
+            )
 
 
 def sampling(pairs: int) -> None:
@@ -263,18 +281,21 @@ def noise_share(pairs: int) -> None:
 def main() -> None:
     """Print every table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="three pairs instead of nine")
-    parser.add_argument("--only", help="rows whose model's name contains this")
+    parser.add_argument("--quick", action="store_true", help="one process, three pairs")
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--model", type=int, help="one model's ratios as JSON, by its number")
     words = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     np.seterr(all="raise")
-    pairs = 3 if words.quick else 9
-    steps_of_rivals(pairs, only=words.only)
-    if not words.only:
-        sampling(pairs)
-        epoch(pairs)
-        noise_share(pairs)
+    pairs = 3 if words.quick else words.pairs
+    if words.model is not None:
+        print(json.dumps(steps_of_rivals(ARCHITECTURES[words.model], pairs)))
+        return
+    steps_in_fresh_processes(pairs, 1 if words.quick else 5)
+    sampling(pairs)
+    epoch(pairs)
+    noise_share(pairs)
 
 
 if __name__ == "__main__":
