@@ -1,0 +1,35 @@
+"""DuckDB inside the agent's process: bounded, with no way to fetch or load anything from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+
+def open_local(
+    *, scratch: Path, memory_mb_max: int = 4000, threads_max: int = 2
+) -> duckdb.DuckDBPyConnection:
+    """Return an in-memory DuckDB that spills to `scratch`.
+
+    No extension is installed or loaded on demand: remote paths (http, s3) need one, so none opens.
+    The configuration is locked: no statement can lift this.
+
+    Args:
+        scratch: a folder of this build alone.
+        memory_mb_max: of DuckDB's own buffers.
+        threads_max: worker threads.
+    """
+    connection = duckdb.connect(
+        config={
+            "memory_limit": f"{memory_mb_max}MB",
+            "threads": threads_max,
+            "temp_directory": str(scratch),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+            "preserve_insertion_order": False,
+        }
+    )
+    connection.execute("SET lock_configuration = true")
+    return connection
