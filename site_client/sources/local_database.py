@@ -1,4 +1,4 @@
-"""DuckDB inside the agent's process: bounded, with no way to fetch or load anything from outside."""
+"""DuckDB inside the agent: bounded, and with no way to fetch or load anything from outside."""
 
 from __future__ import annotations
 

@@ -1,0 +1,170 @@
+"""Index dates: from entry events, through criteria, to labelled rows, with a count of who is left.
+
+Steps, in this order, each with the rows and patients that remain after it:
+(1) entry events with a time, moved by the delay; (2) observed long enough before; (3) not dead at
+the index date; (4) each criterion; (5) the occurrence asked for, and at most `rows_max` a patient;
+(6) labelled: the outcome happened, or the patient was followed to the window's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from site_client.features.definitions import Criterion, IndexEvent, Outcome
+from site_client.features.wanted_codes import microseconds, put_codes, put_conversions
+from site_client.sources.events import BIRTH, DEATH
+
+if TYPE_CHECKING:
+    import duckdb
+
+INDEX_ROWS: Final = "index_rows"
+"""row_id BIGINT from 0, subject_id VARCHAR, index_time TIMESTAMP, label BOOLEAN."""
+
+
+@dataclass(frozen=True)
+class Attrition:
+    """What one step left; exact counts, for the steward alone.
+
+    Args:
+        step: in words.
+        rows: index dates that remain.
+        patients: who remain.
+    """
+
+    step: str
+    rows: int
+    patients: int
+
+
+def make_index_rows(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    index: IndexEvent,
+    criteria: Sequence[Criterion],
+    outcome: Outcome,
+) -> list[Attrition]:
+    """Make the table `INDEX_ROWS` and return what each step left.
+
+    Args:
+        connection: which has the event table `events`.
+        index: entry event.
+        criteria: inclusion and exclusion.
+        outcome: label.
+    """
+    selection = _Selection(connection)
+    left = [selection.enter(index)]
+    if index.observed:
+        left.append(selection.keep_observed(index))
+    left.append(selection.keep_living())
+    for number, criterion in enumerate(criteria, start=1):
+        left.append(selection.keep_meeting(criterion, number))
+    left.append(selection.keep_occurrences(index))
+    left.append(selection.label(outcome))
+    connection.execute(
+        "CREATE OR REPLACE TABLE index_rows AS SELECT row_number() OVER "
+        "(ORDER BY subject_id, index_time) - 1 AS row_id, subject_id, index_time, label "
+        "FROM candidate"
+    )
+    return left
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """The table `candidate` (subject_id, index_time, later label), step by step."""
+
+    connection: duckdb.DuckDBPyConnection
+
+    def enter(self, index: IndexEvent) -> Attrition:
+        put_codes(self.connection, "entry_code", index.codes)
+        self._keep(
+            "SELECT DISTINCT subject_id, time + to_microseconds($delay) AS index_time FROM events "
+            "WHERE time IS NOT NULL AND code IN (SELECT code FROM entry_code)",
+            delay=microseconds(index.delay),
+        )
+        return self._counted("entry events")
+
+    def keep_observed(self, index: IndexEvent) -> Attrition:
+        # A birth is no observation: it is known of everybody.
+        self._keep(
+            "SELECT c.* FROM candidate c JOIN (SELECT subject_id, min(time) AS first FROM events "
+            "WHERE code <> $birth GROUP BY subject_id) f USING (subject_id) "
+            "WHERE f.first <= c.index_time - to_microseconds($observed)",
+            birth=BIRTH,
+            observed=microseconds(index.observed),
+        )
+        return self._counted("observed long enough before the index date")
+
+    def keep_living(self) -> Attrition:
+        self._keep(
+            "SELECT c.* FROM candidate c LEFT JOIN (SELECT subject_id, min(time) AS died "
+            "FROM events WHERE code = $death GROUP BY subject_id) d USING (subject_id) "
+            "WHERE d.died IS NULL OR d.died > c.index_time",
+            death=DEATH,
+        )
+        return self._counted("alive at the index date")
+
+    def keep_meeting(self, criterion: Criterion, number: int) -> Attrition:
+        put_codes(self.connection, "criterion_code", criterion.codes)
+        self._keep(
+            "SELECT c.subject_id, c.index_time FROM candidate c LEFT JOIN "
+            "(SELECT subject_id, time FROM events "
+            "WHERE code IN (SELECT code FROM criterion_code)) e "
+            "ON e.subject_id = c.subject_id AND e.time > c.index_time - to_microseconds($begins) "
+            "AND e.time <= c.index_time - to_microseconds($ends) GROUP BY ALL "
+            "HAVING (count(e.time) >= greatest($count_min, 1)) = ($count_min > 0)",
+            begins=microseconds(criterion.window.begins),
+            ends=microseconds(criterion.window.ends),
+            count_min=criterion.count_min,
+        )
+        return self._counted(f"criterion {number}")
+
+    def keep_occurrences(self, index: IndexEvent) -> Attrition:
+        most = index.rows_max if index.occurrence == "every" else 1
+        self._keep(
+            "SELECT * FROM candidate QUALIFY row_number() OVER (PARTITION BY subject_id "
+            "ORDER BY epoch_us(index_time) * $direction) <= $most",
+            direction=-1 if index.occurrence == "last" else 1,
+            most=most,
+        )
+        return self._counted(f"{index.occurrence} of each patient, at most {most}")
+
+    def label(self, outcome: Outcome) -> Attrition:
+        put_codes(self.connection, "outcome_code", outcome.codes)
+        put_conversions(self.connection, "outcome_unit", outcome.conversions)
+        self._keep(
+            "WITH met AS (SELECT e.subject_id, e.time, e.numeric_value * u.factor + u.shift AS v "
+            "FROM events e LEFT JOIN outcome_unit u ON coalesce(e.unit, '') = u.unit "
+            "WHERE e.code IN (SELECT code FROM outcome_code)) "
+            "SELECT c.subject_id, c.index_time, count(m.time) > 0 AS label FROM candidate c "
+            "LEFT JOIN met m ON m.subject_id = c.subject_id "
+            "AND m.time > c.index_time + to_microseconds($gap) "
+            "AND m.time <= c.index_time + to_microseconds($horizon) "
+            "AND ($above::DOUBLE IS NULL OR m.v > $above::DOUBLE) "
+            "AND ($below::DOUBLE IS NULL OR m.v < $below::DOUBLE) GROUP BY ALL",
+            gap=microseconds(outcome.gap),
+            horizon=microseconds(outcome.horizon),
+            above=outcome.above,
+            below=outcome.below,
+        )
+        if outcome.followed:
+            self._keep(
+                "SELECT c.* FROM candidate c LEFT JOIN (SELECT subject_id, max(time) AS last, "
+                "count(*) FILTER (code = $death) > 0 AS died FROM events GROUP BY subject_id) f "
+                "USING (subject_id) "
+                "WHERE c.label OR f.died OR f.last >= c.index_time + to_microseconds($horizon)",
+                death=DEATH,
+                horizon=microseconds(outcome.horizon),
+            )
+        return self._counted("with a known outcome")
+
+    def _keep(self, query: str, **parameters: object) -> None:
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE kept AS {query}", parameters)
+        self.connection.execute("CREATE OR REPLACE TEMP TABLE candidate AS FROM kept")
+
+    def _counted(self, step: str) -> Attrition:
+        [(rows, patients)] = self.connection.execute(
+            "SELECT count(*), count(DISTINCT subject_id) FROM candidate"
+        ).fetchall()
+        return Attrition(step, rows, patients)
