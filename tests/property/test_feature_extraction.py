@@ -38,21 +38,27 @@ START = datetime(2020, 1, 1)  # noqa: DTZ001 - the event table has no zones
 HOUR = timedelta(hours=1)
 CONVERSIONS = {"umol/L": Conversion(), "mg/dL": Conversion(88.42), "": Conversion(1.0, 5.0)}
 PLAUSIBLE = (0.0, 500.0)
-WINDOWS = (Window(48 * HOUR), Window(30 * HOUR, 6 * HOUR), Window(3000 * HOUR))
+WINDOWS = (Window(9 * HOUR), Window(10 * HOUR, 6 * HOUR), Window(3000 * HOUR))
 
-times = st.integers(0, 120).map(lambda hours: START + hours * HOUR)
-events = st.lists(
+# Few patients, hours and values, so that events coincide with each other and with windows' ends.
+times = st.integers(0, 24).map(lambda hours: START + hours * HOUR)
+subjects = st.sampled_from(["1", "2"])
+entries = st.lists(st.builds(Event, subjects, times, st.just(ENTRY)), min_size=1, max_size=4)
+deaths = st.lists(st.builds(Event, subjects, times, st.just(DEATH)), max_size=1)
+recorded = st.lists(
     st.builds(
         Event,
-        subject_id=st.sampled_from(["1", "2", "3"]),
-        time=st.one_of(times, times, times, st.none()),
-        code=st.sampled_from([ENTRY, TEST, TEST, OTHER, WORDS, DEATH, BIRTH]),
-        numeric_value=st.one_of(st.none(), st.sampled_from([-1.0, 0.0, 1.5, 2.0, 80.0, 501.0])),
-        unit=st.sampled_from([None, "", "umol/L", "mg/dL", "mmol/L"]),
+        subject_id=subjects,
+        time=st.one_of(times, times, times, times, st.none()),
+        code=st.sampled_from([TEST, TEST, OTHER, WORDS, BIRTH]),
+        numeric_value=st.sampled_from([None, -1.0, 0.0, 1.5, 2.0, 80.0, 90.0, 501.0]),
+        unit=st.sampled_from([None, "", "umol/L", "umol/L", "mg/dL", "mmol/L"]),
         text_value=st.sampled_from([None, "female", "male", "unheard of"]),
     ),
+    min_size=15,
     max_size=40,
 )
+events = st.tuples(entries, deaths, recorded).map(lambda parts: [*parts[0], *parts[1], *parts[2]])
 VARIABLES: tuple[Variable, ...] = (
     *(
         NumericVariable(frozenset({TEST, OTHER}), CONVERSIONS, PLAUSIBLE, aggregate, window)
@@ -63,7 +69,7 @@ VARIABLES: tuple[Variable, ...] = (
     CategoricalVariable(frozenset({WORDS}), {"female": 0, "male": 1}, WINDOWS[1]),
 )
 INDEX = IndexEvent(frozenset({ENTRY}), "every", delay=6 * HOUR, rows_max=3)
-OUTCOME = Outcome(frozenset({DEATH}), horizon=24 * HOUR)
+OUTCOME = Outcome(frozenset({DEATH}), horizon=8 * HOUR)
 FAST = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -274,3 +280,25 @@ def test_values_left_out_are_counted_by_reason(database: duckdb.DuckDBPyConnecti
     make_index_rows(database, index=IndexEvent(frozenset({ENTRY})), criteria=[], outcome=OUTCOME)
     [counts] = extract(database, VARIABLES[:1]).counts
     assert (counts.used, counts.no_value, counts.other_unit, counts.implausible) == (1, 1, 1, 2)
+
+
+def test_simultaneous_values_count_as_their_largest_in_any_order(
+    database: duckdb.DuckDBPyConnection,
+) -> None:
+    window = Window(HOUR)
+    asked: list[Variable] = [
+        NumericVariable(frozenset({TEST}), CONVERSIONS, PLAUSIBLE, aggregate, window)
+        for aggregate in (Aggregate.FIRST, Aggregate.LAST)
+    ]
+    asked.append(CategoricalVariable(frozenset({WORDS}), {"female": 0, "male": 1}, window))
+    pairs = [
+        (Event("1", START, TEST, value, "umol/L"), Event("1", START, WORDS, text_value=text))
+        for value, text in ((80.0, "female"), (90.0, "male"), (70.0, "female"))
+    ]
+    flat = [event for pair in pairs for event in pair]
+    for rows in (flat, flat[::-1], flat[2:] + flat[:2]):
+        put_events(database, [Event("1", START, ENTRY), *rows])
+        make_index_rows(
+            database, index=IndexEvent(frozenset({ENTRY})), criteria=[], outcome=OUTCOME
+        )
+        assert extract(database, asked).values.tolist() == [[90.0, 90.0, 1.0]]
