@@ -46,7 +46,7 @@ class Extraction:
     """Values of all rows.
 
     Args:
-        values: float64 [rows, variables]: numbers in the plan's units, or a level's index; NaN
+        values: float64 [rows, ..., variables]: numbers in the plan's units, or a level's index; NaN
             where nothing was recorded.
         counts: per variable.
     """
@@ -57,42 +57,71 @@ class Extraction:
 
 def extract(connection: duckdb.DuckDBPyConnection, variables: Sequence[Variable]) -> Extraction:
     """Return the variables of `index_rows` over `events`, two tables of the connection."""
-    _put_variables(connection, variables)
+    binned = extract_bins(connection, variables, bins=1)
+    return Extraction(binned.values[:, 0], binned.counts)
+
+
+def extract_bins(
+    connection: duckdb.DuckDBPyConnection, variables: Sequence[Variable], *, bins: int
+) -> Extraction:
+    """Return each variable in each of `bins` equal parts of its window, the oldest first.
+
+    A bin holds its later end and not its earlier one, as the window does.
+
+    Args:
+        connection: see `extract`.
+        variables: with windows of one or different lengths.
+        bins: at least 1.
+
+    Returns:
+        values of [rows, bins, variables].
+    """
+    _put_variables(connection, variables, bins=bins)
     [(rows,)] = connection.execute("SELECT count(*) FROM index_rows").fetchall()
-    values = np.full((rows, len(variables)), np.nan)
+    values = np.full((rows, bins, len(variables)), np.nan)
     connection.execute(_REACHED)
     for query in (_NUMBERS, _MEDIANS, _LEVELS):
         _scatter(connection, query, values)
     for place, variable in enumerate(variables):
         if isinstance(variable, NumericVariable) and variable.aggregate in _ZERO_IF_NONE:
-            column = values[:, place]
+            column = values[..., place]
             column[np.isnan(column)] = 0.0
     return Extraction(values, _counts(connection, len(variables)))
+
+
+def forward_filled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return [rows, bins, variables] in which a bin without a value has the last one before it."""
+    places = np.where(np.isnan(values), 0, np.arange(values.shape[1])[None, :, None])
+    return np.take_along_axis(values, np.maximum.accumulate(places, axis=1), axis=1)
 
 
 _ZERO_IF_NONE: Final = (Aggregate.COUNT, Aggregate.ANY)
 
 
-def _put_variables(connection: duckdb.DuckDBPyConnection, variables: Sequence[Variable]) -> None:
-    asked: list[tuple[int, str, float, float, int, int]] = []
+def _put_variables(
+    connection: duckdb.DuckDBPyConnection, variables: Sequence[Variable], *, bins: int
+) -> None:
+    asked: list[tuple[int, str, float, float, int, int, int]] = []
     codes: list[tuple[int, str]] = []
     units: list[tuple[int, str, float, float]] = []
     levels: list[tuple[int, str, int]] = []
     for place, variable in enumerate(variables):
         begins, ends = microseconds(variable.window.begins), microseconds(variable.window.ends)
+        width = -(-(begins - ends) // bins)
         codes += [(place, code) for code in sorted(variable.codes)]
         if isinstance(variable, CategoricalVariable):
-            asked.append((place, "level", 0.0, 0.0, begins, ends))
+            asked.append((place, "level", 0.0, 0.0, begins, ends, width))
             levels += [(place, text, index) for text, index in variable.levels.items()]
             continue
         low, high = variable.plausible
-        asked.append((place, variable.aggregate.value, low, high, begins, ends))
+        asked.append((place, variable.aggregate.value, low, high, begins, ends, width))
         conversions = variable.conversions
         if conversions is None:
             units.append((place, _ANY_UNIT, 0.0, 0.0))
         else:
             units += [(place, unit, c.factor, c.offset) for unit, c in conversions.items()]
-    _put(connection, "asked", ("variable", "aggregate", "low", "high", "begins", "ends"), asked)
+    names = ("variable", "aggregate", "low", "high", "begins", "ends", "width")
+    _put(connection, "asked", names, asked)
     _put(connection, "asked_code", ("variable", "code"), codes)
     _put(connection, "asked_unit", ("variable", "unit", "factor", "shift"), units)
     _put(connection, "asked_level", ("variable", "text_value", "level"), levels)
@@ -107,6 +136,7 @@ _TYPES: Final = {
     "level": pa.int32(),
     "begins": pa.int64(),
     "ends": pa.int64(),
+    "width": pa.int64(),
     "low": pa.float64(),
     "high": pa.float64(),
     "factor": pa.float64(),
@@ -131,8 +161,8 @@ def _scatter(
     connection: duckdb.DuckDBPyConnection, query: str, into: npt.NDArray[np.float64]
 ) -> None:
     for batch in connection.sql(query).to_arrow_reader(_BATCH_ROWS):
-        rows, places, found = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
-        into[rows, places] = found
+        rows, ages, places, found = (item.to_numpy(zero_copy_only=False) for item in batch.columns)
+        into[rows, into.shape[1] - 1 - ages, places] = found
 
 
 def _counts(connection: duckdb.DuckDBPyConnection, variables: int) -> tuple[VariableCounts, ...]:
@@ -145,6 +175,7 @@ def _counts(connection: duckdb.DuckDBPyConnection, variables: int) -> tuple[Vari
 _REACHED: Final = """
 CREATE OR REPLACE TEMP VIEW reached AS
 SELECT i.row_id, a.variable, a.aggregate, e.time, i.index_time, e.text_value,
+  coalesce((epoch_us(i.index_time) - a.ends - epoch_us(e.time)) // a.width, 0) AS age,
   CASE WHEN a.aggregate = 'level' THEN NULL ELSE e.numeric_value * u.factor + u.shift END AS value,
   CASE WHEN a.aggregate = 'level' OR anything.unit IS NOT NULL THEN 'used'
     WHEN e.numeric_value IS NULL THEN 'no_value'
@@ -163,7 +194,7 @@ WHERE (e.time > i.index_time - to_microseconds(a.begins)
 """
 # A struct compares field by field, so that simultaneous values do not depend on the rows' order.
 _NUMBERS: Final = """
-SELECT row_id, variable, CASE aggregate
+SELECT row_id, age, variable, CASE aggregate
     WHEN 'last' THEN arg_max(value, {'t': time, 'v': value})
     WHEN 'first' THEN arg_min(value, {'t': time, 'v': -value})
     WHEN 'min' THEN min(value)
@@ -175,16 +206,16 @@ SELECT row_id, variable, CASE aggregate
     WHEN 'slope' THEN regr_slope(value, (epoch_us(time) - epoch_us(index_time)) / 86400e6)
   END::DOUBLE AS number
 FROM reached WHERE fate = 'used' AND aggregate NOT IN ('level', 'median')
-GROUP BY row_id, variable, aggregate HAVING number IS NOT NULL
+GROUP BY row_id, age, variable, aggregate HAVING number IS NOT NULL
 """
 _MEDIANS: Final = """
-SELECT row_id, variable, median(value)::DOUBLE FROM reached
-WHERE fate = 'used' AND aggregate = 'median' GROUP BY row_id, variable
+SELECT row_id, age, variable, median(value)::DOUBLE FROM reached
+WHERE fate = 'used' AND aggregate = 'median' GROUP BY row_id, age, variable
 """
 _LEVELS: Final = """
-SELECT r.row_id, r.variable,
+SELECT r.row_id, r.age, r.variable,
   arg_max(l.level, {'t': coalesce(r.time, TIMESTAMP '0001-01-01'), 'v': l.level})::DOUBLE
 FROM reached r JOIN asked_level l ON l.variable = r.variable AND l.text_value = r.text_value
-WHERE r.aggregate = 'level' GROUP BY r.row_id, r.variable
+WHERE r.aggregate = 'level' GROUP BY r.row_id, r.age, r.variable
 """
 _FATES: Final = "SELECT variable, fate, count(*) FROM reached GROUP BY variable, fate"

@@ -27,7 +27,7 @@ from site_client.features.definitions import (
     Variable,
     Window,
 )
-from site_client.features.extraction import extract
+from site_client.features.extraction import extract, extract_bins, forward_filled
 from site_client.features.index_dates import make_index_rows
 from site_client.sources.events import BIRTH, DEATH
 from site_client.sources.local_database import open_local
@@ -68,6 +68,7 @@ VARIABLES: tuple[Variable, ...] = (
     NumericVariable(frozenset({TEST}), None, PLAUSIBLE, Aggregate.COUNT, WINDOWS[0]),
     CategoricalVariable(frozenset({WORDS}), {"female": 0, "male": 1}, WINDOWS[1]),
 )
+BINNED = (Aggregate.LAST, Aggregate.MEAN, Aggregate.COUNT, Aggregate.MEDIAN)
 INDEX = IndexEvent(frozenset({ENTRY}), "every", delay=6 * HOUR, rows_max=3)
 OUTCOME = Outcome(frozenset({DEATH}), horizon=8 * HOUR)
 FAST = settings(
@@ -173,6 +174,32 @@ def test_index_rows_and_every_variable_agree_with_a_slow_reference(
     for row, (subject, time, _) in enumerate(found):
         expected = [slow_value(rows, variable, subject, time) for variable in VARIABLES]
         np.testing.assert_allclose(values[row], expected, rtol=1e-9, atol=1e-9)
+
+
+@FAST
+@given(rows=events)
+def test_a_bin_is_the_variable_in_that_part_of_its_window(
+    database: duckdb.DuckDBPyConnection, rows: list[Event]
+) -> None:
+    put_events(database, rows)
+    make_index_rows(database, index=INDEX, criteria=[], outcome=OUTCOME)
+    whole = Window(14 * HOUR, 2 * HOUR)
+    parts = [Window((14 - 3 * part) * HOUR, (11 - 3 * part) * HOUR) for part in range(4)]
+
+    def asked(window: Window) -> list[Variable]:
+        codes = frozenset({TEST, OTHER})
+        return [NumericVariable(codes, CONVERSIONS, PLAUSIBLE, kind, window) for kind in BINNED]
+
+    binned = extract_bins(database, asked(whole), bins=4).values
+    for part, window in enumerate(parts):
+        np.testing.assert_allclose(binned[:, part], extract(database, asked(window)).values)
+
+
+def test_a_bin_without_a_value_has_the_last_one_before_it() -> None:
+    nan = math.nan
+    values = np.array([[[nan, 1.0], [2.0, nan], [nan, nan], [3.0, 4.0]]])
+    expected = np.array([[[nan, 1.0], [2.0, 1.0], [2.0, 1.0], [3.0, 4.0]]])
+    np.testing.assert_array_equal(forward_filled(values), expected)
 
 
 @FAST
