@@ -60,6 +60,8 @@ _METRIC: Final[dict[str, Unit]] = {
     "osm": _base("1", osm=1),
     "kat": _amount("1", "kat"),
     "U": _amount("1/60000000", "kat"),
+    # Not UCUM: OHDSI's standard concepts for an enzyme's unit carry it (8645 is [U]/L).
+    "[U]": _amount("1/60000000", "kat"),
     "[iU]": _amount("1", "[iU]"),
     "[IU]": _amount("1", "[iU]"),
     "K": _base("1", K=1),

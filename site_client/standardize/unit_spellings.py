@@ -10,10 +10,12 @@ spaces made one. Sources:
 - [RI] Regenstrief Institute and NLM, table of example UCUM codes for electronic messaging.
 - [JC] US Joint Commission and ISMP lists of abbreviations: mcg for ug, cc for mL.
 
-A few spellings are UCUM codes of something else (K/uL is kelvin per microlitre, C coulomb, F
-farad). They are read as laboratories mean them; nothing can be mistaken, for what was meant
-otherwise is commensurable with no plan's count or temperature. What has two meanings in
-laboratories stays out: m/uL is a million here and a thousand there; "units" alone says nothing.
+A few spellings are UCUM codes of something else, and a test lists all of them. K/uL is kelvin per
+microlitre, C coulomb, F farad: nothing can be mistaken, for what was meant otherwise is
+commensurable with no plan's count or temperature. MU/L and Mmol/L are mega in UCUM: nothing in a
+body is measured in a thousand million times the usual unit, so the M is milli, as in UCUM's
+case-insensitive codes. What has two meanings in laboratories stays out: m/uL is a million here and
+a thousand there, and "units" alone says nothing.
 """
 
 from __future__ import annotations
@@ -36,6 +38,11 @@ _SPELLINGS: Final[dict[str, str]] = {
     "mg/g": "MG/G|mg/gm|mg/g Creat|mg/g creat|mg/g cr|mg/gCr",
     "ug/mg": "mcg/mg|UG/MG|mcg/mg creat|ug/mg creat",
     "mg/mmol": "MG/MMOL",
+    "ng{FEU}/mL": "ng/mL FEU|ng/mL{FEU}|ng FEU/mL|NG/ML FEU|ng/mLFEU",
+    "ug{FEU}/mL": "ug/mL FEU|ug/mL{FEU}|ug FEU/mL|UG/ML FEU|mcg/mL FEU|ug/mLFEU|MCG/ML FEU",
+    "mg{FEU}/L": "mg/L FEU|mg/L{FEU}|mg FEU/L|MG/L FEU",
+    "ng{DDU}/mL": "ng/mL DDU|ng/mL{DDU}|ng/mL D-DU|ng DDU/mL|NG/ML DDU",
+    "ug{DDU}/mL": "ug/mL DDU|ug/mL{DDU}",
     # Amount concentration [c/i] [eICU]
     "mol/L": "MOL/L",
     "mmol/L": "MMOL/L|mMol/L|Mmol/L|mmoles/L|mM/L|mM",
@@ -54,10 +61,10 @@ _SPELLINGS: Final[dict[str, str]] = {
     "kU/L": "KU/L|ku/L",
     "mU/L": "MU/L|mu/L",
     "mU/mL": "mu/mL|MU/ML|milliunits/mL",
-    "uU/mL": "uu/mL|mcU/mL|mcU/ml|UU/ML",
+    "uU/mL": "mcUnits/mL|uu/mL|mcU/mL|mcU/ml|UU/ML",
     "[iU]/L": "IU/L|iu/L|IU/l|iu/l|iU/L|Int_Units/L|IntUnit/L|intl units/L",
     "[iU]/mL": "IU/mL|IU/ml|IU/ML|iu/mL|Int_Units/mL|IntUnit/mL",
-    "m[iU]/L": "mIU/L|MIU/L|miu/L|mIU/l|mcIU/mL|uIU/mL|uIU/ml|UIU/ML|uiu/mL|mcIU/ml",
+    "m[iU]/L": "MICRO IU/ML|mIU/L|MIU/L|miu/L|mIU/l|mcIU/mL|uIU/mL|uIU/ml|UIU/ML|uiu/mL|mcIU/ml",
     "m[iU]/mL": "mIU/mL|mIU/ml|MIU/ML|miu/mL",
     "k[iU]/L": "kIU/L|KIU/L",
     "k[iU]/mL": "K[iU]/mL|kIU/mL",
@@ -65,7 +72,8 @@ _SPELLINGS: Final[dict[str, str]] = {
     "U/g": "U/gm|U/G",
     # Counts [eICU] [OMOP] [RI]
     "10*3/uL": "K/uL|k/uL|K/UL|k/ul|K/ul|K/mcL|k/mcL|K/MCL|K/mm3|k/mm3|K/MM3|K/cmm|K/CMM|k/cmm"
-    "|K/cumm|K/cu mm|K/CU MM|k/mm cu|K/mm cu|Kcells/uL|th/uL|TH/uL|TH/UL|Th/uL|th/mcL|TH/MCL"
+    "|K/cumm|K/cu mm|K/CU MM|k/mm cu|k/MM3|TH/cmm|th/cmm|K/mm cu|Kcells/uL|th/uL|TH/uL|TH/UL"
+    "|Th/uL|th/mcL|TH/MCL"
     "|th/cumm|TH/CUMM|th/mm3|THOU/UL|THOU/uL|thou/uL|Thou/uL|thou/mcL|thou/cumm|THOU/CUMM"
     "|thou/cu mm|thou/mm3|thousand/uL|Thousand/uL|THOUS/UL|THS/uL|THS/UL|Thous/mcL|THOU/MCL"
     "|10E3/uL|10E3/UL|10e3/uL|10E3/mcL|10E3/MCL|10^3/mcL|10^3/UL|10*3/mcL|10*3/UL|10(3)/mcL"
@@ -88,25 +96,28 @@ _SPELLINGS: Final[dict[str, str]] = {
     "/uL": "/mcL|/MCL|/UL|/cumm|/CUMM|/cu mm|/cmm|/CMM|/mm cu|#/uL|#/mcL|cells/uL|cells/mcL"
     "|CELLS/UL|Cells/uL|cells/mm3|cells/cumm|cells/ul",
     "/mL": "cells/mL|/ML|copies/mL|Copies/mL|COPIES/ML",
-    "/[HPF]": "/HPF|/hpf|#/HPF|#/hpf|/HPf|cells/HPF|per HPF",
+    "/[HPF]": "/(hpf)|/HPF|/hpf|#/HPF|#/hpf|/HPf|cells/HPF|per HPF",
     "/[LPF]": "/LPF|/lpf|#/LPF|#/lpf|cells/LPF|per LPF",
     # Cell volumes and masses [eICU]
     "fL": "FL|Fl|femtoliter|femtoliters|U3|u3|um3|cu micron|cubic microns",
     "pg": "PG|Pg|uug|UUG|picogram|picograms|pg/cell|pg/Cell",
     # Shares [eICU] [OMOP]
-    "%": "percent|Percent|PERCENT|pct|PCT|per cent|%cv|% CV|%CV|% total Hgb|% THB|% of total"
+    "%": "% Sat.|percent|Percent|PERCENT|pct|PCT|per cent|%cv|% CV|%CV|% total Hgb|% THB|% of total"
     "|% OF TOTAL|% TOTAL|% Hgb|% of total Hgb|% sat|% SAT|%Sat",
     "mL/dL": "mls/dL|ml/dl|ML/DL|vol %|vol%|VOL %|Vol %|mL/100mL",
-    "1": "ratio|Ratio|RATIO|INR|{INR}|index|Index|INDEX",
+    "1": "ratio|Ratio|RATIO|index|Index|INDEX",
+    "{INR}": "INR|inr",
     "{score}": "(score)|score|Score",
     "[pH]": "pH|PH|pH units|pH Units|ph units|pH unit",
     # Pressure, vital signs [eICU] [RI]
     "mm[Hg]": "mmHg|mmhg|mm Hg|mm hg|MMHG|MM HG|MmHg|mmHG|mm(hg)|mm(Hg)|torr|Torr|mm[hg]|mmHg.",
-    "cm[H2O]": "cmH2O|cm H2O|cm/H2O|CMH2O|CM H2O|cmh2o|cmH20|cm H20|cm of H2O",
+    "cm[H2O]": "CM/H2O|cmH2O|cm H2O|cm/H2O|CMH2O|CM H2O|cmh2o|cmH20|cm H20|cm of H2O",
     "kPa": "KPA|KPa|kpa",
-    "/min": "bpm|BPM|beats/min|beats per minute|breaths/min|BREATHS/MIN|brpm|insp/min|/MIN"
+    "/min": "bpm|BPM|beats/min|beats per minute|breaths/min|BREATHS/MIN|brpm|insp/min|/MIN|/Min"
+    "|b/min"
     "|per minute|beats/minute|breaths/minute|1/min",
-    "Cel": "C|degC|[degC]|deg C|Deg C|DEG C|degrees C|Degrees C|°C|° C|&#176;C|\N{DEGREE CELSIUS}"
+    "Cel": "C|C.|DegC|degree C|degC|[degC]|deg C|Deg C|DEG C|degrees C|Degrees C|°C|° C|&#176;C"
+    "|\N{DEGREE CELSIUS}"
     "|Celsius|celsius|CEL|deg_c",
     "[degF]": "F|degF|deg F|Deg F|DEG F|degrees F|Degrees F|°F|° F|&#176;F"
     "|\N{DEGREE FAHRENHEIT}|Fahrenheit|fahrenheit|DEGF|deg_f",
@@ -115,7 +126,7 @@ _SPELLINGS: Final[dict[str, str]] = {
     "g": "gm|GM|gms|gram|grams|Grams|G",
     "mg": "MG|milligram|milligrams",
     "ug": "mcg|MCG|UG|microgram|micrograms",
-    "[lb_av]": "lb|lbs|LB|LBS|pound|pounds|Pounds",
+    "[lb_av]": "[lb_us]|lb|lbs|LB|LBS|pound|pounds|Pounds",
     "[oz_av]": "oz|OZ|ounce|ounces",
     "cm": "CM|cms|centimeter|centimeters|centimetre|centimetres",
     "mm": "MM|millimeter|millimeters",
@@ -133,8 +144,12 @@ _SPELLINGS: Final[dict[str, str]] = {
     "|mL/min/1.73m^2|mL/min/1.73 m^2|ml/min/1.73m^2|mL/min/1.73m²|ml/min/1.73m²|mL/min/1.73 m²"
     "|mL/min/1.73.m2|ML/MIN/1.73M2|ML/MIN/1.73 M2|mL/min/1.73sqm|mL/min/1.73 sq m"
     "|mL/min/1.73 sqm|mL/min/{1.73}m2|mL/min/1.73",
-    "mm/h": "mm/hr|MM/HR|mm/Hr|MM/H|mm/hour",
-    "s": "sec|SEC|Sec|secs|sec.|second|seconds|Seconds|SECONDS|second(s)|Second(s)",
+    "mg/(24.h)": "mg/24HR|MG/24HR|mg/24hr|mg/24 hr|mg/24h|mg/24 h|mg/day|MG/DAY",
+    "mL/(24.h)": "mL/24hr|mL/24 hr|mL/24h|mL/day|ml/day",
+    "/wk": "/w|per week",
+    "/a": "/y|/yr|per year",
+    "mm/h": "mm/hr|MM/HR|mm/Hr|MM/H|mm/hour|MM/hr.|mm/hr.",
+    "s": "sec|SEC|Sec|secs|sec.|second|seconds|Seconds|SECONDS|second(s)|Second(s)|Secs",
     "min": "MIN|minute|minutes|Minutes|mins|minute(s)",
     "h": "hr|HR|hrs|hour|hours|Hours|hour(s)",
     "d": "day|days|Days|DAYS|day(s)",

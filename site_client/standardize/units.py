@@ -211,7 +211,7 @@ def _one_quantity(analyte: Analyte) -> dict[str, Fraction]:
 
 def _between_a1c_scales(unit: Unit, to: Unit) -> tuple[Fraction, Fraction] | None:
     """Return NGSP from IFCC or IFCC from NGSP; None: both are on one scale, or on neither."""
-    if unit.powers or to.powers:
+    if unit.powers or to.powers or unit.only_annotation or to.only_annotation:
         return None
     slope, intercept = HEMOGLOBIN_A1C_SLOPE, HEMOGLOBIN_A1C_INTERCEPT
     thousandth, hundredth = Fraction(1, 1000), Fraction(1, 100)
