@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Literal, TypeAlias
 
 from common.errors import InternalError
+from site_client.standardize.units import Conversion
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,6 @@ class Aggregate(StrEnum):
     """Days from the last event to the index date."""
     SLOPE = "slope"
     """Least-squares change a day; missing with fewer than two times."""
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """value * factor + offset, to the plan's unit."""
-
-    factor: float = 1.0
-    offset: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from site_client.features.definitions import Conversion
+from site_client.standardize.units import Conversion
 
 if TYPE_CHECKING:
     import duckdb

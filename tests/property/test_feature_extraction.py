@@ -19,7 +19,6 @@ from common.errors import InternalError
 from site_client.features.definitions import (
     Aggregate,
     CategoricalVariable,
-    Conversion,
     Criterion,
     IndexEvent,
     NumericVariable,
@@ -31,12 +30,13 @@ from site_client.features.extraction import extract, extract_bins, forward_fille
 from site_client.features.index_dates import make_index_rows
 from site_client.sources.events import BIRTH, DEATH
 from site_client.sources.local_database import open_local
+from site_client.standardize.units import Conversion
 from tests.lib.six_patients import EVENTS, Event
 
 ENTRY, TEST, OTHER, WORDS = "Visit/IP", "LOINC/2160-0", "LOINC/2823-3", "LOINC/46098-0"
 START = datetime(2020, 1, 1)  # noqa: DTZ001 - the event table has no zones
 HOUR = timedelta(hours=1)
-CONVERSIONS = {"umol/L": Conversion(), "mg/dL": Conversion(88.42), "": Conversion(1.0, 5.0)}
+CONVERSIONS = {"umol/L": Conversion(1.0, 0.0), "mg/dL": Conversion(88.42, 0.0), "": Conversion(1.0, 5.0)}
 PLAUSIBLE = (0.0, 500.0)
 WINDOWS = (Window(9 * HOUR), Window(10 * HOUR, 6 * HOUR), Window(3000 * HOUR))
 
