@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _BUNDLE_TYPES: Final = frozenset({"collection", "transaction", "batch", "searchset"})
 _DAY_S: Final = 24 * 3600  # a clock may be wrong, or the file's time be of another zone
 _URN: Final = "urn:"
+_MESSAGES: Final = frozenset({"request", "response"})
 _TODO: Final = "export it again, or move what is not FHIR R4 out of the folder"
 
 
@@ -134,7 +135,8 @@ def _read_bundle(bundle: Element, line: int, name: str, findings: Findings) -> N
     findings.references = _references(entries)
     for number, entry in enumerate(entries, start=1):
         resource = entry.get("resource") if isinstance(entry, dict) else None
-        if resource is None and isinstance(entry, dict):
+        # Only an entry with a request or a response may do without a resource (FHIR's rule bdl-5).
+        if resource is None and isinstance(entry, dict) and not _MESSAGES.isdisjoint(entry):
             continue
         kind = resource.get("resourceType") if isinstance(resource, dict) else None
         if isinstance(resource, dict) and resource.get("id") is None:
