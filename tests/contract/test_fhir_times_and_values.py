@@ -67,74 +67,50 @@ def test_each_resource_is_one_event_at_the_first_of_its_times(
     assert counts.records == {"Patient": 1, kind: 1}
 
 
-@pytest.mark.parametrize(
-    ("text", "wall_clock"),
-    [
-        ("2020-01-02T03:04:05+00:00", "2020-01-02T03:04:05"),
-        ("2020-07-02T03:04:05+00:00", "2020-07-02T04:04:05"),
-        ("2020-07-02T03:04:05Z", "2020-07-02T04:04:05"),
-        ("2020-07-02T03:04:05-05:00", "2020-07-02T09:04:05"),
-        ("2020-03-29T00:59:59.999Z", "2020-03-29T00:59:59.999"),
-        ("2020-03-29T01:00:00Z", "2020-03-29T02:00:00"),
-        ("2020-07-02T03:04:05", "2020-07-02T03:04:05"),
-        ("2020-07-02T03:04", "2020-07-02T03:04:00"),
-        ("2020-07-02T03:04:05.1234567Z", "2020-07-02T04:04:05.123456"),
-        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00"),
-        ("2020-07-02", "2020-07-02"),
-        ("2020-07", "2020-07-01"),
-        ("2020", "2020-01-01"),
-        ("1870", "1870-01-01"),
-    ],
-)
-def test_a_time_is_the_wall_clock_of_the_site(folder: Path, text: str, wall_clock: str) -> None:
-    events, counts = read_lines(folder, ANNA, observation(effectiveDateTime=text))
-    assert [event.time for event in events] == [datetime.fromisoformat(wall_clock)]
+WALL_CLOCKS = {
+    "2020-01-02T03:04:05+00:00": "2020-01-02T03:04:05",
+    "2020-07-02T03:04:05+00:00": "2020-07-02T04:04:05",
+    "2020-07-03T03:04:05Z": "2020-07-03T04:04:05",
+    "2020-07-02T03:04:05-05:00": "2020-07-02T09:04:05",
+    "2020-03-29T00:59:59.999Z": "2020-03-29T00:59:59.999",
+    "2020-03-29T01:00:00Z": "2020-03-29T02:00:00",
+    "2020-07-02T03:04:05": "2020-07-02T03:04:05",
+    "2020-07-02T03:04": "2020-07-02T03:04:00",
+    "2020-07-02T03:04:05.1234567Z": "2020-07-02T04:04:05.123456",
+    "2016-12-31T23:59:60Z": "2017-01-01T00:00:00",
+    "2020-07-02": "2020-07-02",
+    "2020-07": "2020-07-01",
+    "2020": "2020-01-01",
+    "1870": "1870-01-01",
+}
+
+
+def test_a_time_is_the_wall_clock_of_the_site(folder: Path) -> None:
+    lines = [observation(effectiveDateTime=text, valueString=text) for text in WALL_CLOCKS]
+    events, counts = read_lines(folder, ANNA, *lines)
+    found = {event.text_value: event.time for event in events}
+    assert found == {
+        text: datetime.fromisoformat(wall_clock) for text, wall_clock in WALL_CLOCKS.items()
+    }
     assert counts.excluded == {}
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "yesterday",
-        "2020-13",
-        "2020-02-30",
-        "20200102",
-        "2020-W01-1",
-        "2020-1-2",
-        "02.01.2020",
-        "2020-01-02 03:04:05",
-        "2020-01-02T25:00:00",
-        "2020-01-02T03:04:05+99:00",
-        "0000",
-        "٢020",
-        20200102,
-        True,
-        {},
-        [],
-        {"start": AT},
-        "2" * 5000,
-    ],
-)
-def test_a_time_that_cannot_be_read_is_counted(folder: Path, text: object) -> None:
-    events, counts = read_lines(folder, ANNA, observation(effectiveDateTime=text))
-    assert (events, counts.excluded) == ([], {Exclusion.TIME_UNREADABLE: 1})
+def test_a_time_that_cannot_be_read_is_counted(folder: Path) -> None:
+    texts: list[object] = ["", "yesterday", "2020-13", "2020-02-30", "20200102", "2020-W01-1"]
+    texts += ["2020-1-2", "02.01.2020", "2020-01-02 03:04:05", "2020-01-02T25:00:00", "0000"]
+    texts += ["2020-01-02T03:04:05+99:00", "\u0662020", 20200102, True, {}, [], {"start": AT}]
+    texts += ["2" * 5000]
+    lines = [observation(effectiveDateTime=text) for text in texts]
+    events, counts = read_lines(folder, ANNA, *lines)
+    assert (events, counts.excluded) == ([], {Exclusion.TIME_UNREADABLE: len(lines)})
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "0001-01-01",
-        "1753-01-01T00:00:00Z",
-        "1869-12-31",
-        "2999",
-        "9999-12-31T23:59:59-12:00",
-        "0001-01-01T00:00:00+14:00",
-    ],
-)
-def test_a_placeholder_year_is_no_time(folder: Path, text: str) -> None:
-    events, counts = read_lines(folder, ANNA, observation(effectiveDateTime=text))
-    assert (events, counts.excluded) == ([], {Exclusion.TIME_IMPOSSIBLE: 1})
+def test_a_placeholder_year_is_no_time(folder: Path) -> None:
+    texts = ["0001-01-01", "1753-01-01T00:00:00Z", "1869-12-31", "2999"]
+    texts += ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00"]
+    lines = [observation(effectiveDateTime=text) for text in texts]
+    events, counts = read_lines(folder, ANNA, *lines)
+    assert (events, counts.excluded) == ([], {Exclusion.TIME_IMPOSSIBLE: len(lines)})
 
 
 def test_a_time_later_than_a_day_after_the_file_is_impossible(folder: Path) -> None:
@@ -168,57 +144,55 @@ def test_an_unknown_time_zone_is_refused() -> None:
             FhirFolder(Path(), name)
 
 
-@pytest.mark.parametrize(
-    ("elements", "number", "unit", "words"),
-    [
-        (
-            {"valueQuantity": {"value": 1.5, "unit": "u", "system": UCUM, "code": "c"}},
-            1.5,
-            "c",
-            None,
-        ),
-        (
-            {"valueQuantity": {"value": 1, "unit": "u", "system": "other", "code": "c"}},
-            1.0,
-            "u",
-            None,
-        ),
-        ({"valueQuantity": {"value": 1, "unit": "u", "system": UCUM}}, 1.0, "u", None),
-        ({"valueQuantity": {"value": -0.5}}, -0.5, None, None),
-        ({"valueInteger": 7}, 7.0, None, None),
-        ({"valueBoolean": True}, None, None, "true"),
-        ({"valueBoolean": False}, None, None, "false"),
-        ({"valueString": "cloudy\0"}, None, None, "cloudy\0"),
-        ({"valueCodeableConcept": concept("SNOMED/8517006")}, None, None, "SNOMED/8517006"),
-        ({"valueCodeableConcept": {"text": "never"}}, None, None, "never"),
-        ({"valueCodeableConcept": {"coding": [{"display": "never"}]}}, None, None, "never"),
-        ({"dataAbsentReason": {"text": "unknown"}}, None, None, None),
-        ({"valueTime": "10:00"}, None, None, None),
-        ({}, None, None, None),
-    ],
-)
-def test_a_value_is_a_number_with_its_unit_or_words(
-    folder: Path, elements: Resource, number: float | None, unit: str | None, words: str | None
-) -> None:
-    events, counts = read_lines(folder, ANNA, observation(**elements))
-    assert events == [Event("anna", WHEN, "LOINC/2160-0", number, unit, words)]
+VALUES: list[tuple[Resource, float | None, str | None, str | None]] = [
+    ({"valueQuantity": {"value": 1.5, "unit": "u", "system": UCUM, "code": "c"}}, 1.5, "c", None),
+    ({"valueQuantity": {"value": 2, "unit": "u", "system": "s", "code": "c"}}, 2.0, "u", None),
+    ({"valueQuantity": {"value": 3, "unit": "u", "system": UCUM}}, 3.0, "u", None),
+    ({"valueQuantity": {"value": -0.5}}, -0.5, None, None),
+    ({"valueInteger": 7}, 7.0, None, None),
+    ({"valueBoolean": True}, None, None, "true"),
+    ({"valueBoolean": False}, None, None, "false"),
+    ({"valueString": "cloudy\0"}, None, None, "cloudy\0"),
+    ({"valueCodeableConcept": concept("SNOMED/8517006")}, None, None, "SNOMED/8517006"),
+    ({"valueCodeableConcept": {"text": "never"}}, None, None, "never"),
+    ({"valueCodeableConcept": {"coding": [{"display": "always"}]}}, None, None, "always"),
+    ({"dataAbsentReason": {"text": "unknown"}}, None, None, None),
+    ({"valueTime": "10:00"}, None, None, None),
+    ({}, None, None, None),
+]
+
+
+def test_a_value_is_a_number_with_its_unit_or_words(folder: Path) -> None:
+    lines = [
+        observation(**elements, code=concept(f"LOINC/{number}"))
+        for number, (elements, *_) in enumerate(VALUES)
+    ]
+    events, counts = read_lines(folder, ANNA, *lines)
+    assert set(events) == {
+        Event("anna", WHEN, f"LOINC/{index}", number, unit, words)
+        for index, (_, number, unit, words) in enumerate(VALUES)
+    }
     assert counts.excluded == {}
 
 
 @pytest.mark.parametrize(
-    "value", ["1e309", "-1e999", "9" * 400, '"12"', "true", "null", "{}", "[]"]
+    ("name", "element"),
+    [("valueQuantity", '{"value": %s, "unit": "mg"}'), ("valueInteger", "%s")],
 )
-@pytest.mark.parametrize("element", ['{"value": %s, "unit": "mg"}', "%s"])
 def test_a_number_that_is_none_or_not_finite_leaves_the_event_without_it(
-    folder: Path, element: str, value: str
+    folder: Path, name: str, element: str
 ) -> None:
-    name = "valueQuantity" if "value" in element else "valueInteger"
-    line = json.dumps(observation(**{name: "HERE"})).replace('"HERE"', element % value)
-    (folder / "all.ndjson").write_text(json.dumps(ANNA) + "\n" + line)
+    values = ["1e309", "-1e999", "9" * 400, '"12"', "true", "null", "{}", "[]"]
+    lines = [json.dumps(ANNA)]
+    for number, value in enumerate(values):
+        line = observation(**{name: "HERE", "code": concept(f"LOINC/{number}")})
+        lines.append(json.dumps(line).replace('"HERE"', element % value))
+    (folder / "all.ndjson").write_text("\n".join(lines))
     events, counts = read(folder)
     unit = "mg" if name == "valueQuantity" else None
-    assert events == [Event("anna", WHEN, "LOINC/2160-0", None, unit)]
-    assert counts.excluded == {Exclusion.VALUE_UNREADABLE: 1}
+    codes = [f"LOINC/{number}" for number in range(len(values))]
+    assert events == [Event("anna", WHEN, code, None, unit) for code in codes]
+    assert counts.excluded == {Exclusion.VALUE_UNREADABLE: len(values)}
 
 
 def test_components_are_events_of_their_own_and_the_parent_only_with_a_value(
