@@ -15,7 +15,6 @@ import os
 import platform
 import resource
 import statistics
-import sys
 import tarfile
 import tempfile
 import time
@@ -91,7 +90,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
     if not BUNDLES.is_file():
-        sys.exit(f"no {BUNDLES}; set COHORTIUM_DATA")
+        print(f"skipped: no {BUNDLES}; set COHORTIUM_DATA")
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         written, resources = write_export(folder, options.megabytes * 1_000_000)

@@ -73,7 +73,8 @@ class FhirFolder:
         with Shards(Path(tempfile.mkdtemp(prefix="fhir-", dir=scratch)), findings) as shards:
             for path in self._files():
                 # The name of a bundle may be a patient's; a steward still has to find the file.
-                name = path.relative_to(self._folder).as_posix()
+                relative = path.relative_to(self._folder).as_posix()
+                name = os.fsencode(relative).decode("utf-8", "replace")
                 findings.clock.set_latest(path.stat().st_mtime + _DAY_S)
                 for document in documents(path, name):
                     _read(document, name, findings)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as arrow
 import pytest
 
 from site_client.sources import fhir_shards
 from site_client.sources.events import BIRTH, DEATH, SEX, Exclusion
 from site_client.sources.fhir import FhirFolder
+from site_client.sources.local_database import open_local
 from tests.lib.fhir_reading import (
     ANNA,
     AT,
@@ -226,6 +229,33 @@ def test_batches_change_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     write_ndjson(folder)
     events, _ = read(folder)
     assert events == expected()
+
+
+def peak_of(folder: Path, tmp_path: Path, lines: int) -> int:
+    with (folder / "a.ndjson").open("w") as export:
+        export.write(json.dumps(ANNA) + "\n")
+        for number in range(lines):
+            export.write(json.dumps(observation(id=str(number), valueInteger=number)) + "\n")
+    connection = open_local(scratch=tmp_path)
+    source = FhirFolder(folder, "Europe/London")
+    tracemalloc.start()
+    arrow_before = arrow.total_allocated_bytes()
+    counts = source.write_events(connection, f"events {lines}", scratch=tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert arrow.total_allocated_bytes() <= arrow_before
+    assert counts.records["Observation"] == lines
+    connection.close()
+    return peak
+
+
+def test_memory_does_not_grow_with_the_number_of_lines(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fhir_shards, "_ROWS_MAX", 500)
+    few = peak_of(folder, tmp_path, 2_000)
+    many = peak_of(folder, tmp_path, 16_000)
+    assert many < 1.5 * few
 
 
 def test_the_fingerprint_changes_with_a_files_name_size_or_time(folder: Path) -> None:
