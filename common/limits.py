@@ -17,6 +17,13 @@ ROUNDS_MAX: Final = 10_000
 LOCAL_STEPS_MAX: Final = 100_000
 CATEGORIES_MAX: Final = 200  # levels of one categorical feature
 LINE_BYTES_MAX: Final = 1 << 20  # a CSV line longer than 1 MiB is not a table
+FHIR_LINE_BYTES_MAX: Final = (
+    64 << 20
+)  # a resource with an attached document; nothing clinical is larger
+FHIR_BUNDLE_BYTES_MAX: Final = 512 << 20  # one patient's whole record; read at once, unpacked
+SOURCE_CODES_LISTED_MAX: Final = (
+    10_000  # unmapped codes kept by name; a steward reads the first few
+)
 TABLE_COLUMNS_MAX: Final = 16_384
 OUT_OF_RANGE_FRACTION_MAX: Final = (
     0.2  # above it the declared unit is more likely wrong than the patients

@@ -1,0 +1,187 @@
+"""A folder of FHIR R4 (bulk export and bundles) as the event table.
+
+Source: HL7 FHIR R4 (hl7.org/fhir/R4), Bulk Data Access 2.0 (NDJSON), docs/fhir-source.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo
+
+from common.errors import ConfigError, DataSourceError
+from site_client.sources.events import SourceCounts
+from site_client.sources.fhir_elements import Element, NotFhir, References
+from site_client.sources.fhir_files import Document, documents, fhir_files, refuse
+from site_client.sources.fhir_resources import Findings, read_resource
+from site_client.sources.fhir_shards import Shards
+from site_client.sources.fhir_times import WallClock
+from site_client.sources.fhir_types import RESOURCE_TYPES, UNKNOWN_TYPE
+
+if TYPE_CHECKING:
+    import duckdb
+
+_BUNDLE_TYPES: Final = frozenset({"collection", "transaction", "batch", "searchset"})
+_DAY_S: Final = 24 * 3600  # a clock may be wrong, or the file's time be of another zone
+_URN: Final = "urn:"
+_MESSAGES: Final = frozenset({"request", "response"})
+_TODO: Final = "export it again, or move what is not FHIR R4 out of the folder"
+
+
+class FhirFolder:
+    """FHIR R4 resources in `*.ndjson`, `*.json` and both with `.gz`, in any depth of folders.
+
+    Args:
+        folder: of the files.
+        time_zone: of the site, an IANA name such as "Europe/London"; times with an offset are
+            converted to its wall clock.
+
+    Raises:
+        ConfigError: the time zone is not known.
+    """
+
+    def __init__(self, folder: Path, time_zone: str) -> None:
+        self._folder = folder
+        self._zone = _zone(time_zone)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the sorted file names with sizes and times of modification."""
+        digest = hashlib.sha256()
+        for path in self._files():
+            state = path.stat()
+            name = os.fsencode(path.relative_to(self._folder)).hex()
+            line = json.dumps([name, state.st_size, state.st_mtime_ns])
+            digest.update(line.encode("ascii") + b"\n")
+        return digest.hexdigest()
+
+    def write_events(
+        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+    ) -> SourceCounts:
+        """Create the view `table`; see `EventSource`.
+
+        `excluded` counts what would have been an event each; a resource entered in error once.
+
+        Raises:
+            DataSourceError: with file and line, never a value.
+        """
+        findings = Findings(WallClock(self._zone))
+        with Shards(Path(tempfile.mkdtemp(prefix="fhir-", dir=scratch)), findings) as shards:
+            for path in self._files():
+                # The name of a bundle may be a patient's; a steward still has to find the file.
+                relative = path.relative_to(self._folder).as_posix()
+                name = os.fsencode(relative).decode("utf-8", "replace")
+                findings.clock.set_latest(path.stat().st_mtime + _DAY_S)
+                for document in documents(path, name):
+                    _read(document, name, findings)
+                    shards.have_read(document.length)
+        shards.join(connection, table)
+        shards.remove()
+        return findings.counts
+
+    def descendants(self, codes: frozenset[str]) -> Mapping[str, frozenset[str]]:
+        """Return each code as its own only one: a FHIR export carries no vocabulary tables."""
+        return {code: frozenset({code}) for code in codes}
+
+    def _files(self) -> list[Path]:
+        files = fhir_files(self._folder) if self._folder.is_dir() else []
+        if not files:
+            raise DataSourceError(
+                "the FHIR folder cannot be read",
+                expected=f"*.ndjson or *.json, also with .gz, in {self._folder}",
+                arrived="no such file",
+                todo="correct `path` under [source] in site.toml",
+            )
+        return files
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError):  # ZoneInfoNotFoundError is a KeyError
+        pass
+    except KeyError:
+        pass
+    raise ConfigError(
+        "the time zone is not known",
+        expected="an IANA name, such as Europe/London",
+        arrived=repr(name),
+        todo="correct `time_zone` under [source] in site.toml",
+    )
+
+
+def _read(document: Document, name: str, findings: Findings) -> None:
+    value = document.value
+    kind = value.get("resourceType") if isinstance(value, dict) else None
+    if kind == "Bundle" and isinstance(value, dict):
+        _read_bundle(value, document.line, name, findings)
+    elif not isinstance(value, dict) or not _is_read(value, kind, findings):
+        raise _not_a_resource(name, document.line, "what stands here")
+
+
+def _read_bundle(bundle: Element, line: int, name: str, findings: Findings) -> None:
+    entries = bundle.get("entry") or []
+    if bundle.get("type") not in _BUNDLE_TYPES or not isinstance(entries, list):
+        raise refuse(
+            name,
+            line,
+            "a bundle of another type",
+            expected=f"a Bundle whose type is one of {', '.join(sorted(_BUNDLE_TYPES))}",
+            todo=_TODO,
+        )
+    findings.references = _references(entries)
+    for number, entry in enumerate(entries, start=1):
+        resource = entry.get("resource") if isinstance(entry, dict) else None
+        # Only an entry with a request or a response may do without a resource (FHIR's rule bdl-5).
+        if resource is None and isinstance(entry, dict) and not _MESSAGES.isdisjoint(entry):
+            continue
+        kind = resource.get("resourceType") if isinstance(resource, dict) else None
+        if isinstance(resource, dict) and resource.get("id") is None:
+            resource["id"] = _id_of(entry)
+        if not isinstance(resource, dict) or not _is_read(resource, kind, findings):
+            raise _not_a_resource(name, line, f"entry {number} of the bundle")
+    findings.references = {}
+
+
+def _references(entries: list[object]) -> References:
+    found: dict[str, tuple[str, str]] = {}
+    for entry in entries:
+        if not isinstance(entry, dict):
+            continue
+        url, resource = entry.get("fullUrl"), entry.get("resource")
+        if not isinstance(url, str) or not isinstance(resource, dict):
+            continue
+        kind, own = resource.get("resourceType"), resource.get("id") or _id_of(entry)
+        if url.startswith(_URN) and isinstance(kind, str) and isinstance(own, str):
+            found[url] = (kind, own)
+    return found
+
+
+def _id_of(entry: Element) -> str | None:
+    """Return the id of a resource that a server has yet to name: its `urn:uuid:` without that."""
+    url = entry.get("fullUrl")
+    return url.rpartition(":")[2] if isinstance(url, str) and url.startswith(_URN) else None
+
+
+def _is_read(resource: Element, kind: object, findings: Findings) -> bool:
+    if type(kind) is not str or kind == "Bundle":
+        return False
+    try:
+        read_resource(resource, kind if kind in RESOURCE_TYPES else UNKNOWN_TYPE, findings)
+    except NotFhir:
+        return False
+    return True
+
+
+def _not_a_resource(name: str, line: int, what: str) -> DataSourceError:
+    return refuse(
+        name,
+        line,
+        f"{what} is no FHIR resource",
+        expected="a JSON object with a resourceType and elements as in FHIR R4",
+        todo=_TODO,
+    )
