@@ -21,6 +21,8 @@ _PIECES = (b"\0", b"\xff", b'"', b",", b"\t", b"\r", b"\n", b"'", b"-", b"9" * 3
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables = six_patients_tables()
+    for name in ("procedure_occurrence", "drug_exposure", "observation", "concept_ancestor"):
+        del tables[name]  # fewer statements a case; the others are read by the same code
     for rows in tables.values():
         for row in rows:
             for column in row:

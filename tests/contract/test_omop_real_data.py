@@ -40,55 +40,57 @@ def csv_frames(folder: Path) -> Frames:
     return frames
 
 
+def records(frame: pandas.DataFrame) -> list[dict[str, str]]:
+    return [dict(zip(frame.columns, row, strict=True)) for row in frame.to_numpy().tolist()]
+
+
 def reference(frames: Frames) -> tuple[Counter[tuple[Any, ...]], Counter[str]]:
     """Return the events as a multiset before duplicates go, and how many records have no code."""
-    concepts = {row.concept_id: row for row in frames["concept"].itertuples()}
+    concepts = {row["concept_id"]: row for row in records(frames["concept"])}
     targets: dict[str, list[str]] = {}
-    for row in frames["concept_relationship"].itertuples():
-        if row.relationship_id == "Maps to" and row.invalid_reason == "":
-            targets.setdefault(str(row.concept_id_1), []).append(str(row.concept_id_2))
+    for row in records(frames["concept_relationship"]):
+        if row["relationship_id"] == "Maps to" and row["invalid_reason"] == "":
+            targets.setdefault(row["concept_id_1"], []).append(row["concept_id_2"])
 
     def standard(number: str) -> list[str]:
-        if number in concepts and concepts[number].standard_concept == "S":
+        if number in concepts and concepts[number]["standard_concept"] == "S":
             return [number]
         found = [other for other in targets.get(number, []) if number in concepts]
-        return [n for n in set(found) if n in concepts and concepts[n].standard_concept == "S"]
+        return [n for n in set(found) if n in concepts and concepts[n]["standard_concept"] == "S"]
 
     def code(number: str) -> str:
-        return f"{concepts[number].vocabulary_id}/{concepts[number].concept_code.strip()}"
+        return f"{concepts[number]['vocabulary_id']}/{concepts[number]['concept_code'].strip()}"
 
     events: Counter[tuple[Any, ...]] = Counter()
     unmapped: Counter[str] = Counter()
-    for row in frames["person"].to_dict("records"):
+    for row in records(frames["person"]):
         day = f"{row['year_of_birth']}-{row['month_of_birth'] or 1}-{row['day_of_birth'] or 1}"
         born = datetime.strptime(day, "%Y-%m-%d")  # noqa: DTZ007
         events[row["person_id"], born, "MEDS/BIRTH", None, None, None] += 1
         sex = SEXES.get(row["gender_concept_id"], "unknown")
         events[row["person_id"], None, "LOINC/46098-0", None, None, sex] += 1
-    for row in frames["death"].to_dict("records"):
+    for row in records(frames["death"]):
         events[row["person_id"], _time(row, "death_date"), "MEDS/DEATH", None, None, None] += 1
-    for row in frames["visit_occurrence"].to_dict("records"):
+    for row in records(frames["visit_occurrence"]):
         number = row["visit_concept_id"]
         classes = [CLASSES[number]] if number in CLASSES else []
         if not classes:
             found = standard(number) or standard(row["visit_source_concept_id"])
-            classes = [CLASSES.get(n, concepts[n].concept_code) for n in found]
+            classes = [CLASSES.get(n, concepts[n]["concept_code"]) for n in found]
         unmapped["visit_occurrence"] += not classes
         for name in classes:
             start, end = (_time(row, f"visit_{side}_date") for side in ("start", "end"))
             events[row["person_id"], start, f"Visit/{name}", None, None, None] += 1
             events[row["person_id"], end, f"VisitEnd/{name}", None, None, None] += 1
     for table, stem, column in CLINICAL:
-        rows: list[dict[str, str]] = (
-            frames[table].to_dict("records") if table in frames else []  # type: ignore[assignment]
-        )
+        rows = records(frames[table]) if table in frames else []
         for row in rows:
             numbers = standard(row[f"{stem}_concept_id"])
             numbers = numbers or standard(row[f"{stem}_source_concept_id"])
             unmapped[table] += not numbers
             value = row.get("value_as_number", "")
             unit = row.get("unit_concept_id", "")
-            unit_code = concepts[unit].concept_code if unit in concepts else None
+            unit_code = concepts[unit]["concept_code"] if unit in concepts else None
             answer = row.get("value_as_concept_id", "")
             words = code(answer) if answer in concepts else row.get("value_as_string") or None
             for number in numbers:
