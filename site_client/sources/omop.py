@@ -11,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,14 +24,14 @@ from site_client.sources.local_database import open_local
 from site_client.sources.omop_concepts import TABLES, descendants, write_mapping
 from site_client.sources.omop_events import PERSONS, EventParts
 from site_client.sources.omop_files import SourceTable, find_tables, open_file
-from site_client.sources.omop_staging import CLINICAL, Clinical, Staging
+from site_client.sources.omop_staging import CLINICAL, COLUMNS, Clinical, Staging
 
 if TYPE_CHECKING:
     import duckdb
 
 _VOCABULARY: Final = ("concept", "concept_relationship", "concept_ancestor")
-_TABLES: Final = ("person", "death", *dict.fromkeys(item.table for item in CLINICAL), *_VOCABULARY)
-_CLOCK_AHEAD: Final = timedelta(hours=14)
+_TABLES: Final = tuple(COLUMNS)
+CLOCK_AHEAD: Final = timedelta(hours=14)
 """A file's time is universal, the wall clock of its rows is at most this far ahead."""
 
 
@@ -69,9 +68,10 @@ class OmopFolder:
         self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
     ) -> SourceCounts:
         """Create a view of the events, over files in `scratch`; see `EventSource`."""
-        paths = _needed(find_tables(self._folder, _TABLES))
+        paths = find_tables(self._folder, _TABLES)
+        check_needed(paths)
         tables = {name: open_file(connection, name, path) for name, path in paths.items()}
-        newest = self._newest or _written(paths) + _CLOCK_AHEAD
+        newest = self._newest or _written(paths) + CLOCK_AHEAD
         return write_omop_events(
             connection, table, tables, scratch=scratch, newest=newest, time_zone=self._zone
         )
@@ -79,14 +79,29 @@ class OmopFolder:
     def descendants(self, codes: frozenset[str]) -> Mapping[str, frozenset[str]]:
         """Return each code's narrower codes by `concept_ancestor`, itself included."""
         paths = find_tables(self._folder, ("concept", "concept_ancestor"))
-        if len(paths) < 2:
-            return {code: frozenset({code}) for code in codes}
-        with tempfile.TemporaryDirectory() as scratch, _opened(Path(scratch)) as connection:
-            staging = Staging(connection, scratch=Path(scratch), time_zone=None)
-            concept = staging.concept(open_file(connection, "concept", paths["concept"]))
-            path = paths["concept_ancestor"]
-            ancestor = staging.ancestor(open_file(connection, "concept_ancestor", path))
-            return descendants(connection, codes, concept=concept, ancestor=ancestor)
+        with tempfile.TemporaryDirectory() as name, open_local(scratch=Path(name)) as connection:
+            tables = {table: open_file(connection, table, path) for table, path in paths.items()}
+            return narrower_codes(connection, codes, tables, scratch=Path(name))
+
+
+def narrower_codes(
+    connection: duckdb.DuckDBPyConnection,
+    codes: frozenset[str],
+    tables: Mapping[str, SourceTable],
+    *,
+    scratch: Path,
+) -> dict[str, frozenset[str]]:
+    """Return each code's narrower codes by these tables; without `concept_ancestor`, itself only.
+
+    Raises:
+        DataSourceError: a table is damaged or lacks a column.
+    """
+    if "concept" not in tables or "concept_ancestor" not in tables:
+        return {code: frozenset({code}) for code in codes}
+    staging = Staging(connection, scratch=scratch, time_zone=None)
+    concept = staging.concept(tables["concept"])
+    ancestor = staging.ancestor(tables["concept_ancestor"])
+    return descendants(connection, codes, concept=concept, ancestor=ancestor)
 
 
 def write_omop_events(
@@ -181,27 +196,18 @@ def _used(clinical: tuple[tuple[Clinical, str], ...]) -> list[str]:
     return selects or ["SELECT NULL::BIGINT"]
 
 
-def _needed(paths: dict[str, Path]) -> dict[str, Path]:
-    absent = [name for name in ("person", "concept") if name not in paths]
+def check_needed(tables: Collection[str]) -> None:
+    """Raise `DataSourceError` where `person` or `concept` is not among the tables."""
+    absent = [name for name in ("person", "concept") if name not in tables]
     if absent:
         raise DataSourceError(
-            f"the OMOP folder has no table {' and no table '.join(absent)}",
-            expected="person and concept, as .csv, .csv.gz or .parquet",
-            arrived=f"{len(paths)} of the {len(_TABLES)} tables that are read",
-            todo="export the missing table(s) into the folder, or correct `path` in site.toml",
+            f"the OMOP source has no table {' and no table '.join(absent)}",
+            expected="person and concept; in a folder as .csv, .csv.gz or .parquet",
+            arrived=f"{len(tables)} of the {len(_TABLES)} tables that are read",
+            todo="export the missing table(s), or correct [source] in site.toml",
         )
-    return paths
 
 
 def _written(paths: Mapping[str, Path]) -> datetime:
     seconds = max(path.stat().st_mtime for path in paths.values())
     return datetime.fromtimestamp(seconds, tz=UTC)
-
-
-@contextmanager
-def _opened(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    connection = open_local(scratch=scratch)
-    try:
-        yield connection
-    finally:
-        connection.close()

@@ -112,8 +112,8 @@ def find_tables(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
         ) from None
     for path in paths:
         match = _FILE_NAME.fullmatch(path.name)
-        table = _table_of(match.group("table").lower(), names) if match else None
-        if table is None:
+        table = match.group("table").lower() if match else ""
+        if table not in names:
             continue
         if table in found:
             raise DataSourceError(
@@ -124,10 +124,6 @@ def find_tables(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
             )
         found[table] = path
     return found
-
-
-def _table_of(name: str, names: tuple[str, ...]) -> str | None:
-    return name if name in names else None
 
 
 def open_file(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> SourceTable:

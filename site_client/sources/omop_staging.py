@@ -37,7 +37,7 @@ class Clinical:
     Args:
         table: its name.
         stem: of its concept columns, `<stem>_concept_id` and `<stem>_source_concept_id`.
-        date: its date column; the column with the time of day has `datetime` in place of `date`.
+        date: its date column.
         events: prefix of the codes; empty: the vocabulary's name.
         optional_time: a record without this time is no event, and nothing is wrong with it.
     """
@@ -47,6 +47,11 @@ class Clinical:
     date: str
     events: str = ""
     optional_time: bool = False
+
+    @property
+    def datetime(self) -> str:
+        """The column with date and time of day."""
+        return self.date.replace("date", "datetime")
 
 
 CLINICAL: Final = (
@@ -59,6 +64,35 @@ CLINICAL: Final = (
     Clinical("measurement", "measurement", "measurement_date"),
     Clinical("observation", "observation", "observation_date"),
 )
+
+COLUMNS: Final[Mapping[str, frozenset[str]]] = {
+    "person": frozenset(
+        {
+            *("person_id", "gender_concept_id", "birth_datetime"),
+            *("year_of_birth", "month_of_birth", "day_of_birth"),
+        }
+    ),
+    "death": frozenset({"person_id", "death_date", "death_datetime"}),
+    **{
+        what.table: frozenset(
+            {
+                *("person_id", f"{what.stem}_concept_id", f"{what.stem}_source_concept_id"),
+                f"{what.stem}_source_value",
+                *(item.date for item in CLINICAL if item.table == what.table),
+                *(item.datetime for item in CLINICAL if item.table == what.table),
+                *("value_as_number", "value_as_string", "value_as_concept_id"),
+                *("unit_concept_id", "unit_source_value"),
+            }
+        )
+        for what in CLINICAL
+    },
+    "concept": frozenset({"concept_id", "vocabulary_id", "concept_code", "standard_concept"}),
+    "concept_relationship": frozenset(
+        {"concept_id_1", "concept_id_2", "relationship_id", "invalid_reason"}
+    ),
+    "concept_ancestor": frozenset({"ancestor_concept_id", "descendant_concept_id"}),
+}
+"""The tables that are read, and their columns; nothing else of a source is."""
 
 
 class Staging:
@@ -119,7 +153,7 @@ class Staging:
         has_number, unit_concept_id, unit_source_value, value_concept_id, value_text.
         """
         concept = f"{what.stem}_concept_id"
-        date, moment = what.date, what.date.replace("date", "datetime")
+        date, moment = what.date, what.datetime
         table.require("person_id", concept, *(() if what.optional_time else (date,)))
         column = table.columns.get
         rows = ""
