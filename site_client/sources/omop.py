@@ -140,7 +140,8 @@ def write_omop_events(
             parts.finish(table, whole)
         except duckdb.Error:
             is_written = False
-    if not is_written:
+    if not is_written:  # raised here, the error has no context that would quote the data
+        whole.unlink(missing_ok=True)
         raise DataSourceError(
             "the events could not be written",
             expected="room for them in the scratch folder, and DuckDB's memory",

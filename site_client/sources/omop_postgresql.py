@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from common.errors import DataSourceError
 from site_client.sources.events import SourceCounts
-from site_client.sources.omop import OmopFolder
+from site_client.sources.omop import CLOCK_AHEAD, OmopFolder
 from site_client.sources.omop_staging import COLUMNS
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class OmopPostgres:
     Args:
         url: libpq's, as `postgresql://reader@host/cdm`; no part of it is in any message.
         schema: of the tables.
-        newest: a later time is impossible; None: the database's clock.
+        newest: a later time is impossible; None: the database's clock, in the zone most ahead.
         time_zone: of the site, for times that are stored with an offset.
     """
 
@@ -115,9 +115,9 @@ class OmopPostgres:
             ):
                 for block in copy:
                     file.write(block)
-        row = session.execute("SELECT CAST(LOCALTIMESTAMP AS text)").fetchone()
+        row = session.execute("SELECT CAST(now() AT TIME ZONE 'UTC' AS text)").fetchone()
         assert row is not None  # noqa: S101  a SELECT of one value has one row
-        return datetime.fromisoformat(row[0])
+        return datetime.fromisoformat(row[0]) + CLOCK_AHEAD
 
     def _digest(self, session: psycopg.Connection) -> str:
         digest = hashlib.sha256(self._schema.encode())

@@ -104,6 +104,18 @@ def test_a_second_build_in_one_scratch_folder_leaves_the_first_as_it_was(tmp_pat
         assert len(events_in(connection, "second")) == len(expected()) - 9
 
 
+def test_events_that_cannot_be_written_are_one_error_and_leave_nothing(tmp_path: Path) -> None:
+    source = OmopFolder(write_csv(tmp_path / "cdm", six_patients_tables()))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with open_local(scratch=scratch) as connection:
+        connection.execute("CREATE TABLE events (taken INTEGER)")
+        with pytest.raises(DataSourceError) as caught:
+            source.write_events(connection, "events", scratch=scratch)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+    assert list(scratch.iterdir()) == []
+
+
 def test_a_concept_that_is_not_standard_maps_by_its_relationships(tmp_path: Path) -> None:
     tables = six_patients_tables()
     tables["condition_occurrence"] = [condition(ICD10_INFARCTION), condition(0, ICD10_INFARCTION)]
