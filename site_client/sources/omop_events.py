@@ -87,9 +87,9 @@ class EventParts:
             self._count(judged, only=_TIMES)
         else:
             self._count_records(what.table, staged)
-            self._count(judged)
-            self._count_bad_numbers(judged)
-            self._count_unmapped(judged, what.table)
+            reasons = self._count(judged)
+            if Exclusion.UNMAPPED in reasons:
+                self._count_unmapped(judged, what.table)
         prefix = f"{literal(what.events + '/')} || " if what.events else ""
         self._write(
             f"""
@@ -121,7 +121,8 @@ class EventParts:
 
     def _bound_to_person(self, table: str, staged: str, code: str) -> None:
         judged = (
-            f"(SELECT s.*, {self._reason('')} AS reason FROM {staged} AS s "
+            f"(SELECT s.*, {self._reason('')} AS reason, false AS is_bad_number "
+            f"FROM {staged} AS s "
             f"LEFT JOIN {PERSONS} AS p ON p.person_id = s.person_id)"
         )
         self._count_records(table, staged)
@@ -148,19 +149,18 @@ class EventParts:
     def _count_records(self, table: str, staged: str) -> None:
         self.counts.records[table] = self._number(f"SELECT count(*) FROM {staged}")
 
-    def _count(self, judged: str, *, only: frozenset[Exclusion] = frozenset(Exclusion)) -> None:
+    def _count(
+        self, judged: str, *, only: frozenset[Exclusion] = frozenset(Exclusion)
+    ) -> frozenset[Exclusion]:
         rows = self.connection.execute(
-            f"SELECT reason, count(*) FROM {judged} WHERE reason IS NOT NULL GROUP BY reason"
+            "SELECT reason, count(*), count(*) FILTER (is_bad_number) "
+            f"FROM {judged} GROUP BY reason"
         ).fetchall()
-        for reason, number in rows:
-            if Exclusion[reason] in only:
-                self._exclude(Exclusion[reason], number)
-
-    def _count_bad_numbers(self, judged: str) -> None:
-        number = self._number(
-            f"SELECT count(*) FROM {judged} WHERE reason IS NULL AND is_bad_number"
-        )
-        self._exclude(Exclusion.VALUE_UNREADABLE, number)
+        for name, number, bad_numbers in rows:
+            reason = Exclusion[name] if name else Exclusion.VALUE_UNREADABLE
+            if reason in only:
+                self._exclude(reason, number if name else bad_numbers)
+        return frozenset(Exclusion[name] for name, _, _ in rows if name)
 
     def _count_unmapped(self, judged: str, table: str) -> None:
         rows = self.connection.execute(
