@@ -16,6 +16,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from site_client.sources.events import SEX
 from site_client.sources.source_files import refuse_file
 
 HEADER: Final = ("code", "standard_code")
@@ -90,10 +91,10 @@ def _check_final(merged: CodeMap, places: Mapping[str, str]) -> None:
 
 
 def _check_target(where: str, target: str) -> None:
-    if not is_standard_code(target):
+    if not is_standard_code(target) or target == SEX:
         raise refuse_file(
-            f"{where}: the standard code has another form",
-            expected="vocabulary/code, such as LOINC/2160-0",
+            f"{where}: the standard code is refused",
+            expected="vocabulary/code, such as LOINC/2160-0, and not sex, which has its own entry",
         )
 
 

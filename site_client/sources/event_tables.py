@@ -384,10 +384,10 @@ class _Writer:
 
 
 def _check_constant(index: int, code: str) -> None:
-    if not is_standard_code(code):
+    if not is_standard_code(code) or code == SEX:
         raise refuse_file(
-            f"[source.events] {index + 1}, code: another form",
-            expected="vocabulary/code, such as LOINC/2160-0",
+            f"[source.events] {index + 1}, code: refused",
+            expected="vocabulary/code, such as LOINC/2160-0, and not sex, which has its own entry",
             arrived="something else",
             todo="correct site.toml",
         )

@@ -57,12 +57,10 @@ class MedsCodes:
         without_unit, unit = self._split(site_code)
         declared = self.declared.get(site_code) or self.declared.get(without_unit)
         if declared is not None:
-            return tuple(
-                MappedCode(target, unit=unit, is_timed=target != SEX) for target in declared
-            )
+            return tuple(MappedCode(target, unit=unit) for target in declared)
         if site_code in _FACTS:
             return (MappedCode(_FACTS[site_code]),)
-        sex = _SEXES.get(site_code.upper())
+        sex = self.mapping.sexes.get(site_code) or _SEXES.get(site_code.upper())
         if sex is not None:
             return (MappedCode(SEX, text=sex, is_timed=False),)
         wanted = self.mapping.map_to_parents

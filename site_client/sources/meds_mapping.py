@@ -53,6 +53,7 @@ class MedsMapping(_Part):
             shape (subject_id, time, code, value) needs them.
         code_map: the site's code to a standard one.
         code_maps: CSV files of the same; see `code_map.py`.
+        sexes: the site's code to a sex, besides `GENDER//F` and `GENDER//M`.
         map_to_parents: vocabularies, such as LOINC, whose codes among `parent_codes` replace the
             site's own.
         unit_column: a further column with units of measurement.
@@ -70,6 +71,9 @@ class MedsMapping(_Part):
     columns: MedsColumns | None = None
     code_map: dict[SiteCode, str] = Field(default_factory=dict)
     code_maps: Annotated[tuple[FilePath, ...], Field(strict=False)] = ()
+    sexes: dict[SiteCode, Literal["female", "male", "other", "unknown"]] = Field(
+        default_factory=dict
+    )
     map_to_parents: Annotated[tuple[str, ...], Field(strict=False)] = ()
     unit_column: ColumnName | None = None
     unit_in_code: Annotated[

@@ -75,7 +75,10 @@ def run_sql(
             todo="give the agent more memory, or more disk under its scratch folder",
         )
     line = f", line {found[1]}" if found else ""
-    raise refuse_file(f"{place}{line}: cannot be read", expected="a whole file as the mapping says")
+    raise refuse_file(
+        f"{place}{line}: cannot be read",
+        expected="a whole file as the mapping says, with one kind of line end",
+    )
 
 
 def refuse_file(
@@ -168,7 +171,7 @@ def taken_at(files: Iterable[tuple[str, Path]]) -> datetime.datetime:
 def _stat(name: str, path: Path) -> Any:
     try:
         return path.stat()
-    except OSError:
+    except (OSError, ValueError):
         pass
     raise refuse_file(
         f"{name}: the file cannot be read",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,7 @@ def test_a_code_twice_in_a_code_map_file_is_two_events(tmp_path: Path) -> None:
         'code,standard_code\nA//1,"LOINC/1-8\n',
         "",
         "code,standard_code\nD//1,LOINC/1-8\n",
+        f"code,standard_code\nA//1,{SEX}\n",
     ],
 )
 def test_a_wrong_code_map_is_refused(tmp_path: Path, text: str) -> None:
@@ -220,6 +222,11 @@ def test_a_wrong_code_map_is_refused(tmp_path: Path, text: str) -> None:
     declared = {"code_map": {"D//1": "LOINC/3-4"}, "code_maps": ["map.csv"]}
     of = one(tmp_path, {"time": NOON, "code": "A//1"}, **declared)
     assert "map.csv" in str(refusal(of, tmp_path))
+
+
+def test_a_sites_own_code_of_sex_needs_a_declaration(tmp_path: Path) -> None:
+    of = one(tmp_path, {"time": NOON, "code": "SEX//w"}, sexes={"SEX//w": "female"})
+    assert events(of, tmp_path) == [Event("1", None, SEX, text_value="female")]
 
 
 def test_a_code_map_in_another_encoding_is_refused(tmp_path: Path) -> None:
@@ -368,6 +375,12 @@ def _fuzz(folder: Path, *, times: int) -> None:
     files = [*sorted(six.rglob("*.parquet")), six / "metadata/dataset.json", folder / "map.csv"]
     make: Callable[[], MedsFolder] = lambda: source(folder, **SIX, code_maps=["map.csv"])  # noqa: E731
     assert 0 < mutate_and_read(make, files, folder, times=times, seed=times) < times
+
+
+def test_the_example_in_the_documents_is_a_mapping() -> None:
+    text = (Path(__file__).parents[2] / "docs/meds-source.md").read_text()
+    example = tomllib.loads(text.partition("```toml\n")[2].partition("```")[0])
+    assert MedsMapping.model_validate(example["source"]).unit_in_code
 
 
 @pytest.mark.skipif(not DEMO.is_file(), reason="the MEDS demonstration data are not there")
