@@ -1,0 +1,277 @@
+"""Medical Event Data Standard: Parquet files read in place, through a view over them.
+
+Sources: Medical-Event-Data-Standard/meds 0.4 (`DataSchema`, `CodeMetadataSchema`,
+`DatasetMetadataSchema`). The standard's numbers are 32-bit: the event table has the shortest
+decimal that names each, so that 88.4 recorded is 88.4 and not 88.40000152587890625.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from site_client.sources.code_map import CODES_MAX, merge_code_maps
+from site_client.sources.events import YEAR_MIN, Exclusion, SourceCounts
+from site_client.sources.meds_codes import MedsCodes
+from site_client.sources.meds_mapping import MedsMapping
+from site_client.sources.meds_schema import Shards, read_parents, read_shards
+from site_client.sources.source_files import (
+    refuse_file,
+    run_sql,
+    snapshot_digest,
+    sql_files,
+    sql_name,
+    sql_text,
+    taken_at,
+)
+
+if TYPE_CHECKING:
+    import duckdb
+
+UNMAPPED_LISTED_MAX: Final = 1000
+OTHER_CODES: Final = "(rarer codes)"
+_METADATA: Final = ("metadata/codes.parquet", "metadata/dataset.json")
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """One distinct code of the files, and how many of its records are what."""
+
+    code: str | None
+    records: int
+    no_subject: int
+    time_impossible: int
+    value_unreadable: int
+    value_unreadable_in_time: int
+
+
+class MedsFolder:
+    """A MEDS data set, as an `EventSource`.
+
+    Args:
+        mapping: declared in site.toml.
+        folder: where site.toml lies; a relative path starts there.
+    """
+
+    def __init__(self, mapping: MedsMapping, *, folder: Path) -> None:
+        self._mapping = mapping
+        self._folder = folder
+        self._root = folder / mapping.path
+
+    def fingerprint(self) -> str:
+        """Return a digest of the mapping and the files' names, sizes and times of change."""
+        return snapshot_digest("meds-source", self._mapping, self._files())
+
+    def write_events(
+        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+    ) -> SourceCounts:
+        """Create the event table: a view over the files; see `EventSource`.
+
+        Two further names in the connection begin with `table`: the records, and what each distinct
+        code stands for.
+        """
+        del scratch
+        shards = read_shards(self._mapping, self._shards(), with_metadata=self._root)
+        until = self._mapping.data_until
+        end = (
+            datetime.datetime.combine(until, datetime.time()) if until else taken_at(self._files())
+        )
+        records, codes = f"{table}_records", f"{table}_codes"
+        select = self._records_select(shards)
+        run_sql(connection, f"CREATE VIEW {sql_name(records)} AS {select}", place=self._place)
+        counted = self._count(connection, records, end)
+        counts = self._excluded(counted)
+        self._write_codes(connection, codes, counted)
+        self._write_view(connection, table, end)
+        # Filters read parts of a Parquet file (statistics, bloom filters) that counting does not:
+        # what is damaged there shows now, and not in the middle of a build.
+        run_sql(
+            connection,
+            "SELECT max(hash(subject_id, time, code, numeric_value, unit, text_value)) "  # noqa: S608
+            f"FROM {sql_name(table)}",
+            place=self._place,
+        )
+        if self._mapping.drop_duplicates:
+            self._drop_duplicates(connection, table, counts)
+        return counts
+
+    def descendants(self, codes: frozenset[str]) -> Mapping[str, frozenset[str]]:
+        """Return each code with what the site codes became whose parent it is."""
+        return self._codes.descendants(codes)
+
+    @cached_property
+    def _codes(self) -> MedsCodes:
+        declared = merge_code_maps(
+            self._mapping.code_map, {name: self._folder / name for name in self._mapping.code_maps}
+        )
+        path = self._root / _METADATA[0]
+        parents = read_parents(path, is_needed=bool(self._mapping.map_to_parents))
+        return MedsCodes(mapping=self._mapping, declared=declared, parents=parents)
+
+    @property
+    def _place(self) -> str:
+        return self._root.name or "."
+
+    def _shards(self) -> list[tuple[str, Path]]:
+        if self._root.is_dir():
+            found = sorted(path for path in self._root.glob("data/**/*.parquet") if path.is_file())
+            shards = [(path.relative_to(self._root).as_posix(), path) for path in found]
+        else:
+            shards = [(self._root.name, self._root)]
+        if not shards:
+            raise refuse_file(
+                f"{self._place}: no data",
+                expected="Parquet files under data/, as the standard says",
+                arrived="none",
+                todo="correct `path` under [source] in site.toml",
+            )
+        return shards
+
+    def _files(self) -> list[tuple[str, Path]]:
+        metadata = [(name, self._root / name) for name in _METADATA]
+        maps = [(f"code map {name}", self._folder / name) for name in self._mapping.code_maps]
+        return [*self._shards(), *(item for item in metadata if item[1].is_file()), *maps]
+
+    def _records_select(self, shards: Shards) -> str:
+        return f"""
+            SELECT {shards.subject_id} AS subject_id, {shards.time} AS time,
+                {shards.code} AS code, {shards.numeric_value} AS numeric_value,
+                {self._known_unit(shards.unit)} AS unit, {shards.text_value} AS text_value
+            FROM read_parquet({sql_files([path for _, path in self._shards()])},
+                union_by_name = true, hive_partitioning = false)"""  # noqa: S608
+
+    def _known_unit(self, unit: str) -> str:
+        missing = ", ".join(sql_text(text) for text in {"", *self._mapping.unit_missing})
+        return (
+            unit
+            if unit == "NULL::VARCHAR"
+            else f"CASE WHEN {unit} NOT IN ({missing}) THEN {unit} END"
+        )
+
+    def _count(
+        self, connection: duckdb.DuckDBPyConnection, records: str, end: datetime.datetime
+    ) -> list[_Counted]:
+        # One pass over every column that the view will read: a damaged file shows here.
+        rows = run_sql(
+            connection,
+            f"""
+            SELECT code, count(*), count(*) FILTER (nobody), count(*) FILTER (late AND NOT nobody),
+                count(*) FILTER (unreadable AND NOT nobody),
+                count(*) FILTER (unreadable AND NOT nobody AND NOT late),
+                max(strlen(unit)), max(strlen(text_value))
+            FROM (SELECT *, coalesce(subject_id, '') = '' AS nobody,
+                    NOT coalesce({_in_time(end)}, true) AS late,
+                    NOT coalesce(isfinite(numeric_value), true) AS unreadable
+                FROM {sql_name(records)})
+            GROUP BY code LIMIT {CODES_MAX + 1}""",  # noqa: S608
+            place=self._place,
+        )
+        if len(rows) > CODES_MAX:
+            raise refuse_file(
+                f"{self._place}: the code column has too many different codes",
+                expected=f"at most {CODES_MAX:,}",
+                arrived="more; it is probably another column",
+            )
+        return [_Counted(*row[:6]) for row in rows]
+
+    def _excluded(self, counted: Iterable[_Counted]) -> SourceCounts:
+        excluded = dict.fromkeys(Exclusion, 0)
+        unmapped: dict[str, int] = {}
+        total = 0
+        for item in counted:
+            total += item.records
+            excluded[Exclusion.NO_SUBJECT] += item.no_subject
+            known = item.records - item.no_subject
+            if not item.code:
+                excluded[Exclusion.NO_CODE] += known
+                continue
+            mapped = self._codes.mapped(item.code)
+            if not mapped:
+                excluded[Exclusion.UNMAPPED] += known
+                unmapped[item.code] = known
+            elif all(target.is_timed for target in mapped):
+                excluded[Exclusion.TIME_IMPOSSIBLE] += item.time_impossible
+                excluded[Exclusion.VALUE_UNREADABLE] += item.value_unreadable_in_time
+            else:
+                excluded[Exclusion.VALUE_UNREADABLE] += item.value_unreadable
+        return SourceCounts(
+            records={"data": total},
+            excluded={reason: count for reason, count in excluded.items() if count},
+            unmapped=most_frequent(unmapped),
+        )
+
+    def _write_codes(
+        self, connection: duckdb.DuckDBPyConnection, codes: str, counted: Iterable[_Counted]
+    ) -> None:
+        rows = [
+            (item.code, target.code, target.unit, target.text, target.is_timed)
+            for item in counted
+            if item.code
+            for target in self._codes.mapped(item.code)
+        ]
+        name = sql_name(codes)
+        run_sql(
+            connection,
+            f"CREATE TABLE {name} (site_code VARCHAR, code VARCHAR, unit VARCHAR, text VARCHAR, "
+            "is_timed BOOLEAN)",
+            place=self._place,
+        )
+        run_sql(
+            connection,
+            f"INSERT INTO {name} SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), "
+            "unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::BOOLEAN[])",
+            place=self._place,
+            parameters=[[row[index] for row in rows] for index in range(5)],
+        )
+
+    def _write_view(
+        self, connection: duckdb.DuckDBPyConnection, table: str, end: datetime.datetime
+    ) -> None:
+        run_sql(
+            connection,
+            f"""
+            CREATE VIEW {sql_name(table)} AS
+            SELECT subject_id, CASE WHEN is_timed THEN time END AS time, mapped.code AS code,
+                CASE WHEN isfinite(numeric_value) THEN numeric_value END AS numeric_value,
+                coalesce(record.unit, mapped.unit) AS unit,
+                coalesce(mapped.text, text_value) AS text_value
+            FROM {sql_name(f"{table}_records")} AS record
+            JOIN {sql_name(f"{table}_codes")} AS mapped ON record.code = mapped.site_code
+            WHERE subject_id <> '' AND (time IS NULL OR NOT is_timed OR {_in_time(end)})""",  # noqa: S608
+            place=self._place,
+        )
+
+    def _drop_duplicates(
+        self, connection: duckdb.DuckDBPyConnection, table: str, counts: SourceCounts
+    ) -> None:
+        name, repeated = sql_name(table), sql_name(f"{table}_repeated")
+        run_sql(connection, f"ALTER VIEW {name} RENAME TO {repeated}", place=self._place)
+        run_sql(
+            connection,
+            f"CREATE TABLE {name} AS SELECT DISTINCT * FROM {repeated}",  # noqa: S608
+            place=self._place,
+        )
+        ((removed,),) = run_sql(
+            connection,
+            f"SELECT (SELECT count(*) FROM {repeated}) - (SELECT count(*) FROM {name})",  # noqa: S608
+            place=self._place,
+        )
+        if removed:
+            counts.excluded[Exclusion.DUPLICATE] = removed
+
+
+def most_frequent(unmapped: Mapping[str, int]) -> dict[str, int]:
+    """Return the most frequent codes, and one entry for the rest."""
+    ordered = sorted(unmapped.items(), key=lambda item: (-item[1], item[0]))
+    listed = dict(ordered[:UNMAPPED_LISTED_MAX])
+    rest = sum(count for _, count in ordered[UNMAPPED_LISTED_MAX:])
+    return {**listed, OTHER_CODES: rest} if rest else listed
+
+
+def _in_time(end: datetime.datetime) -> str:
+    last = end.isoformat(sep=" ")
+    return f"(time >= TIMESTAMP '{YEAR_MIN}-01-01' AND time < TIMESTAMP '{last}')"

@@ -1,0 +1,181 @@
+"""Files of a source inside DuckDB: names and texts quoted, refusals without a value, one digest.
+
+DuckDB's messages quote the offending cell. `run_sql` is the only way that the readers of Parquet
+and CSV files execute anything, and it raises outside of the handler, so that neither the message
+nor the exception's context keeps it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+from pydantic import BaseModel
+
+from common.canonical import digest_record
+from common.errors import DataSourceError
+
+_LINE_OF_CSV: Final = re.compile(r"CSV Error on Line: ([0-9]{1,18})\n")
+_GLOB: Final = re.compile(r"[*?[]")
+_CHUNK_BYTES: Final = 1 << 20
+_CLOCK_SLACK: Final = datetime.timedelta(days=1)
+
+
+def sql_name(name: str) -> str:
+    """Return a column's or table's name as an SQL identifier, whatever it contains."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def sql_text(text: str) -> str:
+    """Return a text as an SQL literal, whatever it contains."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def sql_files(paths: Sequence[Path]) -> str:
+    """Return files as an SQL list; a name's `*`, `?` and `[` stand for themselves."""
+    literal = [sql_text(_GLOB.sub(r"[\g<0>]", str(path))) for path in paths]
+    return f"[{', '.join(literal)}]"
+
+
+def run_sql(
+    connection: duckdb.DuckDBPyConnection,
+    statement: str,
+    *,
+    place: str,
+    parameters: Sequence[object] = (),
+) -> list[tuple[Any, ...]]:
+    """Execute a statement and return its rows.
+
+    Args:
+        connection: see `local_database`.
+        statement: built with `sql_name` and `sql_text` where the mapping's words enter it.
+        place: the file, or files, that the statement reads.
+        parameters: of its question marks.
+
+    Raises:
+        DataSourceError: naming the place and, of a CSV file, the line.
+    """
+    try:
+        return connection.execute(statement, list(parameters)).fetchall()
+    except (duckdb.Error, UnicodeError) as error:
+        found = _LINE_OF_CSV.search(str(error)[:200])
+        is_full = isinstance(error, duckdb.OutOfMemoryException)
+    if is_full:
+        raise DataSourceError(
+            f"{place}: the agent's memory or disk does not suffice to read it",
+            expected="room in memory_mb_max and in the scratch folder",
+            arrived="none left",
+            todo="give the agent more memory, or more disk under its scratch folder",
+        )
+    line = f", line {found[1]}" if found else ""
+    raise refuse_file(
+        f"{place}{line}: cannot be read",
+        expected="a whole file as the mapping says, with one kind of line end",
+    )
+
+
+def refuse_file(
+    what: str,
+    *,
+    expected: str,
+    arrived: str = "something else (values are never shown)",
+    todo: str = "export the file again, or correct the mapping in site.toml",
+) -> DataSourceError:
+    """Return the refusal of a file."""
+    return DataSourceError(what, expected=expected, arrived=arrived, todo=todo)
+
+
+def refuse_column(file: str, column: str, columns: int) -> DataSourceError:
+    """Return the refusal of a file without a column that the mapping names."""
+    return refuse_file(
+        f"{file}: column {column!r} is missing",
+        expected=f"the column {column!r}",
+        arrived=f"{columns} other column(s)",
+        todo="correct the mapping in site.toml (also `delimiter`), or export the table with it",
+    )
+
+
+def refuse_alike(file: str, columns: Sequence[str]) -> None:
+    """Refuse columns whose names differ in case alone: SQL cannot tell them apart.
+
+    Raises:
+        DataSourceError: see above.
+    """
+    if len({column.casefold() for column in columns}) < len(columns):
+        raise refuse_file(
+            f"{file}: two columns have one name",
+            expected="each name once, capital letters counting as small ones",
+            arrived="a name a second time",
+            todo="rename one of them, or leave it out of the export",
+        )
+
+
+def check_gzip(path: Path, *, name: str) -> None:
+    """Refuse a gzip file whose end or checksum is wrong: DuckDB reads over both.
+
+    Raises:
+        DataSourceError: see above.
+    """
+    try:
+        with gzip.open(path, "rb") as stream:
+            while stream.read(_CHUNK_BYTES):
+                pass
+    except (OSError, EOFError, zlib.error):
+        pass
+    else:
+        return
+    raise refuse_file(
+        f"{name}: the gzip file is damaged",
+        expected="a whole gzip file with the right checksum",
+        todo="copy or export the file again",
+    )
+
+
+def snapshot_digest(label: str, mapping: BaseModel, files: Iterable[tuple[str, Path]]) -> str:
+    """Return a digest over the mapping and each file's name, size and time of change.
+
+    Args:
+        label: of the kind of source.
+        mapping: its declared mapping.
+        files: relative name and path.
+
+    Raises:
+        DataSourceError: when a file is not there.
+    """
+    entries: list[list[str]] = []
+    for name, path in sorted(files):
+        stat = _stat(name, path)
+        entries.append([name, str(stat.st_size), str(stat.st_mtime_ns)])
+    # A mapping's keys need not be ASCII, as canonical bytes demand; its text may be anything.
+    text = json.dumps(mapping.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return digest_record(label, {"files": entries, "mapping": text})
+
+
+def taken_at(files: Iterable[tuple[str, Path]]) -> datetime.datetime:
+    """Return the moment after which nothing in the files can have happened.
+
+    The newest file's time of change, and a day more for the time zones of clocks.
+    """
+    newest = max(_stat(name, path).st_mtime for name, path in files)
+    changed = datetime.datetime.fromtimestamp(newest, datetime.UTC).replace(tzinfo=None)
+    return changed + _CLOCK_SLACK
+
+
+def _stat(name: str, path: Path) -> Any:
+    try:
+        return path.stat()
+    except (OSError, ValueError):
+        pass
+    raise refuse_file(
+        f"{name}: the file cannot be read",
+        expected="a file that the agent may read",
+        arrived="no such file, or no permission",
+        todo="correct the path in site.toml",
+    )
