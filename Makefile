@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-fast lint format stubs bundle images bench clean
+.PHONY: help install demo test test-fast fuzz lint format stubs bundle images bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ test: install ## every test
 
 test-fast: install ## the tests that take seconds
 	$(PYTEST) -n $(WORKERS) --dist loadscope -m "not slow and not e2e"
+
+fuzz: install ## 10,000 mutated inputs for each reader of hospital data; half an hour
+	COHORTIUM_FUZZ_CASES=10000 $(PYTEST) -m slow --timeout 3600 tests/contract -k "mutated or changed"
 
 lint: install ## format, lint, types and import contracts
 	$(BIN)/ruff format --check .

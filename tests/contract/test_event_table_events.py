@@ -21,6 +21,7 @@ from site_client.sources.event_tables import OTHER_CODES, EventTables
 from site_client.sources.events import BIRTH, DEATH, SEX, Exclusion
 from site_client.sources.local_database import open_local
 from tests.lib.damaged_files import MARKER, mutate_and_read, read, refusal
+from tests.lib.fuzz_cases import FUZZ_CASES
 from tests.lib.six_patients import EVENTS, Event, events_in, expected
 
 DEMO = Path(os.environ.get("COHORTIUM_DATA", "../shared/data")) / "eicu_demo_labs"
@@ -449,8 +450,8 @@ def test_changed_bytes_end_in_events_or_a_refusal(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_ten_thousand_changed_files_end_in_events_or_a_refusal(tmp_path: Path) -> None:
-    _fuzz(tmp_path, times=10_000)
+def test_many_changed_files_end_in_events_or_a_refusal(tmp_path: Path) -> None:
+    _fuzz(tmp_path, times=FUZZ_CASES)
 
 
 def _fuzz(folder: Path, *, times: int) -> None:

@@ -17,6 +17,7 @@ from site_client.sources.fhir import FhirFolder
 from site_client.sources.local_database import open_local
 from tests.lib.fhir_reading import ANNA, condition, observation, read
 from tests.lib.fhir_writer import bundle, resources
+from tests.lib.fuzz_cases import FUZZ_CASES
 
 MARKER = "Anna-Marker-4711"
 NAMED = {**ANNA, "name": [{"text": MARKER}]}
@@ -234,4 +235,4 @@ def test_mutated_bytes_are_read_or_refused(folder: Path, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_many_mutated_bytes_are_read_or_refused(folder: Path, tmp_path: Path) -> None:
-    fuzz(folder, tmp_path, seed=2, cases=10_000)
+    fuzz(folder, tmp_path, seed=2, cases=FUZZ_CASES)

@@ -22,6 +22,7 @@ from site_client.sources.meds import OTHER_CODES, UNMAPPED_LISTED_MAX, MedsFolde
 from site_client.sources.meds_codes import MedsCodes
 from site_client.sources.meds_mapping import MedsMapping
 from tests.lib.damaged_files import MARKER, mutate_and_read, read, refusal
+from tests.lib.fuzz_cases import FUZZ_CASES
 from tests.lib.six_patients import EVENTS, Event, events_in, expected
 
 DEMO = (
@@ -365,8 +366,8 @@ def test_changed_bytes_end_in_events_or_a_refusal(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_ten_thousand_changed_files_end_in_events_or_a_refusal(tmp_path: Path) -> None:
-    _fuzz(tmp_path, times=10_000)
+def test_many_changed_files_end_in_events_or_a_refusal(tmp_path: Path) -> None:
+    _fuzz(tmp_path, times=FUZZ_CASES)
 
 
 def _fuzz(folder: Path, *, times: int) -> None:

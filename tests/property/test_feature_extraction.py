@@ -36,7 +36,11 @@ from tests.lib.six_patients import EVENTS, Event
 ENTRY, TEST, OTHER, WORDS = "Visit/IP", "LOINC/2160-0", "LOINC/2823-3", "LOINC/46098-0"
 START = datetime(2020, 1, 1)  # noqa: DTZ001 - the event table has no zones
 HOUR = timedelta(hours=1)
-CONVERSIONS = {"umol/L": Conversion(1.0, 0.0), "mg/dL": Conversion(88.42, 0.0), "": Conversion(1.0, 5.0)}
+CONVERSIONS = {
+    "umol/L": Conversion(1.0, 0.0),
+    "mg/dL": Conversion(88.42, 0.0),
+    "": Conversion(1.0, 5.0),
+}
 PLAUSIBLE = (0.0, 500.0)
 WINDOWS = (Window(9 * HOUR), Window(10 * HOUR, 6 * HOUR), Window(3000 * HOUR))
 
@@ -72,7 +76,7 @@ BINNED = (Aggregate.LAST, Aggregate.MEAN, Aggregate.COUNT, Aggregate.MEDIAN)
 INDEX = IndexEvent(frozenset({ENTRY}), "every", delay=6 * HOUR, rows_max=3)
 OUTCOME = Outcome(frozenset({DEATH}), horizon=8 * HOUR)
 FAST = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
