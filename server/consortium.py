@@ -44,7 +44,9 @@ def found_consortium(home: Path, config: ServerConfig, *, clock: Clock) -> str:
     if not paths.superexec_secret.exists():
         write_secret(paths.superexec_secret, secrets.token_hex(_SECRET_BYTES).encode("ascii"))
     _make_certificates(paths, config, now_s=clock.now_s())
-    Database.of(paths, config).migrate()
+    database = Database.of(paths, config)
+    database.migrate()
+    database.engine.dispose()  # its files are whole now, and may be copied
     # Written last: a folder with server.toml is a whole coordinator.
     write_durably(paths.config, _toml(config).encode())
     return SigningKey.read(paths.signing_key).fingerprint
