@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from site_client.features.definitions import Criterion, IndexEvent, Outcome
 from site_client.features.wanted_codes import microseconds, put_codes, put_conversions
@@ -18,9 +18,6 @@ from site_client.sources.events import BIRTH, DEATH
 
 if TYPE_CHECKING:
     import duckdb
-
-INDEX_ROWS: Final = "index_rows"
-"""row_id BIGINT from 0, subject_id VARCHAR, index_time TIMESTAMP, label BOOLEAN."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,9 @@ def make_index_rows(
     criteria: Sequence[Criterion],
     outcome: Outcome,
 ) -> list[Attrition]:
-    """Make the table `INDEX_ROWS` and return what each step left.
+    """Make the table `index_rows` and return what each step left.
+
+    Its columns: row_id BIGINT from 0, subject_id VARCHAR, index_time TIMESTAMP, label BOOLEAN.
 
     Args:
         connection: which has the event table `events`.

@@ -21,8 +21,9 @@ from site_client.sources.omop import (
     narrower_codes,
     write_omop_events,
 )
-from site_client.sources.omop_files import SourceTable, described, literal
+from site_client.sources.omop_files import SourceTable, described
 from site_client.sources.omop_staging import COLUMNS
+from site_client.sources.source_files import sql_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -96,7 +97,7 @@ class OmopDuckDB:
             # A path that is not there would become a new database.
             if self._path.is_file():
                 connection.execute(
-                    f"ATTACH {literal(str(self._path))} AS {alias} (TYPE duckdb, READ_ONLY)"
+                    f"ATTACH {sql_text(str(self._path))} AS {alias} (TYPE duckdb, READ_ONLY)"
                 )
                 rows = connection.execute(
                     "SELECT table_name FROM duckdb_tables() "

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from site_client.sources.events import BIRTH, DEATH, SEX, YEAR_MIN, Exclusion, SourceCounts
 from site_client.sources.omop_concepts import ANSWERS, CODES, LOCAL, UNITS, VISITS
-from site_client.sources.omop_files import literal, path_literal
 from site_client.sources.omop_staging import Clinical
+from site_client.sources.source_files import sql_file, sql_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -56,7 +56,7 @@ class EventParts:
         self._bound_to_person("person", staged, BIRTH)
         self._write(
             f"SELECT person_id::VARCHAR AS subject_id, NULL::TIMESTAMP AS time, "
-            f"{literal(SEX)} AS code, NULL::DOUBLE AS numeric_value, NULL::VARCHAR AS unit, "
+            f"{sql_text(SEX)} AS code, NULL::DOUBLE AS numeric_value, NULL::VARCHAR AS unit, "
             f"{_SEX} AS text_value FROM {staged} WHERE person_id IS NOT NULL"
         )
 
@@ -73,7 +73,7 @@ class EventParts:
                 WHEN a.source IS NULL AND b.source IS NULL THEN CASE
                 WHEN coalesce(s.concept_id, 0) = 0 AND coalesce(s.source_concept_id, 0) = 0
                     AND NOT s.has_source_value
-                THEN {literal(Exclusion.NO_CODE.name)} ELSE {literal(Exclusion.UNMAPPED.name)} END
+                THEN {sql_text(Exclusion.NO_CODE.name)} ELSE {sql_text(Exclusion.UNMAPPED.name)} END
                 ''')
         } AS reason,
                 coalesce(a.source, b.source) AS chosen,
@@ -90,7 +90,7 @@ class EventParts:
             reasons = self._count(judged)
             if Exclusion.UNMAPPED in reasons:
                 self._count_unmapped(judged, what.table)
-        prefix = f"{literal(what.events + '/')} || " if what.events else ""
+        prefix = f"{sql_text(what.events + '/')} || " if what.events else ""
         self._write(
             f"""
             SELECT j.person_id::VARCHAR AS subject_id, j.time, {prefix}c.code AS code,
@@ -106,11 +106,11 @@ class EventParts:
 
     def finish(self, table: str, whole: Path) -> None:
         """Create the event table as a view over the file `whole`, each event once."""
-        parts = f"read_parquet([{', '.join(path_literal(path) for path in self._written)}])"
+        parts = f"read_parquet([{', '.join(sql_file(path) for path in self._written)}])"
         self.connection.execute(
-            f"COPY (SELECT DISTINCT * FROM {parts}) TO {literal(str(whole))} (FORMAT parquet)"
+            f"COPY (SELECT DISTINCT * FROM {parts}) TO {sql_text(str(whole))} (FORMAT parquet)"
         )
-        events = f"read_parquet({path_literal(whole)})"
+        events = f"read_parquet({sql_file(whole)})"
         self._exclude(
             Exclusion.DUPLICATE,
             self._number(f"SELECT count(*) FROM {parts}")
@@ -128,23 +128,23 @@ class EventParts:
         self._count_records(table, staged)
         self._count(judged)
         self._write(
-            f"SELECT person_id::VARCHAR AS subject_id, time, {literal(code)} AS code, {_NULLS} "
+            f"SELECT person_id::VARCHAR AS subject_id, time, {sql_text(code)} AS code, {_NULLS} "
             f"FROM {judged} WHERE reason IS NULL"
         )
 
     def _reason(self, after_time: str) -> str:
         newest = self.newest.replace(tzinfo=None).isoformat(sep=" ")
         return (
-            f"CASE WHEN p.person_id IS NULL THEN {literal(Exclusion.NO_SUBJECT.name)} "
-            f"WHEN s.time IS NULL THEN {literal(Exclusion.TIME_UNREADABLE.name)} "
+            f"CASE WHEN p.person_id IS NULL THEN {sql_text(Exclusion.NO_SUBJECT.name)} "
+            f"WHEN s.time IS NULL THEN {sql_text(Exclusion.TIME_UNREADABLE.name)} "
             f"WHEN s.time < TIMESTAMP '{YEAR_MIN}-01-01' OR s.time > TIMESTAMP '{newest}' "
-            f"THEN {literal(Exclusion.TIME_IMPOSSIBLE.name)} {after_time} END"
+            f"THEN {sql_text(Exclusion.TIME_IMPOSSIBLE.name)} {after_time} END"
         )
 
     def _write(self, select: str) -> None:
         path = self.scratch / f"part_{len(self._written)}.parquet"
         self._written.append(path)
-        self.connection.execute(f"COPY ({select}) TO {literal(str(path))} (FORMAT parquet)")
+        self.connection.execute(f"COPY ({select}) TO {sql_text(str(path))} (FORMAT parquet)")
 
     def _count_records(self, table: str, staged: str) -> None:
         self.counts.records[table] = self._number(f"SELECT count(*) FROM {staged}")
@@ -173,7 +173,7 @@ class EventParts:
             ) AS label, count(*)
             FROM {judged} AS j LEFT JOIN {LOCAL} AS a ON a.id = j.concept_id
             LEFT JOIN {LOCAL} AS b ON b.id = j.source_concept_id
-            WHERE j.reason = {literal(Exclusion.UNMAPPED.name)} GROUP BY label
+            WHERE j.reason = {sql_text(Exclusion.UNMAPPED.name)} GROUP BY label
             """
         ).fetchall()
         found: Mapping[str, int] = dict(rows)

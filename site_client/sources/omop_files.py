@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from common import limits
 from common.errors import DataSourceError
+from site_client.sources.source_files import check_gzip, sql_file, sql_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -27,8 +28,6 @@ _FILE_NAME: Final = re.compile(
 
 _CSV_ERROR: Final = re.compile(r"\A(?:Invalid Input Error: )?CSV Error on Line: (\d{1,18})\b")
 """Anchored: what follows holds the line itself, and is never looked at."""
-
-_GZIP_BLOCK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -70,16 +69,6 @@ class SourceTable:
                 arrived=f"{len(self.columns)} column(s) without these names",
                 todo="export the table again with its header line, separated by comma or tab",
             )
-
-
-def literal(text: str) -> str:
-    """Return a text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def path_literal(path: Path) -> str:
-    """Return a path as an SQL literal that DuckDB does not read as a pattern of paths."""
-    return literal(re.sub(r"([*?\[])", r"[\1]", str(path)))
 
 
 def unreadable(place: str, error: Exception) -> DataSourceError:
@@ -133,10 +122,10 @@ def open_file(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> S
         DataSourceError: the file is not what its name says.
     """
     if path.suffix.lower() == ".parquet":
-        relation = f"read_parquet({path_literal(path)}, binary_as_string=true)"
+        relation = f"read_parquet({sql_file(path)}, binary_as_string=true)"
         return described(connection, name, path.name, relation)
     if path.suffix.lower() == ".gz":
-        _check_gzip(path)
+        check_gzip(path, name=path.name)
     return _csv_table(name, path)
 
 
@@ -179,14 +168,14 @@ def _csv_table(name: str, path: Path) -> SourceTable:
     lower = {cell.lower() for cell in names}
     if not names or len(lower) < len(names) or "" in lower or len(names) > limits.TABLE_COLUMNS_MAX:
         raise _refuse_header(path, f"at most {limits.TABLE_COLUMNS_MAX} names, each once")
-    columns = ", ".join(f"{literal(cell)}: 'VARCHAR'" for cell in names)
-    quote = literal('"' if quoted else "")
+    columns = ", ".join(f"{sql_text(cell)}: 'VARCHAR'" for cell in names)
+    quote = sql_text('"' if quoted else "")
     relation = (
-        f"read_csv({path_literal(path)}, auto_detect=false, header=true, "
-        f"delim={literal(delimiter)}, quote={quote}, escape={quote}, "
+        f"read_csv({sql_file(path)}, auto_detect=false, header=true, "
+        f"delim={sql_text(delimiter)}, quote={quote}, escape={quote}, "
         f"nullstr=['', 'NULL', '\\N'], columns={{{columns}}}, strict_mode=true, "
         f"encoding='utf-8', max_line_size={limits.LINE_BYTES_MAX}, "
-        f"compression={literal('gzip' if path.suffix.lower() == '.gz' else 'none')})"
+        f"compression={sql_text('gzip' if path.suffix.lower() == '.gz' else 'none')})"
     )
     by_name = {cell.lower(): Column(cell, "VARCHAR") for cell in names}
     return SourceTable(name, path.name, relation, by_name)
@@ -211,24 +200,6 @@ def _refuse_header(path: Path, expected: str) -> DataSourceError:
         arrived="something else (values are never shown)",
         todo="export the table again as CSV with a header line, in UTF-8",
     )
-
-
-def _check_gzip(path: Path) -> None:
-    # DuckDB does not compare the checksum; damaged bytes would be other patients' values.
-    whole = True
-    try:
-        with _open_binary(path) as stream:
-            while stream.read(_GZIP_BLOCK_BYTES):
-                pass
-    except (OSError, EOFError, zlib.error):
-        whole = False
-    if not whole:
-        raise DataSourceError(
-            f"{path.name}: the compressed file is damaged",
-            expected="a whole gzip file whose checksum fits",
-            arrived="a file that is cut off or has other bytes",
-            todo="copy or export the file again",
-        )
 
 
 def _open_binary(path: Path) -> BinaryIO:

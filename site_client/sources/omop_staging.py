@@ -16,13 +16,8 @@ from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
 from common.errors import DataSourceError
-from site_client.sources.omop_files import (
-    Column,
-    SourceTable,
-    literal,
-    path_literal,
-    unreadable,
-)
+from site_client.sources.omop_files import Column, SourceTable, unreadable
+from site_client.sources.source_files import sql_file, sql_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -245,13 +240,13 @@ class Staging:
         try:
             self._connection.execute(
                 f"COPY (SELECT {selected} FROM {table.relation} {rows}) "
-                f"TO {literal(str(path))} (FORMAT parquet)"
+                f"TO {sql_text(str(path))} (FORMAT parquet)"
             )
         except (duckdb.Error, ValueError, RuntimeError) as error:
             problem = unreadable(table.place, error)
         if problem is not None:  # raised here, the error has no context that would quote the data
             raise problem
-        return f"read_parquet({path_literal(path)})"
+        return f"read_parquet({sql_file(path)})"
 
 
 def integer(column: Column | None) -> str:
@@ -295,10 +290,12 @@ def moment(column: Column, zone: ZoneInfo | None) -> str:
     if column.type == "VARCHAR":
         trimmed = f"trim({sql})"
         local = (
-            f"timezone({literal(zone.key)}, TRY_CAST({trimmed} AS TIMESTAMPTZ))" if zone else "NULL"
+            f"timezone({sql_text(zone.key)}, TRY_CAST({trimmed} AS TIMESTAMPTZ))"
+            if zone
+            else "NULL"
         )
         return (
-            f"CASE WHEN length({sql}) > 16 AND regexp_matches({trimmed}, {literal(_OFFSET)}) "
+            f"CASE WHEN length({sql}) > 16 AND regexp_matches({trimmed}, {sql_text(_OFFSET)}) "
             f"THEN {local} "
             f"WHEN regexp_full_match({trimmed}, '[0-9]{{8}}') "
             f"THEN CAST(try_strptime({trimmed}, '%Y%m%d') AS TIMESTAMP) "
@@ -306,7 +303,7 @@ def moment(column: Column, zone: ZoneInfo | None) -> str:
             f"THEN TRY_CAST({trimmed} AS TIMESTAMP) END"
         )
     if "TIME ZONE" in column.type and zone:
-        return f"timezone({literal(zone.key)}, {sql})"
+        return f"timezone({sql_text(zone.key)}, {sql})"
     return f"TRY_CAST({sql} AS TIMESTAMP)"
 
 

@@ -38,10 +38,14 @@ def sql_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def sql_file(path: Path) -> str:
+    """Return a file as an SQL literal; a name's `*`, `?` and `[` stand for themselves."""
+    return sql_text(_GLOB.sub(r"[\g<0>]", str(path)))
+
+
 def sql_files(paths: Sequence[Path]) -> str:
-    """Return files as an SQL list; a name's `*`, `?` and `[` stand for themselves."""
-    literal = [sql_text(_GLOB.sub(r"[\g<0>]", str(path))) for path in paths]
-    return f"[{', '.join(literal)}]"
+    """Return files as an SQL list."""
+    return f"[{', '.join(map(sql_file, paths))}]"
 
 
 def run_sql(
