@@ -80,7 +80,7 @@ def extract_bins(
     [(rows,)] = connection.execute("SELECT count(*) FROM index_rows").fetchall()
     values = np.full((rows, bins, len(variables)), np.nan)
     connection.execute(_REACHED)
-    for query in (_NUMBERS, _MEDIANS, _LEVELS):
+    for query in (_NUMBERS, _SUMS, _MEDIANS, _LEVELS):
         _scatter(connection, query, values)
     for place, variable in enumerate(variables):
         if isinstance(variable, NumericVariable) and variable.aggregate in _ZERO_IF_NONE:
@@ -199,13 +199,20 @@ SELECT row_id, age, variable, CASE aggregate
     WHEN 'first' THEN arg_min(value, {'t': time, 'v': -value})
     WHEN 'min' THEN min(value)
     WHEN 'max' THEN max(value)
-    WHEN 'mean' THEN favg(value)
     WHEN 'count' THEN count(*)
     WHEN 'any' THEN 1
     WHEN 'time_since' THEN min(epoch_us(index_time) - epoch_us(time)) / 86400e6
-    WHEN 'slope' THEN regr_slope(value, (epoch_us(time) - epoch_us(index_time)) / 86400e6)
   END::DOUBLE AS number
-FROM reached WHERE fate = 'used' AND aggregate NOT IN ('level', 'median')
+FROM reached WHERE fate = 'used' AND aggregate NOT IN ('level', 'median', 'mean', 'slope')
+GROUP BY row_id, age, variable, aggregate HAVING number IS NOT NULL
+"""
+# The last bits of a sum depend on its order, which another row elsewhere may change.
+_SUMS: Final = """
+SELECT row_id, age, variable, CASE aggregate
+    WHEN 'mean' THEN favg(value ORDER BY time, value)
+    ELSE regr_slope(value, (epoch_us(time) - epoch_us(index_time)) / 86400e6 ORDER BY time, value)
+  END::DOUBLE AS number
+FROM reached WHERE fate = 'used' AND aggregate IN ('mean', 'slope')
 GROUP BY row_id, age, variable, aggregate HAVING number IS NOT NULL
 """
 _MEDIANS: Final = """
