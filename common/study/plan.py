@@ -8,25 +8,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from common import limits
-
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
-Text = Annotated[str, Field(min_length=1, max_length=4000)]
-Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}/[^\s/][^\n]{0,120}$")]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
-Norm = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
-Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-
-
-class PlanPart(BaseModel):
-    """Base of every part: frozen, strict, no unknown key."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+from common.study.cohort import CohortDefinition
+from common.study.plan_types import (
+    Codes,
+    Finite,
+    Name,
+    Norm,
+    PlanPart,
+    Positive,
+    Probability,
+    Rate,
+    Slug,
+    Text,
+)
 
 
 class StudyHeader(PlanPart):
@@ -39,14 +36,6 @@ class StudyHeader(PlanPart):
     contact: Text
 
 
-class CohortDefinition(PlanPart):
-    """Who is in the study; the table source reads one row a patient that already meets it."""
-
-    description: Text
-    age_years_min: Annotated[int, Field(ge=0, le=130)] = 0
-    age_years_max: Annotated[int, Field(ge=0, le=130)] = 130
-
-
 class NumericFeature(PlanPart):
     """One measured quantity in one unit.
 
@@ -57,7 +46,7 @@ class NumericFeature(PlanPart):
     kind: Literal["numeric"]
     name: Name
     description: Text
-    codes: Annotated[tuple[Code, ...], Field(min_length=1, max_length=50, strict=False)]
+    codes: Codes
     unit: Text
     plausible_range: Annotated[tuple[Finite, Finite], Field(strict=False)]
     clip: Annotated[tuple[Finite, Finite], Field(strict=False)]
@@ -72,7 +61,7 @@ class CategoricalFeature(PlanPart):
     kind: Literal["categorical"]
     name: Name
     description: Text
-    codes: Annotated[tuple[Code, ...], Field(min_length=1, max_length=50, strict=False)]
+    codes: Codes
     levels: Annotated[
         tuple[Text, ...], Field(min_length=2, max_length=limits.CATEGORIES_MAX, strict=False)
     ]
@@ -88,7 +77,7 @@ class BinaryLabel(PlanPart):
 
     name: Name
     description: Text
-    codes: Annotated[tuple[Code, ...], Field(min_length=1, max_length=50, strict=False)]
+    codes: Codes
     prediction_window_days: Annotated[int, Field(ge=1, le=36_500)]
 
 
