@@ -23,6 +23,7 @@ from common.study.plan_types import (
     Rate,
     Slug,
     Text,
+    WindowDays,
 )
 
 
@@ -36,11 +37,17 @@ class StudyHeader(PlanPart):
     contact: Text
 
 
+NumericAggregate = Literal[
+    "last", "first", "min", "max", "mean", "median", "count", "any", "time_since", "slope"
+]
+
+
 class NumericFeature(PlanPart):
     """One measured quantity in one unit.
 
     `plausible_range` bounds what is believed (a value outside is set missing and counted);
-    `clip` are the public bounds to which values are clipped and then scaled to [-1, 1].
+    `clip` are the public bounds to which values are clipped and then scaled to [-1, 1]. Values in
+    other units are converted, between mass and amount with the `analyte`'s molar mass.
     """
 
     kind: Literal["numeric"]
@@ -50,8 +57,10 @@ class NumericFeature(PlanPart):
     unit: Text
     plausible_range: Annotated[tuple[Finite, Finite], Field(strict=False)]
     clip: Annotated[tuple[Finite, Finite], Field(strict=False)]
-    aggregate: Literal["last", "first", "min", "max", "mean", "median"] = "last"
-    window_days: Annotated[int, Field(ge=1, le=36_500)] = 365
+    aggregate: NumericAggregate = "last"
+    window_days: WindowDays = 365
+    unit_if_missing: Text | None = None
+    analyte: Text | None = None
     missing: Literal["indicator", "none_allowed"] = "indicator"
 
 
@@ -65,7 +74,7 @@ class CategoricalFeature(PlanPart):
     levels: Annotated[
         tuple[Text, ...], Field(min_length=2, max_length=limits.CATEGORIES_MAX, strict=False)
     ]
-    window_days: Annotated[int, Field(ge=1, le=36_500)] = 365
+    window_days: WindowDays = 365
     missing: Literal["indicator", "none_allowed"] = "indicator"
 
 
@@ -73,12 +82,25 @@ Feature = Annotated[NumericFeature | CategoricalFeature, Field(discriminator="ki
 
 
 class BinaryLabel(PlanPart):
-    """The outcome to predict: 1 when the event happens in the prediction window, else 0."""
+    """The outcome to predict: 1 when the event happens in the prediction window, else 0.
+
+    The window begins `gap_hours` after the index date (excluded) and ends `prediction_window_days`
+    after it (included). With `above` or `below` an event counts only if its value, in `unit`, is
+    beyond the bound. `follow_up` "required" leaves out a patient without the event who was not seen
+    at or after the window's end and has not died; "assumed" takes that patient as well.
+    """
 
     name: Name
     description: Text
     codes: Codes
-    prediction_window_days: Annotated[int, Field(ge=1, le=36_500)]
+    prediction_window_days: WindowDays
+    gap_hours: Annotated[int, Field(ge=0, le=87_600)] = 0
+    above: Finite | None = None
+    below: Finite | None = None
+    unit: Text | None = None
+    unit_if_missing: Text | None = None
+    analyte: Text | None = None
+    follow_up: Literal["assumed", "required"] = "assumed"
 
 
 class FairnessGroup(PlanPart):

@@ -114,17 +114,19 @@ class IndexEvent:
 
 @dataclass(frozen=True)
 class Criterion:
-    """A condition on a row: events of these codes in the window, at least `count_min` or none.
+    """A condition on a row: at least `count_min` events of these codes in the window.
 
     Args:
         codes: counted.
         window: before the index date.
-        count_min: at least so many; 0: there must be none (an exclusion, a wash-out).
+        count_min: at least 1.
+        excludes: the row is left out when the condition is met (an exclusion, a wash-out).
     """
 
     codes: frozenset[str]
     window: Window
-    count_min: int
+    count_min: int = 1
+    excludes: bool = False
 
 
 @dataclass(frozen=True)

@@ -112,10 +112,11 @@ class _Selection:
             "WHERE code IN (SELECT code FROM criterion_code)) e "
             "ON e.subject_id = c.subject_id AND e.time > c.index_time - to_microseconds($begins) "
             "AND e.time <= c.index_time - to_microseconds($ends) GROUP BY ALL "
-            "HAVING (count(e.time) >= greatest($count_min, 1)) = ($count_min > 0)",
+            "HAVING (count(e.time) >= $count_min) <> $excludes",
             begins=microseconds(criterion.window.begins),
             ends=microseconds(criterion.window.ends),
             count_min=criterion.count_min,
+            excludes=criterion.excludes,
         )
         return self._counted(f"criterion {number}")
 

@@ -263,7 +263,8 @@ def test_criteria_washout_and_follow_up_leave_the_rows_they_should(
     assert subjects(died) == ["101", "102", "103"]
     assert subjects(died, Criterion(creatinine, year, 2)) == ["101"]
     assert subjects(died, Criterion(creatinine, year, 3)) == []
-    assert subjects(died, Criterion(creatinine, year, 0)) == ["102", "103"]
+    assert subjects(died, Criterion(creatinine, year, excludes=True)) == ["102", "103"]
+    assert subjects(died, Criterion(creatinine, year, 3, excludes=True)) == ["101", "102", "103"]
     long_seen = IndexEvent(admitted.codes, observed=timedelta(days=60), delay=24 * HOUR)
     assert subjects(died, index=long_seen) == ["103"]
     followed = Outcome(frozenset({DEATH}), timedelta(days=30), followed=True)

@@ -1,0 +1,179 @@
+"""From a source of events to the plan's table of rows: what a table source gives ready-made.
+
+Steps: (1) the source writes its event table; (2) index dates, criteria and the label; (3) the age
+of each row, and rows outside the plan's ages left out; (4) every other variable in one pass;
+(5) the table of rows that features, quality and training read, whatever the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from common.errors import PlanError
+from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
+from site_client.features.extraction import VariableCounts, extract
+from site_client.features.from_plan import (
+    AGE,
+    Narrower,
+    criteria_of,
+    index_event_of,
+    outcome_of,
+    variable_of,
+)
+from site_client.features.index_dates import Attrition, make_index_rows
+from site_client.features.wanted_codes import put_codes
+from site_client.sources.events import BIRTH, EventSource, SourceCounts
+from site_client.sources.local_database import open_local
+from site_client.sources.table import MISSING_LEVEL, FeatureCounts, PatientTable
+from site_client.standardize.units import conversion
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True)
+class EventPatients:
+    """A plan's rows from events, and how they came about; all counts are for the steward alone.
+
+    Args:
+        table: rows as a table source gives them.
+        attrition: rows and patients left after each step.
+        source: what the reader met.
+        variables: per feature, what was met in its window; age has none.
+    """
+
+    table: PatientTable
+    attrition: tuple[Attrition, ...]
+    source: SourceCounts
+    variables: Mapping[str, VariableCounts]
+
+
+def read_event_patients(plan: StudyPlan, source: EventSource, *, scratch: Path) -> EventPatients:
+    """Read a source of events for one plan.
+
+    Args:
+        plan: must say from which events index dates are made.
+        source: of the site.
+        scratch: a folder of this build alone.
+
+    Raises:
+        PlanError: the plan has no index date, or a unit that is none.
+        DataSourceError: from the reader.
+    """
+    index = plan.cohort.index_date
+    if index is None:
+        raise PlanError(
+            "the plan does not say when a patient's row begins",
+            expected="[cohort.index_date] with the codes of the entry event",
+            arrived="a plan for tables that have one row for each index date",
+            todo="add [cohort.index_date] to the plan, or read a table at this site",
+        )
+    with open_local(scratch=scratch) as connection:
+        counts = source.write_events(connection, "events", scratch=scratch)
+        narrower: Narrower = source.descendants
+        attrition = make_index_rows(
+            connection,
+            index=index_event_of(index, narrower),
+            criteria=criteria_of(plan, narrower),
+            outcome=outcome_of(plan.label, narrower, lambda codes: _units_of(connection, codes)),
+        )
+        attrition.append(_keep_ages(connection, plan))
+        return _read_rows(connection, plan, narrower, tuple(attrition), counts)
+
+
+def _read_rows(
+    connection: duckdb.DuckDBPyConnection,
+    plan: StudyPlan,
+    narrower: Narrower,
+    attrition: tuple[Attrition, ...],
+    counts: SourceCounts,
+) -> EventPatients:
+    others = [feature for feature in plan.features if AGE not in feature.codes]
+    extraction = extract(
+        connection,
+        [
+            variable_of(item, narrower, lambda codes: _units_of(connection, codes))
+            for item in others
+        ],
+    )
+    columns = {item.name: extraction.values[:, place] for place, item in enumerate(others)}
+    met = {item.name: extraction.counts[place] for place, item in enumerate(others)}
+    found = connection.execute(
+        "SELECT subject_id, label, age_days, age_years FROM index_rows ORDER BY row_id"
+    ).fetchnumpy()
+    rows = {name: np.asarray(column) for name, column in found.items()}
+    numeric: dict[str, npt.NDArray[np.float64]] = {}
+    levels: dict[str, npt.NDArray[np.int64]] = {}
+    feature_counts: dict[str, FeatureCounts] = {}
+    for feature in plan.features:
+        if isinstance(feature, CategoricalFeature):
+            column = columns[feature.name]
+            levels[feature.name] = np.where(np.isnan(column), MISSING_LEVEL, column).astype(
+                np.int64
+            )
+        else:
+            is_age = AGE in feature.codes
+            column = _ages(feature, rows) if is_age else columns[feature.name]
+            numeric[feature.name] = column
+        missing = int(np.isnan(column).sum())
+        outside = met[feature.name].implausible if feature.name in met else 0
+        feature_counts[feature.name] = FeatureCounts(len(column) - missing, missing, outside)
+    table = PatientTable(
+        subject_ids=tuple(str(item) for item in rows["subject_id"]),
+        numeric=numeric,
+        levels=levels,
+        label=np.asarray(rows["label"], dtype=np.float32),
+        counts=feature_counts,
+        unlabelled=0,
+    )
+    return EventPatients(table, attrition, counts, met)
+
+
+def _keep_ages(connection: duckdb.DuckDBPyConnection, plan: StudyPlan) -> Attrition:
+    """Add each row's age and leave out those outside the plan's, and those without a birth."""
+    connection.execute(
+        "CREATE OR REPLACE TABLE index_rows AS "
+        "SELECT row_number() OVER (ORDER BY r.row_id) - 1 AS row_id, r.subject_id, r.index_time, "
+        "r.label, (epoch_us(r.index_time) - epoch_us(b.born)) / 86400e6 AS age_days, "
+        "date_sub('year', b.born, r.index_time) AS age_years "
+        "FROM index_rows r LEFT JOIN (SELECT subject_id, min(time) AS born FROM events "
+        "WHERE code = $birth GROUP BY subject_id) b USING (subject_id) "
+        "WHERE date_sub('year', b.born, r.index_time) BETWEEN $youngest AND $oldest",
+        {
+            "birth": BIRTH,
+            "youngest": plan.cohort.age_years_min,
+            "oldest": plan.cohort.age_years_max,
+        },
+    )
+    [(rows, patients)] = connection.execute(
+        "SELECT count(*), count(DISTINCT subject_id) FROM index_rows"
+    ).fetchall()
+    return Attrition("of the plan's ages", rows, patients)
+
+
+def _ages(
+    feature: NumericFeature, rows: Mapping[str, npt.NDArray[np.float64]]
+) -> npt.NDArray[np.float64]:
+    """Return ages in the feature's unit; in years, completed ones."""
+    if feature.unit == "a":
+        ages = rows["age_years"].astype(np.float64)
+    else:
+        change = conversion("d", feature.unit, analyte=None)
+        ages = rows["age_days"] * change.factor + change.offset
+    low, high = feature.plausible_range
+    return np.where((ages >= low) & (ages <= high), ages, np.nan)
+
+
+def _units_of(connection: duckdb.DuckDBPyConnection, codes: frozenset[str]) -> list[str | None]:
+    put_codes(connection, "unit_code", codes)
+    found = connection.execute(
+        "SELECT DISTINCT unit FROM events WHERE code IN (SELECT code FROM unit_code) "
+        "AND numeric_value IS NOT NULL ORDER BY unit"
+    ).fetchall()
+    return [unit for (unit,) in found]

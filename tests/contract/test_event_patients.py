@@ -1,0 +1,135 @@
+"""One plan gives one table of rows from whatever format the hospital keeps its events in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.errors import PlanError
+from common.study.plan import StudyPlan
+from site_client.features.event_patients import EventPatients, read_event_patients
+from site_client.features.matrix import build_matrix
+from site_client.sources.events import DEATH, EventSource
+from site_client.sources.fhir import FhirFolder
+from site_client.sources.omop import OmopFolder
+from site_client.sources.table import MISSING_LEVEL
+from tests.lib.fhir_writer import write_bundles, write_ndjson
+from tests.lib.plans import make_plan
+from tests.lib.six_patients_omop import six_patients_tables, write_csv, write_parquet
+
+ZONE = "Asia/Kolkata"
+"""The FHIR writer's offsets are of this zone: a reader that drops them differs."""
+
+COHORT: dict[str, Any] = {
+    "description": "Everybody who comes to the hospital",
+    "age_years_min": 18,
+    "age_years_max": 110,
+    "index_date": {
+        "description": "A day after arrival",
+        "codes": ["Visit/IP", "Visit/ER", "Visit/OP"],
+        "hours_after": 24,
+    },
+}
+CREATININE: dict[str, Any] = {
+    "kind": "numeric",
+    "name": "creatinine",
+    "description": "Creatinine",
+    "codes": ["LOINC/2160-0"],
+    "unit": "mg/dL",
+    "analyte": "Creatinine",
+    "plausible_range": [0, 20],
+    "clip": [0, 5],
+}
+DEATH_IN_A_MONTH = {
+    "name": "death",
+    "description": "Death within 30 days",
+    "codes": [DEATH],
+    "prediction_window_days": 30,
+}
+
+
+def plan_for_events(**changes: Any) -> StudyPlan:
+    return make_plan(
+        **{"cohort": COHORT, "label": DEATH_IN_A_MONTH, "features__1": CREATININE, **changes}
+    )
+
+
+def omop(write: Callable[..., Path]) -> Callable[[Path], EventSource]:
+    return lambda folder: OmopFolder(write(folder, six_patients_tables()))
+
+
+def fhir(write: Callable[[Path], None]) -> Callable[[Path], EventSource]:
+    def source(folder: Path) -> EventSource:
+        folder.mkdir()
+        write(folder)
+        return FhirFolder(folder, ZONE)
+
+    return source
+
+
+SOURCES = {
+    "OMOP as CSV": omop(write_csv),
+    "OMOP as Parquet": omop(write_parquet),
+    "FHIR as NDJSON": fhir(write_ndjson),
+    "FHIR as bundles": fhir(write_bundles),
+}
+
+
+@pytest.fixture(params=list(SOURCES))
+def patients(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., EventPatients]:
+    source = SOURCES[request.param](tmp_path / "data")
+    (tmp_path / "scratch").mkdir()
+    return lambda plan: read_event_patients(plan, source, scratch=tmp_path / "scratch")
+
+
+def test_rows_features_and_label_are_the_same_from_every_format(
+    patients: Callable[..., EventPatients],
+) -> None:
+    found = patients(plan_for_events())
+    table = found.table
+    assert table.subject_ids == ("101", "102", "103")
+    assert table.label.tolist() == [1.0, 0.0, 0.0]
+    # Completed years on 4 February 2021, 16 June 2020 and 25 December 2022.
+    assert table.numeric["age"].tolist() == [79.0, 41.0, 19.0]
+    # The last creatinine, 176.8 umol/L, in the plan's mg/dL by creatinine's molar mass.
+    np.testing.assert_allclose(table.numeric["creatinine"], [2.0, np.nan, np.nan], rtol=1e-4)
+    assert table.levels["sex"].tolist() == [0, 1, 0]
+    assert [(step.rows, step.patients) for step in found.attrition] == [(3, 3)] * 5
+    matrix = build_matrix(table, plan_for_events(), salt=b"0" * 32)
+    assert matrix.x.shape == (3, len(matrix.columns))
+
+
+def test_ages_outside_the_plans_are_left_out(patients: Callable[..., EventPatients]) -> None:
+    plan = plan_for_events(cohort={**COHORT, "age_years_max": 79, "age_years_min": 20})
+    found = patients(plan)
+    assert found.table.subject_ids == ("101", "102")
+    assert found.attrition[-1].patients == 2
+
+
+def test_criteria_of_the_plan_keep_and_leave_out(patients: Callable[..., EventPatients]) -> None:
+    seen = {"description": "Creatinine", "codes": ["LOINC/2160-0"], "days_before": 30}
+    for key, expected in (("require", ("101",)), ("exclude", ("102", "103"))):
+        plan = plan_for_events(cohort={**COHORT, key: [seen]})
+        assert patients(plan).table.subject_ids == expected
+
+
+def test_a_plan_without_an_index_date_reads_no_events(tmp_path: Path) -> None:
+    source = OmopFolder(write_csv(tmp_path / "data", six_patients_tables()))
+    with pytest.raises(PlanError, match="index_date"):
+        read_event_patients(make_plan(), source, scratch=tmp_path)
+
+
+def test_a_level_that_was_not_recorded_is_missing(patients: Callable[..., EventPatients]) -> None:
+    smoker = {
+        "kind": "categorical",
+        "name": "smoker",
+        "description": "Tobacco smoking status",
+        "codes": ["LOINC/72166-2"],
+        "levels": ["SNOMED/8517006", "SNOMED/77176002"],
+    }
+    table = patients(plan_for_events(features__2=smoker, fairness_groups=[])).table
+    assert table.levels["smoker"].tolist() == [MISSING_LEVEL, 0, MISSING_LEVEL]
