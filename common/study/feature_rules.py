@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
 from common.study.code_digits import is_mistyped
+from common.study.cohort_rules import UNIT_OF_AGGREGATE
 from common.study.columns import columns_of_feature
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
 from common.study.problems import Problem, shorten
+
+
+_OTHER_SCALE: Final = frozenset({*UNIT_OF_AGGREGATE, "slope"})
 
 
 def rule_feature_names_are_unique(plan: StudyPlan) -> Iterator[Problem]:
@@ -60,6 +66,8 @@ def rule_clip_lies_in_plausible_range(plan: StudyPlan) -> Iterator[Problem]:
         if not isinstance(feature, NumericFeature):
             continue
         low, high = feature.plausible_range
+        if feature.aggregate in _OTHER_SCALE:  # the range is of values, the clip of their number
+            low, high = -math.inf, math.inf
         lower, upper = feature.clip
         if not low <= lower < upper <= high:
             yield Problem(
@@ -91,6 +99,11 @@ def rule_levels_are_distinct(plan: StudyPlan) -> Iterator[Problem]:
 def rule_codes_are_well_typed(plan: StudyPlan) -> Iterator[Problem]:
     """No code is listed twice in one place or has a wrong check digit."""
     places = [(f"features[{place}]", item.codes) for place, item in enumerate(plan.features)]
+    cohort = plan.cohort
+    if cohort.index_date is not None:
+        places.append(("cohort.index_date", cohort.index_date.codes))
+    for name, criteria in (("require", cohort.require), ("exclude", cohort.exclude)):
+        places += [(f"cohort.{name}[{at}]", item.codes) for at, item in enumerate(criteria)]
     for path, codes in [*places, ("label", plan.label.codes)]:
         counts = Counter(codes)
         for code_place, code in enumerate(codes):

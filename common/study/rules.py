@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from common.study import cohort_rules as of_cohort
 from common.study import feature_rules as of_features
 from common.study import training_rules as of_training
 from common.study.plan import StudyPlan
@@ -180,6 +181,24 @@ RULES: Final = (
         "One monitoring report spends no more than the whole study.",
         ("monitoring.epsilon_per_report", "privacy.epsilon"),
         of_training.rule_report_costs_no_more_than_study,
+    ),
+    Rule(
+        "P27",
+        "A criterion's window begins before it ends.",
+        ("cohort",),
+        of_cohort.rule_criteria_windows_are_ordered,
+    ),
+    Rule(
+        "P28",
+        "A bound on the label's value has a unit, and the bounds leave room between them.",
+        ("label",),
+        of_cohort.rule_label_bound_has_a_unit,
+    ),
+    Rule(
+        "P29",
+        "A count has the unit 1, and a time since an event the unit d.",
+        (EACH_FEATURE,),
+        of_cohort.rule_counting_aggregates_have_their_unit,
     ),
 )
 
