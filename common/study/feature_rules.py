@@ -13,7 +13,6 @@ from common.study.columns import columns_of_feature
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
 from common.study.problems import Problem, shorten
 
-
 _OTHER_SCALE: Final = frozenset({*UNIT_OF_AGGREGATE, "slope"})
 
 

@@ -171,7 +171,7 @@ def test_the_digest_of_the_heart_plan_does_not_depend_on_layout_or_comments() ->
 
 def test_plan_bytes_are_frozen() -> None:
     assert plan_digest(make_plan()) == (
-        "d57983a2869e56f1c3a5f5fe493198c184db6e8c07e7401482b706760a31a04b"
+        "38a5fe2801fdc97fedb3fbead26ff38be9e020941cc843a0b6c8f9be92bfb987"
     )
 
 

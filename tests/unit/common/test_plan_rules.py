@@ -154,6 +154,28 @@ def test_p26_a_report_that_costs_more_than_the_study_is_refused() -> None:
     only("P26", "monitoring.epsilon_per_report", monitoring__epsilon_per_report=3.5)
 
 
+def test_p27_a_criterions_window_that_ends_before_it_begins_is_refused() -> None:
+    past = {"description": "Stroke", "codes": ["SNOMED/230690007"], "days_before": 30}
+    for name in ("require", "exclude"):
+        changed = [past, past | {"days_until": 30}]
+        only("P27", f"cohort.{name}[1].days_until", **{f"cohort__{name}": changed})
+
+
+def test_p28_a_bound_without_a_unit_and_a_unit_without_a_bound_are_refused() -> None:
+    only("P28", "label.unit", label__above=26.5)
+    only("P28", "label.unit", label__unit="umol/L")
+
+
+def test_p28_bounds_that_leave_no_value_are_refused() -> None:
+    only("P28", "label.above", label__above=3.0, label__below=3.0, label__unit="mmol/L")
+    assert problems_of(label__above=2.0, label__below=3.0, label__unit="mmol/L") == ()
+
+
+def test_p29_a_count_in_another_unit_is_refused() -> None:
+    for aggregate, unit in (("count", "d"), ("any", "mm[Hg]"), ("time_since", "1")):
+        only("P29", "features[1].unit", features__1__aggregate=aggregate, features__1__unit=unit)
+
+
 def test_a_plan_without_monitoring_or_groups_is_complete() -> None:
     assert problems_of(monitoring=..., fairness_groups=...) == ()
 
