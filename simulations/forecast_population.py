@@ -15,6 +15,7 @@ from common.errors import ConfigError
 from common.study.plan import StudyPlan
 from simulations.audit.patients import generate_patients
 from simulations.forecast import EPSILONS, Population, as_record, forecast
+from simulations.patient_source import PatientSource
 from simulations.virtual_site import VirtualSite
 from site_client.config import SitePaths, read_site_config
 from site_client.features.matrix import FeatureMatrix
@@ -77,17 +78,17 @@ def public_population(homes: Sequence[Path]) -> Population:
             todo="describe each hospital in its own folder",
         )
 
+    sources = [PatientSource(config.source, folder=home) for home, config in described]
+
     def population(seed: int) -> Sequence[VirtualSite]:
         return [
             VirtualSite(
                 config.site.id,
                 config.site.declared_cohort_size,
-                config.source.model_copy(
-                    update={"path": str((home / config.source.path).resolve())}
-                ),
+                source,
                 salt=f"forecast {seed}".encode(),
             )
-            for home, config in described
+            for source, (_, config) in zip(sources, described, strict=True)
         ]
 
     return population

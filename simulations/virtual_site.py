@@ -13,12 +13,12 @@ from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
 from common.ids import Digest, SiteId, parse_site_id
 from common.privacy.ledger import Ledger, MemoryLedgerStore
 from common.study.plan import StudyPlan
+from simulations.patient_source import PatientSource
 from site_client.approvals import Approvals
 from site_client.config import LimitsSection, SiteConfig, SiteSection
 from site_client.features.matrix import FeatureMatrix, build_matrix
 from site_client.release.release_log import ReleaseLog
 from site_client.site_database import SiteDatabase
-from site_client.sources.table import read_table
 from site_client.sources.table_mapping import LabelMapping, TableMapping
 from site_client.tasks import SiteKeys, SiteRecords, SiteTasks
 from site_client.training.dp_sgd_engine import DpSgdEngine
@@ -46,14 +46,14 @@ class VirtualSite:
     Args:
         site_id: its id.
         declared_cohort_size: public number of patients, its weight.
-        patients: a table on disk (an absolute path), or features that were already made of one.
+        patients: a source on disk, or features that were already made.
         salt: sends each patient of a table to train or be held out; features have their parts.
         limits: its own, which win over the plan's.
     """
 
     site_id: str
     declared_cohort_size: int
-    patients: TableMapping | FeatureMatrix
+    patients: PatientSource | FeatureMatrix
     salt: bytes = b"simulated"
     limits: LimitsSection = field(default=WIDE_LIMITS)
 
@@ -61,8 +61,7 @@ class VirtualSite:
         """Return this site's features under a plan; raises `DataSourceError`."""
         if isinstance(self.patients, FeatureMatrix):
             return self.patients
-        table = read_table(plan, self.patients, folder=Path.cwd())
-        return build_matrix(table, plan, salt=site_salt(self.site_id, self.salt))
+        return build_matrix(self.patients.rows(plan), plan, salt=site_salt(self.site_id, self.salt))
 
 
 def site_salt(site_id: str, salt: bytes) -> bytes:
@@ -117,12 +116,11 @@ class RunningSite:
             until_s=clock.now_s() + _APPROVED_S,
             signing_key=self.keys.signing,
         )
-        source = _NO_TABLE if isinstance(site.patients, FeatureMatrix) else site.patients
-        self._tasks = _TasksOverMatrix(
+        self._tasks = SiteTasks(
             SiteConfig(
                 site=SiteSection(id=site.site_id, declared_cohort_size=site.declared_cohort_size),
                 limits=site.limits,
-                source=source,
+                source=_NO_TABLE,
             ),
             folder=folder,
             keys=self.keys,
@@ -131,8 +129,8 @@ class RunningSite:
             engine=DpSgdEngine(),
             randomness=randomness,
             is_real_ledger=False,
+            features=_ReadyFeatures(self.matrix),
         )
-        self._tasks.matrix = self.matrix
 
     def answer(self, envelope: bytes) -> bytes:
         """Return the site's sealed reply to a sealed request."""
@@ -143,10 +141,11 @@ class RunningSite:
         self._database.close()
 
 
-class _TasksOverMatrix(SiteTasks):
-    """A site's real tasks; only the features are already made."""
+@dataclass(frozen=True)
+class _ReadyFeatures:
+    """Features that are already made."""
 
-    matrix: FeatureMatrix
+    made: FeatureMatrix
 
-    def _read_matrix(self, digest: Digest, plan: StudyPlan) -> FeatureMatrix:
-        return self.matrix
+    def matrix(self, digest: Digest, plan: StudyPlan) -> FeatureMatrix:
+        return self.made

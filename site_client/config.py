@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from common import limits
 from common.errors import ConfigError
-from site_client.sources.table_mapping import TableMapping
+from site_client.sources.source_mapping import SourceMapping
 
 HOME_VARIABLE: Final = "COHORTIUM_SITE_HOME"
 
@@ -89,6 +90,11 @@ class SitePaths:
         return self.state / "agent.lock"
 
     @property
+    def scratch(self) -> Path:
+        """What a build of features puts on disk, deleted with it."""
+        return self.state / "scratch"
+
+    @property
     def run(self) -> Path:
         """Folder of the socket, shared with the courier."""
         return self.home / "run"
@@ -140,7 +146,7 @@ class SiteConfig(_Part):
 
     site: SiteSection
     limits: LimitsSection
-    source: TableMapping
+    source: SourceMapping
 
 
 def read_site_config(paths: SitePaths) -> SiteConfig:
@@ -156,12 +162,20 @@ def read_site_config(paths: SitePaths) -> SiteConfig:
             todo="run `cohortium-site enroll`, or name the folder with --home",
         ) from None
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
-        )
+        problems = "; ".join(f"{_key(item)}: {item['msg']}" for item in error.errors())
         raise _refuse(paths.config, problems) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _refuse(paths.config, str(error)) from None
+
+
+def _key(problem: ErrorDetails) -> str:
+    """Return where a problem is, as a reader of the file would say it."""
+    place = list(problem["loc"])
+    if problem["type"].startswith("union_tag"):
+        place.append("kind")
+    elif len(place) > 1 and place[0] == "source":
+        del place[1]  # pydantic's name of the kind, which is no key
+    return ".".join(map(str, place))
 
 
 def _refuse(path: Path, arrived: str) -> ConfigError:

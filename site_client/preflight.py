@@ -18,9 +18,10 @@ from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest
 from site_client.config import SiteConfig, SitePaths, read_site_config
 from site_client.courier.main import CourierConfig, read_courier_config
+from site_client.features.site_rows import read_rows
 from site_client.open_site import OpenSite, open_site
 from site_client.release.gate import SiteLimits
-from site_client.sources.table import PatientTable, read_table
+from site_client.sources.table import PatientTable
 from site_client.standardize.quality import QualityTable, assess_quality
 
 _REACH_WAIT_S: Final = 10.0
@@ -82,14 +83,14 @@ def check_site(paths: SitePaths, plan: StudyPlan | None, *, clock: Clock) -> Pre
         findings.extend(_reach(courier, clock))
     quality: QualityTable | None = None
     if config is not None and plan is not None:
-        table = _ask(
+        rows = _ask(
             findings,
             "the data fit the plan",
-            lambda: read_table(plan, config.source, folder=paths.home),
+            lambda: read_rows(plan, config.source, folder=paths.home, scratch=paths.scratch),
         )
-        if table is not None:
-            quality = assess_quality(table)
-            findings.append(_cohort(config, table))
+        if rows is not None:
+            quality = assess_quality(rows.table)
+            findings.append(_cohort(config, rows.table))
             findings.extend(_plausible(quality))
         findings.extend(_limits(config, plan, site))
         if site is not None:

@@ -31,10 +31,10 @@ from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest
 from site_client.approvals import Approvals
 from site_client.config import SiteConfig
+from site_client.features.site_rows import read_rows
 from site_client.open_site import OpenSite
 from site_client.release.release_log import ReleaseLog
 from site_client.site_database import SiteDatabase
-from site_client.sources.table import read_table
 from site_client.tasks import SiteRecords, SiteTasks
 from site_client.training.engine import TrainingEngine
 
@@ -115,7 +115,8 @@ def preview_round(
     )
     reply = decode_reply(payload)
     if isinstance(reply, RefusedTask) and reply.number == "R14":
-        read_table(plan, config.source, folder=folder)  # says here what the number means
+        # Says here what the number means.
+        read_rows(plan, config.source, folder=folder, scratch=scratch)
     return Preview(
         fields=_fields(reply, plan) if isinstance(reply, ReleasedTask) else _refused(reply.number),
         envelope_bytes=len(envelope),

@@ -42,13 +42,13 @@ from common.protocol.refusals import REFUSALS
 from common.study.plan import StudyPlan
 from site_client import request_checks
 from site_client.approvals import Approval, Approvals
-from site_client.config import SiteConfig
-from site_client.features.matrix import FeatureMatrix, build_matrix, split
+from site_client.config import SiteConfig, SitePaths
+from site_client.features.matrix import FeatureMatrix, split
 from site_client.release.checks import Produced
 from site_client.release.gate import Gate, Released, ReleaseRequest, SiteLimits
 from site_client.release.release_log import ReleaseLog
+from site_client.site_features import Features, SourceFeatures
 from site_client.source_pin import SourcePin
-from site_client.sources.table import read_table
 from site_client.training.engine import TrainingEngine, TrainingTask
 from site_client.training.evaluation import evaluate
 from site_client.training.randomness import Randomness
@@ -95,6 +95,7 @@ class SiteTasks:
         engine: trains.
         randomness: makes fresh streams for each release.
         is_real_ledger: true when the ledger is on disk.
+        features: None: of the source in `config`.
     """
 
     def __init__(
@@ -108,9 +109,9 @@ class SiteTasks:
         engine: TrainingEngine,
         randomness: Callable[[], Randomness] = Randomness.from_system,
         is_real_ledger: bool = True,
+        features: Features | None = None,
     ) -> None:
         self._config = config
-        self._folder = folder
         self._keys = keys
         self._records = records
         self._clock = clock
@@ -130,7 +131,13 @@ class SiteTasks:
             coordinator=keys.coordinator_sealing,
             is_real_ledger=is_real_ledger,
         )
-        self._matrix: tuple[tuple[Digest, int, int], FeatureMatrix] | None = None
+        self._features = features or SourceFeatures(
+            config.source,
+            folder=folder,
+            scratch=SitePaths(folder).scratch,
+            salt=keys.salt,
+            pin=records.source_pin,
+        )
         self._planned: tuple[Digest, PlannedMechanisms] | None = None
 
     def handle(self, envelope: bytes) -> Released:
@@ -212,7 +219,7 @@ class SiteTasks:
         )
         parameters = request_checks.check_model(request, plan)
         request_checks.check_study_limit(plan, self._limits)
-        matrix = self._read_matrix(request.plan_digest, plan)
+        matrix = self._features.matrix(request.plan_digest, plan)
         request_checks.check_cohort(
             len(matrix.y), cohort_size_min=self._config.limits.cohort_size_min
         )
@@ -267,19 +274,6 @@ class SiteTasks:
         if self._planned is None or self._planned[0] != digest:
             self._planned = (digest, plan_mechanisms(plan))
         return self._planned[1]
-
-    def _read_matrix(self, digest: Digest, plan: StudyPlan) -> FeatureMatrix:
-        path = self._folder / self._config.source.path
-        status = path.stat() if path.exists() else None
-        key = (digest, status.st_mtime_ns, status.st_size) if status else (digest, 0, 0)
-        if self._matrix is None or self._matrix[0] != key:
-            table = read_table(plan, self._config.source, folder=self._folder)
-            if self._records.source_pin is not None:
-                self._records.source_pin.check(
-                    self._config.source, folder=self._folder, salt=self._keys.salt
-                )
-            self._matrix = (key, build_matrix(table, plan, salt=self._keys.salt))
-        return self._matrix[1]
 
     def _refuse(self, number: str, plan_digest: Digest, header: EnvelopeHeader) -> Released:
         refusal = RefusedTask(plan_digest, header.round_number, number)

@@ -49,6 +49,11 @@ class PatientTable:
     unlabelled: int
 
     @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.subject_ids)
+
+    @property
     def patients(self) -> int:
         """Number of patients."""
         return len(set(self.subject_ids))

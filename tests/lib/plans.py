@@ -97,7 +97,7 @@ def make_document(**changes: Any) -> dict[str, Any]:
         if value is ...:
             del here[last]
         else:
-            here[last] = value
+            here[last] = copy.deepcopy(value)
     return document
 
 

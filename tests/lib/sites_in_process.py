@@ -91,20 +91,29 @@ class InProcessSite:
         return decode_reply(payload)
 
 
-def make_site(folder: Path, *, limits: str = "", engine: Any = None) -> InProcessSite:
+def make_site(
+    folder: Path,
+    *,
+    limits: str = "",
+    engine: Any = None,
+    source: str = "",
+    plan: StudyPlan | None = None,
+) -> InProcessSite:
     """Make the generated site northfield with the example plan approved.
 
     Args:
         folder: empty; becomes the site's folder.
         limits: other `[limits]` as TOML text.
         engine: another training engine.
+        source: another `[source]` as TOML text.
+        plan: another one.
     """
-    plan = read_plan(PLAN)
+    plan = plan or read_plan(PLAN)
     site = heart_sites(folder / "data", uci=None)[0]
     config = SiteConfig.model_validate(
         tomllib.loads(
             f'[site]\nid = "{site.site_id}"\ndeclared_cohort_size = 310\n'
-            f"{limits or site.limits}\n{site.source}"
+            f"{limits or site.limits}\n{source or site.source}"
         )
     )
     paths = SitePaths(folder)

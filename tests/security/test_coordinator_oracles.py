@@ -13,6 +13,7 @@ from common.protocol.arrays import Parameters, encode_parameters, parameters_dig
 from common.protocol.messages import RefusedTask, ReleasedTask
 from common.study.columns import initial_parameters
 from site_client.features.matrix import FeatureMatrix
+from site_client.site_features import SourceFeatures
 from site_client.training.dp_sgd_engine import DpSgdEngine
 from site_client.training.engine import TrainedUpdate, TrainingTask
 from site_client.training.evaluation import score
@@ -108,7 +109,13 @@ def test_numbered_rows_are_answered_for_the_file_that_was_first_and_no_other(
 ) -> None:
     site = make_site(tmp_path)
     source = site.config.source.model_copy(update={"subject_id": "#row"})
-    site.tasks._config = site.config.model_copy(update={"source": source})
+    site.tasks._features = SourceFeatures(
+        source,
+        folder=tmp_path,
+        scratch=site.paths.scratch,
+        salt=site.keys.salt,
+        pin=site.tasks._records.source_pin,
+    )
     assert isinstance(site.ask(site.envelope(1)), ReleasedTask)
     path = tmp_path / site.config.source.path
     lines = path.read_bytes().splitlines(keepends=True)

@@ -14,6 +14,7 @@ from common.study.columns import feature_columns
 from common.study.plan import Sgd, StudyPlan
 from common.study.plan_file import read_plan
 from simulations.federation import run_in_memory
+from simulations.patient_source import PatientSource
 from simulations.population import FOUR_HOSPITALS, generate_rows
 from simulations.randomness import noiseless, reproducible
 from simulations.virtual_site import WIDE_LIMITS, VirtualSite
@@ -174,7 +175,8 @@ def test_a_table_on_disk_is_read_split_and_trained_on(tmp_path: Path) -> None:
             for item in plan.features
         },
     )
-    sites = [VirtualSite(name, 300, mapping) for name in ("east", "north")]
+    source = PatientSource(mapping, folder=tmp_path)
+    sites = [VirtualSite(name, 300, source) for name in ("east", "north")]
     east, north = run_in_memory(plan, sites).sites
     assert east.patients_trained + east.patients_held_out == len(rows)
     # Each site has its own salt, so one table splits differently at two of them.

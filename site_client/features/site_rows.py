@@ -1,0 +1,91 @@
+"""A plan's rows from whatever a site has: one table, or a source of events."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import limits
+from common.errors import DataSourceError
+from common.study.plan import StudyPlan
+from site_client.features.event_patients import EventPatients, read_event_patients
+from site_client.sources.open_source import open_source
+from site_client.sources.source_mapping import SourceMapping
+from site_client.sources.table import PatientTable, read_table
+from site_client.sources.table_mapping import TableMapping
+
+
+@dataclass(frozen=True)
+class SiteRows:
+    """Rows that fit the plan.
+
+    Args:
+        table: one row for each index date.
+        events: how they came about; None for a table, whose rows are ready-made.
+    """
+
+    table: PatientTable
+    events: EventPatients | None
+
+
+def read_rows(plan: StudyPlan, mapping: SourceMapping, *, folder: Path, scratch: Path) -> SiteRows:
+    """Read a site's source for one plan and check the rows against it.
+
+    Args:
+        plan: to be followed.
+        mapping: `[source]` of `site.toml`.
+        folder: where `site.toml` lies; a relative path starts there.
+        scratch: a folder of the agent's own; what a build puts there is deleted with it.
+
+    Raises:
+        PlanError: the plan has no index date, and the source no rows of its own.
+        DataSourceError: the data do not fit the plan; never with a value.
+    """
+    if isinstance(mapping, TableMapping):
+        return SiteRows(read_table(plan, mapping, folder=folder), None)
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    source = open_source(mapping, folder=folder)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=scratch) as build:
+        events = read_event_patients(plan, source, scratch=Path(build))
+    check_rows(plan, events)
+    return SiteRows(events.table, events)
+
+
+def check_rows(plan: StudyPlan, events: EventPatients) -> None:
+    """Refuse rows of events that do not fit the plan, as a table's are refused while it is read.
+
+    Raises:
+        DataSourceError: no row is left; a feature that may not be missing is; or so many values
+            are implausible that the unit must be another one.
+    """
+    rows = events.table.rows
+    if rows == 0:
+        steps = "; ".join(f"{step.step}: {step.patients}" for step in events.attrition)
+        raise DataSourceError(
+            "no patient of this source is in the plan's cohort",
+            expected="at least one row after every step",
+            arrived=f"patients left after each step: {steps}",
+            todo="compare the codes of the step that leaves none with what the site records",
+        )
+    for feature in plan.features:
+        counts = events.table.counts[feature.name]
+        if feature.missing == "none_allowed" and counts.recorded < rows:
+            raise DataSourceError(
+                f"the feature {feature.name} has no usable value in {rows - counts.recorded} of "
+                f"{rows} rows",
+                expected="a value in every row, for the plan says none_allowed",
+                arrived="rows without one",
+                todo="ask for a plan with an indicator, or with a [[cohort.require]] of its codes",
+            )
+        met = events.variables.get(feature.name)
+        if met is None:
+            continue
+        present = met.used + met.implausible
+        if met.implausible > limits.OUT_OF_RANGE_FRACTION_MAX * present:
+            raise DataSourceError(
+                f"too many values of {feature.name} are outside the plausible range",
+                expected=f"at most {limits.OUT_OF_RANGE_FRACTION_MAX:.0%} of its values outside",
+                arrived=f"{met.implausible} of {present}; the unit is probably another one",
+                todo="check the unit that the source states for these codes",
+            )

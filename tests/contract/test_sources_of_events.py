@@ -1,0 +1,153 @@
+"""A site with any kind of source takes part: `site.toml`, check, preview, training, the pin."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import ConfigError, DataSourceError, PlanError
+from common.protocol.messages import RefusedTask, ReleasedTask
+from site_client.config import SitePaths, read_site_config
+from site_client.features.site_rows import read_rows
+from site_client.source_pin import identifier_of
+from site_client.sources.event_tables import EventTables
+from site_client.sources.fhir import FhirFolder
+from site_client.sources.meds import MedsFolder
+from site_client.sources.omop import OmopFolder
+from site_client.sources.omop_duckdb import OmopDuckDB
+from site_client.sources.omop_postgresql import OmopPostgres
+from site_client.sources.open_source import open_source
+from site_client.sources.source_mapping import MedsMapping
+from site_client.sources.table_mapping import TableMapping
+from tests.lib.event_hospital import CREATININE, SOURCE, admissions_plan, write_meds_hospital
+from tests.lib.sites_in_process import make_site
+
+HEAD = """
+[site]
+id = "northfield"
+declared_cohort_size = 300
+[limits]
+epsilon_per_study = 4.0
+epsilon_total = 8.0
+delta_total = 1e-3
+cohort_size_min = 50
+[source]
+"""
+LIMITS = HEAD.split("[source]", maxsplit=1)[0].split("300\n")[1]
+KINDS: dict[str, tuple[str, type]] = {
+    "omop": ('path = "cdm"\ntime_zone = "Europe/London"\ndata_until = 2026-01-01', OmopFolder),
+    "omop_duckdb": ('path = "cdm.db"\nschema = "cdm"', OmopDuckDB),
+    "omop_postgresql": ('url = "postgresql://reader@db/cdm"\nschema = "cdm"', OmopPostgres),
+    "fhir": ('path = "export"\ntime_zone = "Europe/London"', FhirFolder),
+    "meds": ('path = "meds"', MedsFolder),
+    "event_tables": (
+        '[source.subjects]\nfile = { path = "patients.csv" }\nsubject = "id"',
+        EventTables,
+    ),
+}
+
+
+def write_config(folder: Path, source: str) -> SitePaths:
+    (folder / "site.toml").write_text(HEAD + source)
+    return SitePaths(folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_site_toml_takes_every_kind_of_source(tmp_path: Path, kind: str) -> None:
+    keys, reader = KINDS[kind]
+    paths = write_config(tmp_path, f'kind = "{kind}"\n{keys}\n')
+    mapping = read_site_config(paths).source
+    assert mapping.kind == kind and not isinstance(mapping, TableMapping)
+    assert type(open_source(mapping, folder=tmp_path)) is reader
+
+
+@pytest.mark.parametrize(
+    ("source", "where"),
+    [
+        ('kind = "fhir"\npath = "x"', "source.time_zone"),
+        ('kind = "fhir"\npath = "x"\ntime_zone = "Mars/Olympus"', "source.time_zone"),
+        ('kind = "omop"\npath = "x"\npaht = "y"', "source.paht"),
+        ('kind = "omop_postgresql"\nurl = "mysql://db"', "source.url"),
+        ('path = "x"', "source.kind"),
+    ],
+)
+def test_a_wrong_source_is_refused_with_its_key(tmp_path: Path, source: str, where: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_site_config(write_config(tmp_path, source))
+    assert f"{where}:" in refused.value.arrived
+
+
+def test_two_sources_of_one_kind_tell_patients_apart_alike_and_two_kinds_do_not(
+    tmp_path: Path,
+) -> None:
+    found = [
+        identifier_of(read_site_config(write_config(tmp_path, f'kind = "{kind}"\n{keys}\n')).source)
+        for kind, (keys, _) in KINDS.items()
+    ]
+    assert len(set(found[:3])) == 1
+    assert len(set(found)) == 4
+
+
+def test_a_site_with_events_trains_and_evaluates_and_leaves_nothing_in_its_scratch_folder(
+    tmp_path: Path,
+) -> None:
+    write_meds_hospital(tmp_path, patients=200)
+    site = make_site(tmp_path, source=SOURCE, plan=admissions_plan(), limits=LIMITS)
+    trained = site.ask(site.envelope(1))
+    assert isinstance(trained, ReleasedTask) and trained.update is not None
+    assert list(SitePaths(tmp_path).scratch.iterdir()) == []
+    # What the study began with stays, whatever becomes of the source.
+    (tmp_path / "meds").rename(tmp_path / "moved")
+    assert isinstance(site.ask(site.envelope(2)), ReleasedTask)
+
+
+def test_a_site_that_changes_from_events_to_a_table_is_refused_after_its_first_release(
+    tmp_path: Path,
+) -> None:
+    write_meds_hospital(tmp_path, patients=200)
+    site = make_site(tmp_path, source=SOURCE, plan=admissions_plan(), limits=LIMITS)
+    site.ask(site.envelope(1))
+    pin = site.tasks._records.source_pin
+    assert pin is not None
+    table = tomllib.loads('kind = "table"\npath = "x"\nsubject_id = "id"\nfeatures = {}')
+    table["label"] = {"column": "y", "positive": ("1",), "negative": ("0",)}
+    with pytest.raises(DataSourceError, match="no longer tells who was in earlier releases"):
+        pin.check(TableMapping.model_validate(table), folder=tmp_path, salt=site.keys.salt)
+
+
+def rows_of(folder: Path, **changes: Any) -> Any:
+    mapping = MedsMapping.model_validate(tomllib.loads(SOURCE)["source"])
+    plan = admissions_plan(**changes)
+    return read_rows(plan, mapping, folder=folder, scratch=folder / "scratch")
+
+
+def test_units_of_one_code_are_brought_to_the_plans(tmp_path: Path) -> None:
+    write_meds_hospital(tmp_path, patients=100)
+    values = rows_of(tmp_path).table.numeric["creatinine"]
+    # Half of the values are recorded in umol/L, 88.4 times as large.
+    assert 0 < values.min() < values.max() < 6
+
+
+def test_rows_that_do_not_fit_the_plan_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    write_meds_hospital(tmp_path, patients=100)
+    with pytest.raises(PlanError, match="when a patient's row begins"):
+        rows_of(tmp_path, cohort__index_date=...)
+    with pytest.raises(DataSourceError, match="no patient of this source is in the plan's cohort"):
+        rows_of(tmp_path, cohort__index_date__codes=["Visit/ICU"])
+    with pytest.raises(DataSourceError, match=r"creatinine has no usable value in 100 of 100"):
+        rows_of(
+            tmp_path, features__1=CREATININE | {"codes": ["LOINC/718-7"], "missing": "none_allowed"}
+        )
+    with pytest.raises(DataSourceError, match="too many values of creatinine are outside"):
+        rows_of(tmp_path, features__1=CREATININE | {"plausible_range": [0, 0.5], "clip": [0, 0.5]})
+
+
+def test_a_refused_source_is_a_numbered_refusal_and_quotes_no_row(tmp_path: Path) -> None:
+    write_meds_hospital(tmp_path, patients=200)
+    plan = admissions_plan(cohort__index_date__codes=["Visit/ICU"])
+    site = make_site(tmp_path, source=SOURCE, plan=plan, limits=LIMITS)
+    answer = site.ask(site.envelope(1))
+    assert isinstance(answer, RefusedTask) and answer.number == "R14"
