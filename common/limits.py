@@ -13,6 +13,7 @@ CLOCK_SKEW_S_MAX: Final = (
 )
 SITES_MAX: Final = 10_000
 FEATURES_MAX: Final = 10_000
+TIME_BINS_MAX: Final = 336  # two weeks by the hour
 ROUNDS_MAX: Final = 10_000
 LOCAL_STEPS_MAX: Final = 100_000
 CATEGORIES_MAX: Final = 200  # levels of one categorical feature

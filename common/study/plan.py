@@ -47,7 +47,9 @@ class NumericFeature(PlanPart):
 
     `plausible_range` bounds what is believed (a value outside is set missing and counted);
     `clip` are the public bounds to which values are clipped and then scaled to [-1, 1]. Values in
-    other units are converted, between mass and amount with the `analyte`'s molar mass.
+    other units are converted, between mass and amount with the `analyte`'s molar mass. With
+    `time_bins` the window is divided into so many equal bins, the oldest first, each with a value;
+    a bin without one has the last before it.
     """
 
     kind: Literal["numeric"]
@@ -59,6 +61,7 @@ class NumericFeature(PlanPart):
     clip: Annotated[tuple[Finite, Finite], Field(strict=False)]
     aggregate: NumericAggregate = "last"
     window_days: WindowDays = 365
+    time_bins: Annotated[int, Field(ge=2, le=limits.TIME_BINS_MAX)] | None = None
     unit_if_missing: Text | None = None
     analyte: Text | None = None
     missing: Literal["indicator", "none_allowed"] = "indicator"
@@ -136,8 +139,19 @@ class ResidualPerceptron(PlanPart):
     blocks: Annotated[int, Field(ge=1, le=16)]
 
 
+class GatedRecurrentUnit(PlanPart):
+    """A gated recurrent unit over the time bins (Cho et al. 2014); its last state gives the logit.
+
+    Features without time bins are the same in every bin.
+    """
+
+    kind: Literal["gru"]
+    width: Annotated[int, Field(ge=1, le=1024)]
+
+
 ModelSpec = Annotated[
-    LogisticRegression | MultilayerPerceptron | ResidualPerceptron, Field(discriminator="kind")
+    LogisticRegression | MultilayerPerceptron | ResidualPerceptron | GatedRecurrentUnit,
+    Field(discriminator="kind"),
 ]
 
 

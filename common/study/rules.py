@@ -200,6 +200,18 @@ RULES: Final = (
         (EACH_FEATURE,),
         of_cohort.rule_counting_aggregates_have_their_unit,
     ),
+    Rule(
+        "P30",
+        "Values in time bins have an indicator, and age is not binned.",
+        (EACH_FEATURE,),
+        of_cohort.rule_time_bins_have_an_indicator,
+    ),
+    Rule(
+        "P31",
+        "A recurrent model has features in time bins, all of one window and number of bins.",
+        ("features", "model"),
+        of_cohort.rule_recurrent_models_have_one_time_line,
+    ),
 )
 
 _STOPS: Final[dict[str, tuple[str, ...]]] = {

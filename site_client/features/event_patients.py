@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import PlanError
+from common.study.cohort import AGE
+from common.study.columns import bins_of_feature
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
-from site_client.features.extraction import VariableCounts, extract
+from site_client.features.extraction import VariableCounts, extract_bins
 from site_client.features.from_plan import (
-    AGE,
     Narrower,
     criteria_of,
     index_event_of,
@@ -94,16 +95,23 @@ def _read_rows(
     attrition: tuple[Attrition, ...],
     counts: SourceCounts,
 ) -> EventPatients:
+    columns: dict[str, npt.NDArray[np.float64]] = {}
+    met: dict[str, VariableCounts] = {}
     others = [feature for feature in plan.features if AGE not in feature.codes]
-    extraction = extract(
-        connection,
-        [
-            variable_of(item, narrower, lambda codes: _units_of(connection, codes))
-            for item in others
-        ],
-    )
-    columns = {item.name: extraction.values[:, place] for place, item in enumerate(others)}
-    met = {item.name: extraction.counts[place] for place, item in enumerate(others)}
+    for bins in sorted({bins_of_feature(feature) for feature in others}):
+        alike = [feature for feature in others if bins_of_feature(feature) == bins]
+        extraction = extract_bins(
+            connection,
+            [
+                variable_of(item, narrower, lambda codes: _units_of(connection, codes))
+                for item in alike
+            ],
+            bins=bins,
+        )
+        for place, feature in enumerate(alike):
+            values = extraction.values[:, :, place]
+            columns[feature.name] = values if bins > 1 else values[:, 0]
+            met[feature.name] = extraction.counts[place]
     found = connection.execute(
         "SELECT subject_id, label, age_days, age_years FROM index_rows ORDER BY row_id"
     ).fetchnumpy()
@@ -121,7 +129,8 @@ def _read_rows(
             is_age = AGE in feature.codes
             column = _ages(feature, rows) if is_age else columns[feature.name]
             numeric[feature.name] = column
-        missing = int(np.isnan(column).sum())
+        nothing = np.isnan(column)
+        missing = int((nothing if nothing.ndim == 1 else nothing.all(axis=1)).sum())
         outside = met[feature.name].implausible if feature.name in met else 0
         feature_counts[feature.name] = FeatureCounts(len(column) - missing, missing, outside)
     table = PatientTable(

@@ -171,7 +171,7 @@ def test_the_digest_of_the_heart_plan_does_not_depend_on_layout_or_comments() ->
 
 def test_plan_bytes_are_frozen() -> None:
     assert plan_digest(make_plan()) == (
-        "38a5fe2801fdc97fedb3fbead26ff38be9e020941cc843a0b6c8f9be92bfb987"
+        "4024a9ebc301080be69f36c670db4cfb0901ee47ac5505bcee149a3e72644175"
     )
 
 

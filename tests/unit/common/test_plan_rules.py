@@ -176,6 +176,30 @@ def test_p29_a_count_in_another_unit_is_refused() -> None:
         only("P29", "features[1].unit", features__1__aggregate=aggregate, features__1__unit=unit)
 
 
+def test_p30_time_bins_without_an_indicator_and_of_the_age_are_refused() -> None:
+    only(
+        "P30", "features[1].missing", features__1__time_bins=4, features__1__missing="none_allowed"
+    )
+    only("P30", "features[0].time_bins", features__0__time_bins=4, features__0__missing="indicator")
+
+
+def test_p31_a_recurrent_model_without_one_time_line_is_refused() -> None:
+    gru = {"kind": "gru", "width": 4}
+    only("P31", "model.kind", model=gru)
+    binned = make_document()["features"][1] | {"time_bins": 4, "window_days": 2}
+    for key, other in (("time_bins", 5), ("window_days", 3)):
+        features = [binned, binned | {"name": "other", key: other}]
+        only(
+            "P31",
+            f"features[1].{key}",
+            model=gru,
+            features=features,
+            fairness_groups=[],
+            monitoring=...,
+        )
+    assert problems_of(model=gru, features__1=binned) == ()
+
+
 def test_a_plan_without_monitoring_or_groups_is_complete() -> None:
     assert problems_of(monitoring=..., fairness_groups=...) == ()
 

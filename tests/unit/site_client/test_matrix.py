@@ -17,7 +17,7 @@ from common.study.plan import NumericFeature
 from common.study.plan_file import read_plan
 from simulations.heart_sites import heart_sites
 from site_client.features.matrix import build_matrix, patient_part, split
-from site_client.sources.table import read_table
+from site_client.sources.table import MISSING_LEVEL, PatientTable, read_table
 from site_client.sources.table_mapping import TableMapping
 from site_client.standardize.quality import assess_quality
 from site_client.training.evaluation import count_by_score
@@ -179,3 +179,41 @@ def test_a_second_row_of_a_patient_is_refused_where_the_plan_allows_one(tmp_path
     grouped = build_matrix(read_table(plan, mapping, folder=folder), plan, salt=SALT)
     np.testing.assert_array_equal(grouped.x[:, 0], plain.x)
     assert not grouped.x[:, 1:].any()
+
+
+BINNED = np.array([[np.nan, 90.0, np.nan], [200.0, np.nan, 145.0], [np.nan, np.nan, np.nan]])
+
+
+def _binned_table() -> PatientTable:
+    return PatientTable(
+        subject_ids=("a", "b", "c"),
+        numeric={"age": np.array([20.0, 55.0, 90.0]), "systolic_bp": BINNED},
+        levels={"sex": np.array([0, 1, MISSING_LEVEL])},
+        label=np.array([0.0, 1.0, 0.0], dtype=np.float32),
+        counts={},
+        unlabelled=0,
+    )
+
+
+def test_a_bin_without_a_value_has_the_last_one_before_it_and_an_indicator() -> None:
+    plan = make_plan(features__1__time_bins=3)
+    matrix = build_matrix(_binned_table(), plan, salt=SALT)
+    column = {name: matrix.x[:, place] for place, name in enumerate(matrix.columns)}
+    values = np.stack([column[f"systolic_bp[{place}]"] for place in (1, 2, 3)], axis=1)
+    # 90 and 200 are the clip bounds, 145 the middle, as is what nobody recorded before.
+    np.testing.assert_allclose(values, [[0, -1, -1], [1, 1, 0], [0, 0, 0]], atol=1e-7)
+    masks = np.stack([column[f"systolic_bp__missing[{place}]"] for place in (1, 2, 3)], axis=1)
+    assert np.array_equal(masks, np.isnan(BINNED))
+
+
+def test_a_recurrent_models_matrix_has_the_same_values_bin_after_bin() -> None:
+    flat = make_plan(features__1__time_bins=3)
+    recurrent = make_plan(features__1__time_bins=3, model={"kind": "gru", "width": 2})
+    table = _binned_table()
+    known = build_matrix(table, flat, salt=SALT)
+    of = {name: known.x[:, place] for place, name in enumerate(known.columns)}
+    matrix = build_matrix(table, recurrent, salt=SALT)
+    assert matrix.columns == feature_columns(recurrent)
+    for place, name in enumerate(matrix.columns):
+        bare = name.partition("[")[0]
+        assert np.array_equal(matrix.x[:, place], of[name] if name in of else of[bare])
