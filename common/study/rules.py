@@ -212,6 +212,12 @@ RULES: Final = (
         ("features", "model"),
         of_cohort.rule_recurrent_models_have_one_time_line,
     ),
+    Rule(
+        "P32",
+        "A code ends in a star only where codes are built by prefix: ATC and the ICD.",
+        (EACH_FEATURE, "label.codes"),
+        of_features.rule_stars_stand_for_prefixes,
+    ),
 )
 
 _STOPS: Final[dict[str, tuple[str, ...]]] = {

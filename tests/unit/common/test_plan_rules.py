@@ -235,3 +235,18 @@ def test_places_count_the_features_of_the_file_not_the_well_formed_ones() -> Non
     same_name = next(problem for problem in problems if problem.number == "P6")
     assert same_name.path == "features[3].name"
     assert "features[1]" in same_name.found
+
+
+def test_p13_a_feature_with_a_star_reaches_the_label() -> None:
+    changed = {"label__codes": ["ICD10CM/I50.9"], "features__1__codes": ["ICD10CM/I5*"]}
+    only("P13", "features[1].codes[0]", **changed)
+
+
+@pytest.mark.parametrize("code", ["SNOMED/8411*", "ICD10CM/I*"])
+def test_p32_a_star_where_codes_are_not_built_by_prefix(code: str) -> None:
+    found = problems_of(features__1__codes=[code])
+    assert ("P32", "features[1].codes[0]") in [(item.number, item.path) for item in found]
+
+
+def test_p32_stars_are_allowed_in_every_list_of_codes() -> None:
+    assert problems_of(features__1__codes=["ICD10CM/I50*", "ATC/C09AA*"]) == ()
