@@ -1,4 +1,4 @@
-"""`cohortium-coordinator plan …`: check a study plan, show its schema and digest."""
+"""`cohortium-coordinator plan …`: check and show a study plan, its schema and digest."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import typer
 
 from common.command_line import print_json
 from server.cli_calibrate import calibrate
+from server.cli_catalogue import catalogue
 from server.cli_context import Json
 
 app = typer.Typer(help="Check and calibrate study plans.", no_args_is_help=True)
 
 app.command()(calibrate)
+app.command()(catalogue)
 
 PlanFile = Annotated[Path, typer.Argument(help="A study plan, TOML.")]
 
@@ -75,6 +77,15 @@ def digest(file: PlanFile) -> None:
     from common.study.plan_file import plan_digest, read_plan
 
     print(plan_digest(read_plan(file)))
+
+
+@app.command()
+def show(file: PlanFile) -> None:
+    """Print a plan with everything written out: defaults, and what is from the catalogue."""
+    from common.study.plan_file import read_plan
+    from common.study.plan_toml import plan_toml
+
+    print(plan_toml(read_plan(file)), end="")
 
 
 @app.command()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from common.study.code_digits import is_mistyped
+from common.study.code_lists import code_lists
 from common.study.code_prefix import PREFIX_SYSTEMS, CodeSet, is_misused_star
 from common.study.cohort_rules import UNIT_OF_AGGREGATE
 from common.study.columns import columns_of_feature
@@ -98,7 +99,7 @@ def rule_levels_are_distinct(plan: StudyPlan) -> Iterator[Problem]:
 
 def rule_codes_are_well_typed(plan: StudyPlan) -> Iterator[Problem]:
     """No code is listed twice in one place or has a wrong check digit."""
-    for path, codes in _code_lists(plan):
+    for path, codes in code_lists(plan):
         counts = Counter(codes)
         for code_place, code in enumerate(codes):
             if is_mistyped(code):
@@ -119,7 +120,7 @@ def rule_codes_are_well_typed(plan: StudyPlan) -> Iterator[Problem]:
 
 def rule_stars_stand_for_prefixes(plan: StudyPlan) -> Iterator[Problem]:
     """A code ends in a star only where its beginning is its place in the classification."""
-    for path, codes in _code_lists(plan):
+    for path, codes in code_lists(plan):
         for code_place, code in enumerate(codes):
             if is_misused_star(code):
                 yield Problem(
@@ -129,18 +130,6 @@ def rule_stars_stand_for_prefixes(plan: StudyPlan) -> Iterator[Problem]:
                     "after two characters or more (ATC: three)",
                     "list the codes one by one, or remove the star",
                 )
-
-
-def _code_lists(plan: StudyPlan) -> list[tuple[str, tuple[str, ...]]]:
-    """Return every list of codes with its path; the cohort's only where it is well formed."""
-    lists = [(f"features[{place}]", item.codes) for place, item in enumerate(plan.features)]
-    cohort = getattr(plan, "cohort", None)
-    if (index := getattr(cohort, "index_date", None)) is not None:
-        lists.append(("cohort.index_date", index.codes))
-    for name in ("require", "exclude"):
-        criteria = getattr(cohort, name, ())
-        lists += [(f"cohort.{name}[{at}]", item.codes) for at, item in enumerate(criteria)]
-    return [*lists, ("label", plan.label.codes)]
 
 
 def rule_label_name_is_no_feature(plan: StudyPlan) -> Iterator[Problem]:

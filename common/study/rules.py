@@ -1,7 +1,8 @@
 """The table of all numbered plan rules; `docs/study-plan.md` says each in a steward's words.
 
-P1 to P5 are found while the file is read (`plan_draft`); the others are one pure function each,
-in `feature_rules` and `training_rules`. A number is never given to another rule.
+P1 to P5 and P33 are found while the file is read (`plan_draft`, `catalogue`); the others are one
+pure function each, in `feature_rules`, `cohort_rules` and `training_rules`. A number is never
+given to another rule.
 """
 
 from __future__ import annotations
@@ -218,6 +219,7 @@ RULES: Final = (
         (EACH_FEATURE, "label.codes"),
         of_features.rule_stars_stand_for_prefixes,
     ),
+    Rule("P33", "What is taken from the feature catalogue is there, and changed only as allowed."),
 )
 
 _STOPS: Final[dict[str, tuple[str, ...]]] = {

@@ -28,7 +28,7 @@ from site_client.features.from_plan import (
     variable_of,
 )
 from site_client.features.index_dates import Attrition, make_index_rows
-from site_client.features.prefix_codes import with_prefixes
+from site_client.features.prefix_codes import narrower_of_plan
 from site_client.features.wanted_codes import put_codes
 from site_client.sources.events import BIRTH, EventSource, SourceCounts
 from site_client.sources.local_database import open_local
@@ -78,7 +78,7 @@ def read_event_patients(plan: StudyPlan, source: EventSource, *, scratch: Path) 
         )
     with open_local(scratch=scratch) as connection:
         counts = source.write_events(connection, "events", scratch=scratch)
-        narrower = with_prefixes(source.descendants, connection)
+        narrower = narrower_of_plan(plan, source.descendants, connection)
         attrition = make_index_rows(
             connection,
             index=index_event_of(index, narrower),

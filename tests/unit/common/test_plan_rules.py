@@ -26,7 +26,8 @@ def test_the_valid_plan_has_no_problem() -> None:
 def test_numbers_count_up_and_every_rule_has_a_test_and_a_line_in_the_docs() -> None:
     assert [rule.number for rule in RULES] == [f"P{n}" for n in range(1, len(RULES) + 1)]
     tests = "".join(name for name, _ in inspect.getmembers(inspect.getmodule(only)))
-    tests += (EXAMPLES.parents[1] / "tests/unit/common/test_plan_file.py").read_text()
+    for file in ("test_plan_file.py", "test_catalogue.py"):
+        tests += (EXAMPLES.parents[1] / "tests/unit/common" / file).read_text()
     docs = (EXAMPLES.parent / "study-plan.md").read_text()
     for rule in RULES:
         assert f"test_{rule.number.lower()}_" in tests, rule.number
