@@ -37,6 +37,8 @@ _WORDS: Final = {
     "time_since": "days since the last record",
 }
 _COUNT_MAX: Final = {"measurement": 50.0, "condition": 20.0, "drug": 20.0}
+_NEAR_MAX: Final = 20  # looking for near names takes milliseconds each, and a file has thousands
+_TERM_LENGTH_MAX: Final = 80
 _SHAPE_RULES: Final = ("P2", "P3", "P4")
 
 
@@ -105,7 +107,8 @@ def expand(document: Mapping[str, object]) -> Expansion:
             taken.append(item)
             continue
         path = f"features[{place}]" + (f".{KEY}" if place < len(features) else "")
-        found = _take(item, read_catalogue(), place=f"features[{place}]", path=path)
+        with_near = len(problems) < _NEAR_MAX
+        found = _take(item, place=f"features[{place}]", path=path, with_near=with_near)
         if isinstance(found, dict):
             taken.append(found)
         else:
@@ -129,24 +132,26 @@ def feature_of(term: str, changes: Mapping[str, object] | None = None) -> dict[s
 
 
 def _take(
-    item: Mapping[str, object], catalogue: Catalogue, *, place: str, path: str
+    item: Mapping[str, object], *, place: str, path: str, with_near: bool
 ) -> dict[str, object] | list[Problem]:
     """Return the feature, or why it cannot be taken."""
+    catalogue = read_catalogue()
     changes = {key: value for key, value in item.items() if key != KEY}
     problems = [_not_changed(f"{place}.{key}", key) for key in changes if key not in CHANGES]
     term = item[KEY]
     name = term.partition(".")[0] if isinstance(term, str) else ""
     entry = catalogue.entries.get(name)
     if not isinstance(term, str) or entry is None or term not in entry.terms():
-        problems.insert(0, _not_there(path, term, entry, catalogue))
+        problems.insert(0, _not_there(path, term, entry, with_near=with_near))
     return problems or feature_of(str(term), changes)
 
 
-def _not_there(path: str, term: object, entry: Entry | None, catalogue: Catalogue) -> Problem:
+def _not_there(path: str, term: object, entry: Entry | None, *, with_near: bool) -> Problem:
     if entry is not None:
         return _problem(path, term, f"one of: {', '.join(entry.terms())}")
+    catalogue = read_catalogue()
     expected = f"an entry of feature catalogue {catalogue.version}, such as creatinine.last"
-    if not isinstance(term, str):
+    if not isinstance(term, str) or not with_near or len(term) > _TERM_LENGTH_MAX:
         return _problem(path, term, expected)
     name, _, aggregate = term.partition(".")
     near = [

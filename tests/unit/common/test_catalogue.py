@@ -178,6 +178,12 @@ def test_p33_a_change_that_is_not_allowed_is_named_by_its_key() -> None:
     only("P33", "features[1].codes", "write the feature out", features__1=changed)
 
 
+def test_thousands_of_wrong_terms_are_told_one_by_one() -> None:
+    found = problems_of(from_catalogue=[f"creatinin{place}" for place in range(3000)])
+    assert [item.number for item in found] == ["P31"] * 3000
+    assert len([item for item in found if item.todo.startswith("write ")]) == 20
+
+
 def test_a_wrong_change_is_told_where_it_stands() -> None:
     term = {"from_catalogue": "creatinine.last", "clip": [5, 1]}
     only("P9", "features[1].clip", "public bounds", features__1=term)
