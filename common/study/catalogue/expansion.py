@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from common.study.catalogue.entries import Catalogue, Entry, read_catalogue
+from common.study.catalogue.entries import Entry, read_catalogue
 from common.study.problems import Problem, shorten
 
 KEY: Final = "from_catalogue"
