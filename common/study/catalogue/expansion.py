@@ -20,7 +20,7 @@ from common.study.problems import Problem, shorten
 KEY: Final = "from_catalogue"
 CHANGES: Final = (
     *("name", "description", "window_days", "plausible_range", "clip"),
-    *("unit_if_missing", "missing"),
+    *("unit_if_missing", "missing", "time_bins"),
 )
 """What a plan may change of an entry; for anything else the feature is written out."""
 
