@@ -8,7 +8,7 @@ of each row, and rows outside the plan's ages left out; (4) every other variable
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from common.errors import PlanError
 from common.study.cohort import AGE
 from common.study.columns import bins_of_feature
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
+from site_client.features.event_inspection import EventInspection, inspect_events
 from site_client.features.extraction import VariableCounts, extract_bins
 from site_client.features.from_plan import (
     Narrower,
@@ -48,21 +49,26 @@ class EventPatients:
         attrition: rows and patients left after each step.
         source: what the reader met.
         variables: per feature, what was met in its window; age has none.
+        inspection: of the events behind the rows; None unless it was asked for.
     """
 
     table: PatientTable
     attrition: tuple[Attrition, ...]
     source: SourceCounts
     variables: Mapping[str, VariableCounts]
+    inspection: EventInspection | None = None
 
 
-def read_event_patients(plan: StudyPlan, source: EventSource, *, scratch: Path) -> EventPatients:
+def read_event_patients(
+    plan: StudyPlan, source: EventSource, *, scratch: Path, is_inspected: bool = False
+) -> EventPatients:
     """Read a source of events for one plan.
 
     Args:
         plan: must say from which events index dates are made.
         source: of the site.
         scratch: a folder of this build alone.
+        is_inspected: whether to look into the events for a steward as well.
 
     Raises:
         PlanError: the plan has no index date, or a unit that is none.
@@ -86,7 +92,10 @@ def read_event_patients(plan: StudyPlan, source: EventSource, *, scratch: Path) 
             outcome=outcome_of(plan.label, narrower, lambda codes: _units_of(connection, codes)),
         )
         attrition.append(_keep_ages(connection, plan))
-        return _read_rows(connection, plan, narrower, tuple(attrition), counts)
+        patients = _read_rows(connection, plan, narrower, tuple(attrition), counts)
+        if not is_inspected:
+            return patients
+        return replace(patients, inspection=inspect_events(connection, plan, narrower))
 
 
 def _read_rows(

@@ -17,9 +17,10 @@ from common.study.plan import NumericFeature
 from common.study.plan_file import read_plan
 from simulations.heart_sites import heart_sites
 from site_client.features.matrix import build_matrix, patient_part, split
+from site_client.features.site_rows import SiteRows
+from site_client.quality.assessment import assess_quality
 from site_client.sources.table import MISSING_LEVEL, PatientTable, read_table
 from site_client.sources.table_mapping import TableMapping
-from site_client.standardize.quality import assess_quality
 from site_client.training.evaluation import count_by_score
 from tests.lib.plans import make_plan
 from tests.lib.sites_in_process import PLAN
@@ -56,7 +57,7 @@ def test_the_matrix_equals_a_slow_pandas_reference(tmp_path: Path, number: int) 
     np.testing.assert_allclose(matrix.x, expected.to_numpy(), atol=1e-6)
     assert np.array_equal(matrix.y, (frame.heart_disease == "1").to_numpy(np.float32))
     assert np.abs(matrix.x).max() <= 1.0
-    quality = assess_quality(table)
+    quality = assess_quality(plan, SiteRows(table, None))
     assert quality.patients == len(frame)
     assert [item.missing for item in quality.features] == [
         int((frame[mapping.features[item.name].column] == "").sum()) for item in plan.features
@@ -135,7 +136,7 @@ def test_several_rows_of_a_patient_are_one_patient_with_at_most_the_plans_sample
     plan = make_plan(privacy__rows_per_patient_max=2)
     mapping, folder = _rows_table(tmp_path, ROWS)
     table = read_table(plan, mapping, folder=folder)
-    assert table.patients == 3 and assess_quality(table).patients == 3
+    assert table.patients == 3 and assess_quality(plan, SiteRows(table, None)).patients == 3
     matrix = build_matrix(table, plan, salt=SALT)
     assert matrix.weight is not None
     assert matrix.x.shape == (3, 2, len(matrix.columns)) and matrix.y.shape == (3, 2)
