@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
 from site_client.features.event_patients import EventPatients
+from site_client.features.from_plan import AGE
 from site_client.features.site_rows import SiteRows
 from site_client.quality.figures import (
     EventFates,
@@ -42,7 +43,7 @@ def assess_quality(plan: StudyPlan, rows: SiteRows) -> QualityFigures:
     is_positive = table.label > 0.5
     features = tuple(
         _with_events(
-            _numeric(item, table, is_positive)
+            _numeric(item, table, is_positive, _possible(item, plan, has_events=events is not None))
             if isinstance(item, NumericFeature)
             else _categorical(item, table, is_positive),
             events,
@@ -102,13 +103,26 @@ def once_per_patient(rows: SiteRows) -> SiteRows:
     return SiteRows(left, events)
 
 
-def _numeric(feature: NumericFeature, table: PatientTable, is_positive: Bools) -> FeatureFigures:
+def _possible(feature: NumericFeature, plan: StudyPlan, *, has_events: bool) -> tuple[float, float]:
+    """Return the smallest and largest value that a row of this plan can have."""
+    low, high = feature.plausible_range
+    if has_events and AGE in feature.codes and feature.unit == "a":
+        return max(low, plan.cohort.age_years_min), min(high, plan.cohort.age_years_max)
+    return low, high
+
+
+def _numeric(
+    feature: NumericFeature,
+    table: PatientTable,
+    is_positive: Bools,
+    possible: tuple[float, float],
+) -> FeatureFigures:
     values, counts = table.numeric[feature.name], table.counts[feature.name]
     ones, zeros = np.sort(values[is_positive]), np.sort(values[~is_positive])
     sole_auroc = numeric_auroc(ones, zeros)
     ones, zeros = ones[~np.isnan(ones)], zeros[~np.isnan(zeros)]
     recorded = np.sort(np.concatenate([ones, zeros]))
-    labels, inner = _ranges(feature)
+    labels, inner = _ranges(feature.clip, possible)
     # Counting sorted values below each bound costs nothing beside the sort.
     positive, negative = (
         np.diff(np.searchsorted(column, inner, side="left"), prepend=0, append=len(column))
@@ -176,14 +190,24 @@ def _with_events(figures: FeatureFigures, events: EventPatients | None) -> Featu
     )
 
 
-def _ranges(feature: NumericFeature) -> tuple[list[str], npt.NDArray[np.float64]]:
-    """Return labels of the ranges, and the bounds between them."""
-    low, high = feature.clip
-    edges = np.linspace(low, high, RANGES + 1)
-    labels = [f"{first:g} to {last:g}" for first, last in itertools.pairwise(edges)]
+def _ranges(
+    clip: tuple[float, float], possible: tuple[float, float]
+) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """Return labels of the ranges that can have a value, and the bounds between them.
+
+    A range in which nobody can be has no part: its count of zero would be no secret, and the
+    suppression of its neighbours would rest on one.
+    """
+    edges = np.linspace(clip[0], clip[1], RANGES + 1)
     # The plan's last bound is a value like any other: it belongs to the range below it.
-    inner = np.append(edges[:-1], np.nextafter(high, np.inf))
-    return [f"below {low:g}", *labels, f"above {high:g}"], inner
+    starts = np.array([-np.inf, *edges[:-1], np.nextafter(edges[-1], np.inf)])
+    labels = [f"below {edges[0]:g}"]
+    labels += [f"{first:g} to {last:g}" for first, last in itertools.pairwise(edges)]
+    labels.append(f"above {edges[-1]:g}")
+    stops = np.append(starts[1:], np.inf)
+    can_be = (stops > possible[0]) & (starts <= possible[1])
+    kept = [label for label, is_kept in zip(labels, can_be, strict=True) if is_kept]
+    return kept, starts[can_be][1:]
 
 
 def _alike(table: PatientTable) -> int:

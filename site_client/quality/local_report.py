@@ -33,6 +33,7 @@ _TABLE_UNITS: Final = (
     "In which units a table's values were recorded is not known: the mapping says the plan's unit, "
     "and only the plausible range checks it."
 )
+_UNMAPPED: Final = "Most frequent codes without a standard one"
 
 
 def local_report(plan: StudyPlan, figures: QualityFigures, concerns: Sequence[Concern]) -> Document:
@@ -200,21 +201,22 @@ def _time(figures: QualityFigures) -> Section:
         years[month[:4]] = years.get(month[:4], 0) + rows
     return Section(
         "Time coverage",
-        charts=(
-            _exact_bars("Index dates per year", "year", years),
-            _exact_bars("Index dates per month", "month", figures.months),
-        ),
+        tables=(_counts("Index dates per year", ("year", "rows"), years),),
+        charts=(_exact_bars("Index dates per month", "month", figures.months),),
     )
 
 
 def _source(source: SourceFigures) -> Section:
     return Section(
         "What the reader met",
-        ("Counts of records.",),
         tables=(
-            _counts("Records read", "table or resource", source.records),
-            _counts("Records left out", "reason", source.excluded),
-            _counts("Most frequent codes without a standard one", "code", source.unmapped_codes),
+            _counts("Records read", ("table or resource", "records"), source.records),
+            _counts("Records left out", ("reason", "records"), source.excluded),
+            _counts(
+                "Most frequent codes without a standard one",
+                ("code", "records"),
+                source.unmapped_codes,
+            ),
         ),
     )
 
@@ -231,9 +233,9 @@ def _exact_bars(title: str, label: str, counts: Mapping[str, int]) -> Bars:
     return Bars(title, label, tuple((name, n, f"{n:,}") for name, n in counts.items()))
 
 
-def _counts(caption: str, label: str, counts: Mapping[str, int]) -> TableOfFigures:
+def _counts(caption: str, heads: tuple[str, str], counts: Mapping[str, int]) -> TableOfFigures:
     rows = tuple((plain_text(name), f"{number:,}") for name, number in counts.items())
-    return TableOfFigures(caption, (label, "records"), rows)
+    return TableOfFigures(caption, heads, rows)
 
 
 def _shown_text(text: str | None) -> str:

@@ -38,7 +38,7 @@ class QualityReport:
         """Return the report that may leave, if the hospital decides so."""
         rows = once_per_patient(self.rows)
         figures = self.figures if rows is self.rows else assess_quality(self.plan, rows)
-        shared = shared_figures(figures)
+        shared = shared_figures(self.plan, figures)
         return shareable_report(self.plan, shared, has_events=rows.events is not None)
 
     def as_record(self) -> dict[str, object]:

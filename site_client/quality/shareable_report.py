@@ -47,12 +47,14 @@ class SharedFeature:
     Args:
         name: the plan's.
         parts: levels or ranges of the plan and `NO_VALUE`; of all patients.
+        lacking: patients without a usable value, in words.
         auroc: of the feature alone in words, to the nearest 0.05.
         units: recorded units of ten patients or more, and what is done with them.
     """
 
     name: str
     parts: tuple[Shared, ...]
+    lacking: str
     auroc: str
     units: tuple[tuple[str, str], ...]
 
@@ -76,10 +78,11 @@ class SharedFigures:
     left_out: tuple[Shared, ...]
 
 
-def shared_figures(figures: QualityFigures) -> SharedFigures:
+def shared_figures(plan: StudyPlan, figures: QualityFigures) -> SharedFigures:
     """Return what may leave of figures that count each patient once.
 
     Args:
+        plan: a feature that it allows nobody to lack has no part for that.
         figures: of rows after `once_per_patient`.
     """
     positive = figures.positive
@@ -88,7 +91,10 @@ def shared_figures(figures: QualityFigures) -> SharedFigures:
     return SharedFigures(
         patients=shown_alone(figures.rows),
         outcome=outcome,
-        features=tuple(_feature(item, is_assessed=is_assessed) for item in figures.features),
+        features=tuple(
+            _feature(item, is_assessed=is_assessed, may_lack=asked.missing != "none_allowed")
+            for item, asked in zip(figures.features, plan.features, strict=True)
+        ),
         years=_years(figures.months or {}),
         left_out=_left_out(figures.attrition),
     )
@@ -136,13 +142,17 @@ def shareable_report(plan: StudyPlan, shared: SharedFigures, *, has_events: bool
     return Document(title, NOTICE, tuple(sections))
 
 
-def _feature(item: FeatureFigures, *, is_assessed: bool) -> SharedFeature:
+def _feature(item: FeatureFigures, *, is_assessed: bool, may_lack: bool) -> SharedFeature:
     counts = [(part.label, part.rows) for part in item.parts]
-    parts = _parts([*counts, (NO_VALUE, item.rows - item.recorded)])
+    if may_lack:
+        counts.append((NO_VALUE, item.rows - item.recorded))
+    parts = _parts(counts)
+    levels, none = (parts[:-1], parts[-1]) if may_lack else (parts, None)
     return SharedFeature(
         name=item.name,
         parts=parts,
-        auroc=_auroc(item, parts) if is_assessed else NOT_SHOWN,
+        lacking="none, says the plan" if none is None else none.text,
+        auroc=_auroc(item, levels, none) if is_assessed else NOT_SHOWN,
         units=tuple(
             (
                 "(none)" if unit.unit is None else plain_text(unit.unit),
@@ -154,15 +164,14 @@ def _feature(item: FeatureFigures, *, is_assessed: bool) -> SharedFeature:
     )
 
 
-def _auroc(item: FeatureFigures, parts: tuple[Shared, ...]) -> str:
+def _auroc(item: FeatureFigures, levels: tuple[Shared, ...], none: Shared | None) -> str:
     """Return the area in words, if no count that is not shown moves it by much."""
-    *levels, none = parts
     small = (Hidden.SMALL, Hidden.NOT_SHOWN)
     areas = []
     # A level of few patients moves a categorical feature's area; ranks do not tell ranges.
     if item.unit or not any(level.count in small for level in levels):
         areas.append(item.sole_auroc.value)
-    if not isinstance(none.count, Hidden):
+    if none is not None and not isinstance(none.count, Hidden):
         areas += [item.sole_auroc.missing, item.sole_auroc.both]
     largest = max((area for area in areas if area is not None), default=None)
     if largest is None:
@@ -198,7 +207,7 @@ def _left_out(attrition: tuple[Attrition, ...]) -> tuple[Shared, ...]:
 
 
 def _features(shared: SharedFigures) -> Section:
-    rows = [(item.name, item.parts[-1].text, item.auroc) for item in shared.features]
+    rows = [(item.name, item.lacking, item.auroc) for item in shared.features]
     heads = ("feature", f"patients with {NO_VALUE}", "AUROC alone")
     tables = [TableOfFigures("Features", heads, tuple(rows))]
     units = tuple((item.name, unit, what) for item in shared.features for unit, what in item.units)

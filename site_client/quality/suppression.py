@@ -3,8 +3,9 @@
 Primary suppression hides counts below ten and rounds the others to five: the 10-5 rule of the UK's
 Office for National Statistics (Comparison of post-tabular statistical disclosure control methods).
 Secondary suppression holds back further counts, the smallest first, until for each hidden count
-every number from 0 to 9 is possible to a reader who knows the total exactly, all that is shown and
-this rule. This is disclosure control and not differential privacy: it holds for one report.
+every number from 0 to 9 is possible to a reader who knows the total exactly and all that is shown.
+Who also replays this rule may exclude some of the ten, never all but one. This is disclosure
+control and not differential privacy: it holds for one report.
 """
 
 from __future__ import annotations
