@@ -135,6 +135,33 @@ def test_check_ends_with_1_when_something_is_to_be_done(command: Command) -> Non
     assert json.loads(out)["ok"] is False
 
 
+def test_check_writes_one_page_for_the_steward_and_one_that_may_leave(
+    command: Command, tmp_path: Path
+) -> None:
+    local, shareable = tmp_path / "local.html", tmp_path / "shareable.html"
+    words = ("check", str(PLAN), "--html", str(local), "--shareable", str(shareable))
+    _, out, _ = command(*words)
+    assert f"Written: {local}" in out and f"Written: {shareable}" in out
+    assert "Nothing was sent" in out and "What needs a look" in out
+    assert "the counts are exact" in local.read_text()
+    assert "the counts are exact" not in shareable.read_text()
+    assert "disclosure control, not differential privacy" in shareable.read_text()
+    record = json.loads(command(*words, "--json")[1])
+    assert record["pages"] == {"html": str(local), "shareable": str(shareable)}
+    quality = record["quality"]
+    assert quality["patients"] == quality["rows"] > 100 and quality["concerns"] == []
+    assert {"completeness", "auroc_both", "parts", "units"} <= set(quality["features"][0])
+
+
+def test_a_page_without_a_plan_or_a_folder_is_one_clear_error(
+    command: Command, tmp_path: Path
+) -> None:
+    code, out, err = command("check", "--html", str(tmp_path / "page.html"))
+    assert (code, out) == (2, "") and "a page is about one plan" in err
+    code, out, err = command("check", str(PLAN), "--html", str(tmp_path / "no/page.html"))
+    assert (code, out) == (11, "") and "the page cannot be written" in err
+
+
 def test_no_command_shows_a_patients_value(command: Command, home: Path) -> None:
     table = home.parent / "data" / "northfield.csv"
     text = table.read_text()
