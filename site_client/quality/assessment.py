@@ -9,9 +9,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from common.study.cohort import AGE
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
 from site_client.features.event_patients import EventPatients
-from site_client.features.from_plan import AGE
+from site_client.features.extraction import forward_filled
 from site_client.features.site_rows import SiteRows
 from site_client.quality.figures import (
     EventFates,
@@ -86,7 +87,7 @@ def once_per_patient(rows: SiteRows) -> SiteRows:
     first[list(met.values())] = True
     numeric = {name: column[first] for name, column in table.numeric.items()}
     levels = {name: column[first] for name, column in table.levels.items()}
-    missing = {name: int(np.isnan(column).sum()) for name, column in numeric.items()}
+    missing = {name: int(np.isnan(_last(column)).sum()) for name, column in numeric.items()}
     missing |= {name: int((column == MISSING_LEVEL).sum()) for name, column in levels.items()}
     left = PatientTable(
         subject_ids=tuple(itertools.compress(table.subject_ids, first)),
@@ -103,6 +104,11 @@ def once_per_patient(rows: SiteRows) -> SiteRows:
     return SiteRows(left, events)
 
 
+def _last(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the last value known at the index date, of a feature with time bins or without."""
+    return values if values.ndim == 1 else forward_filled(values[:, :, None])[:, -1, 0]
+
+
 def _possible(feature: NumericFeature, plan: StudyPlan, *, has_events: bool) -> tuple[float, float]:
     """Return the smallest and largest value that a row of this plan can have."""
     low, high = feature.plausible_range
@@ -117,7 +123,7 @@ def _numeric(
     is_positive: Bools,
     possible: tuple[float, float],
 ) -> FeatureFigures:
-    values, counts = table.numeric[feature.name], table.counts[feature.name]
+    values, counts = _last(table.numeric[feature.name]), table.counts[feature.name]
     ones, zeros = np.sort(values[is_positive]), np.sort(values[~is_positive])
     sole_auroc = numeric_auroc(ones, zeros)
     ones, zeros = ones[~np.isnan(ones)], zeros[~np.isnan(zeros)]
@@ -212,7 +218,8 @@ def _ranges(
 
 def _alike(table: PatientTable) -> int:
     """Return how many rows equal another in everything but the patient, by a hash of 64 bits."""
-    columns = [*table.numeric.values(), *table.levels.values(), table.label]
+    numeric = [item.reshape(table.rows, -1).T for item in table.numeric.values()]
+    columns = [*itertools.chain(*numeric), *table.levels.values(), table.label]
     total = np.zeros(table.rows, np.uint64)
     multiplier = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: Fibonacci hashing
     for column in columns:

@@ -31,7 +31,7 @@ class EventFates:
 
 @dataclass(frozen=True)
 class FeatureFigures:
-    """One feature.
+    """One feature; of one with time bins, the last value known at the index date.
 
     Args:
         name: the plan's.

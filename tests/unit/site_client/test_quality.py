@@ -238,6 +238,26 @@ def test_a_range_that_nobody_can_be_in_has_no_part() -> None:
     assert labels[0] == "90 to 101" and labels[-1] == "189 to 200" and len(labels) == 10
 
 
+def test_of_a_feature_with_time_bins_the_last_known_value_counts() -> None:
+    plan = make_plan(features__1__time_bins=3, privacy__rows_per_patient_max=2)
+    table = PatientTable(
+        subject_ids=("a", "a", "b"),
+        numeric={
+            "age": np.array([50.0, 51, 52]),
+            "systolic_bp": np.array([[100, np.nan, np.nan], [100, 150, 195], [np.nan] * 3]),
+        },
+        levels={"sex": np.array([0, 0, 0])},
+        label=np.array([1, 0, 1], np.float32),
+        counts={item.name: FeatureCounts(3) for item in plan.features},
+        unlabelled=0,
+    )
+    found = figures_of(plan, table).features[1]
+    assert found.recorded == 2 and found.distinct == 2
+    assert {part.label for part in found.parts if part.rows} == {"90 to 101", "189 to 200"}
+    once = once_per_patient(SiteRows(table, None)).table
+    assert once.counts["systolic_bp"] == FeatureCounts(1, 1)
+
+
 def test_each_patient_counts_once_in_what_may_leave() -> None:
     plan = make_plan(privacy__rows_per_patient_max=2)
     table = PatientTable(
