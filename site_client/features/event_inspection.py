@@ -93,6 +93,7 @@ def inspect_events(
     codes = {item.name: all_codes(item.codes, narrower) for item in asked}
     _put_windows(connection, asked, codes)
     put_codes(connection, "inspected_outcome", outcome)
+    connection.execute(_EVENTS)
     numbers = [
         item
         for item in asked
@@ -189,9 +190,15 @@ def _texts(
     return {name: tuple(texts) for name, texts in found.items()}
 
 
+# The source may be files: it is read once.
+_EVENTS = """
+CREATE OR REPLACE TEMP TABLE inspected_event AS SELECT * FROM events
+WHERE code IN (SELECT code FROM inspected UNION SELECT code FROM inspected_outcome)
+  AND subject_id IN (SELECT subject_id FROM index_rows)
+"""
 # The same window as a feature's: after its beginning, up to the index date and never later.
 _IN_WINDOW = """
-FROM events e JOIN inspected f ON f.code = e.code
+FROM inspected_event e JOIN inspected f ON f.code = e.code
 JOIN index_rows i ON i.subject_id = e.subject_id
 WHERE (e.time > i.index_time - to_microseconds(f.begins) AND e.time <= i.index_time)
 """
@@ -202,7 +209,7 @@ GROUP BY ALL ORDER BY f.feature, count(*) DESC, unit
 """
 _TEXTS = """
 SELECT f.feature, e.text_value, count(*), count(DISTINCT e.subject_id)
-FROM events e JOIN inspected f ON f.code = e.code
+FROM inspected_event e JOIN inspected f ON f.code = e.code
 JOIN index_rows i ON i.subject_id = e.subject_id
 LEFT JOIN inspected_level l ON l.feature = f.feature AND l.level = e.text_value
 WHERE l.level IS NULL AND f.feature IN (SELECT feature FROM inspected_level)
@@ -215,7 +222,7 @@ SELECT f.feature, count(DISTINCT i.row_id) {_IN_WINDOW}
   AND e.code IN (SELECT code FROM inspected_outcome) GROUP BY f.feature
 """  # noqa: S608 - made of constants
 _AT_INDEX = """
-SELECT count(DISTINCT i.row_id) FROM events e
+SELECT count(DISTINCT i.row_id) FROM inspected_event e
 JOIN index_rows i ON i.subject_id = e.subject_id AND i.index_time = e.time
 WHERE e.code IN (SELECT code FROM inspected_outcome)
 """
