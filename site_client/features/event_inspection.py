@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,12 @@ from site_client.standardize.units import LeftOut, unit_table
 if TYPE_CHECKING:
     import duckdb
 
-_WITHOUT_UNIT = (Aggregate.COUNT.value, Aggregate.ANY.value, Aggregate.TIME_SINCE.value)
-_DAY_US = 86_400_000_000
+_WITHOUT_UNIT: Final = (Aggregate.COUNT.value, Aggregate.ANY.value, Aggregate.TIME_SINCE.value)
+_DAY_US: Final = 86_400_000_000
+
+NAMED_PATIENTS_MIN: Final = 10
+"""Free text of fewer patients is repeated to nobody: it may be about one of them."""
+UNNAMED: Final = "(not repeated: no known unit, and of few patients)"
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class UnitMet:
     """One unit in which values of a feature were recorded, within its windows.
 
     Args:
-        unit: as recorded; None where none was.
+        unit: as recorded; None where none was; `UNNAMED` where it is no known unit and few have it.
         values: a value in the windows of two rows counts twice.
         patients: with such a value.
         median: in the plan's unit; None where the unit is left out.
@@ -51,7 +55,13 @@ class UnitMet:
 
 @dataclass(frozen=True)
 class TextMet:
-    """One recorded text of a categorical feature that is none of the plan's levels."""
+    """Recorded texts of a categorical feature that are none of the plan's levels.
+
+    Args:
+        text: one that at least `NAMED_PATIENTS_MIN` patients have; None: all others together.
+        values: events in the windows.
+        patients: with such an event.
+    """
 
     text: str | None
     values: int
@@ -164,9 +174,10 @@ def _units(
         units = []
         for (unit, values, patients, median), decision in zip(rows, decisions, strict=True):
             change = decision.conversion
+            is_free_text = decision.reason is LeftOut.UNKNOWN and patients < NAMED_PATIENTS_MIN
             units.append(
                 UnitMet(
-                    unit=unit,
+                    unit=UNNAMED if is_free_text else unit,
                     values=values,
                     patients=patients,
                     median=None if change is None else median * change.factor + change.offset,
@@ -185,7 +196,9 @@ def _texts(
     found: dict[str, list[TextMet]] = {
         item.name: [] for item in features if isinstance(item, CategoricalFeature)
     }
-    for name, text, values, patients in connection.execute(_TEXTS).fetchall():
+    for name, text, values, patients in connection.execute(
+        _TEXTS, {"patients_min": NAMED_PATIENTS_MIN}
+    ).fetchall():
         found[name].append(TextMet(text, values, patients))
     return {name: tuple(texts) for name, texts in found.items()}
 
@@ -208,14 +221,21 @@ SELECT f.feature, nullif(e.unit, '') AS unit, count(*), count(DISTINCT e.subject
 GROUP BY ALL ORDER BY f.feature, count(*) DESC, unit
 """
 _TEXTS = """
-SELECT f.feature, e.text_value, count(*), count(DISTINCT e.subject_id)
-FROM inspected_event e JOIN inspected f ON f.code = e.code
-JOIN index_rows i ON i.subject_id = e.subject_id
-LEFT JOIN inspected_level l ON l.feature = f.feature AND l.level = e.text_value
-WHERE l.level IS NULL AND f.feature IN (SELECT feature FROM inspected_level)
-  AND (e.time IS NULL
-    OR (e.time > i.index_time - to_microseconds(f.begins) AND e.time <= i.index_time))
-GROUP BY ALL ORDER BY f.feature, count(*) DESC, e.text_value
+WITH met AS (
+  SELECT f.feature, e.text_value, e.subject_id
+  FROM inspected_event e JOIN inspected f ON f.code = e.code
+  JOIN index_rows i ON i.subject_id = e.subject_id
+  LEFT JOIN inspected_level l ON l.feature = f.feature AND l.level = e.text_value
+  WHERE l.level IS NULL AND f.feature IN (SELECT feature FROM inspected_level)
+    AND (e.time IS NULL
+      OR (e.time > i.index_time - to_microseconds(f.begins) AND e.time <= i.index_time))
+), named AS (
+  SELECT feature, text_value FROM met GROUP BY ALL
+  HAVING count(DISTINCT subject_id) >= $patients_min
+)
+SELECT m.feature, n.text_value, count(*), count(DISTINCT m.subject_id)
+FROM met m LEFT JOIN named n ON n.feature = m.feature AND n.text_value = m.text_value
+GROUP BY ALL ORDER BY m.feature, count(*) DESC, n.text_value
 """
 _SHARED = f"""
 SELECT f.feature, count(DISTINCT i.row_id) {_IN_WINDOW}

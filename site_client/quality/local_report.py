@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from common.study.plan import StudyPlan
+from site_client.features.event_inspection import NAMED_PATIENTS_MIN
 from site_client.quality.document import Bars, Document, Section, TableOfFigures, plain_text
 from site_client.quality.figures import Concern, FeatureFigures, QualityFigures, SourceFigures
 from site_client.quality.leakage import AUROC_SUSPICIOUS, OUTCOMES_MIN
-from site_client.quality.suppression import SHOWN_MIN
 
 NOTICE: Final = (
     "For this site's own eyes: the counts are exact. Nothing on this page was sent anywhere. What "
@@ -33,6 +33,7 @@ _TABLE_UNITS: Final = (
     "In which units a table's values were recorded is not known: the mapping says the plan's unit, "
     "and only the plausible range checks it."
 )
+_MONTHS_SHOWN_MAX: Final = 120  # ten years; more is a chart that nobody reads
 _UNMAPPED: Final = "Most frequent codes without a standard one"
 
 
@@ -110,15 +111,14 @@ def _features(figures: QualityFigures) -> Section:
         if part.rows == 0
     ]
     texts = tuple(
-        (item.name, _shown_text(text.text), f"{text.values:,}", f"{text.patients:,}")
+        (item.name, _shown_text(text.text, "all others"), f"{text.values:,}", f"{text.patients:,}")
         for item in figures.features
-        for text in item.other_texts[:SHOWN_MIN]
-        if text.patients >= SHOWN_MIN
+        for text in item.other_texts
     )
     tables = [table]
     if texts:
         heads_of_texts = ("feature", "recorded", "entries", "patients")
-        caption = f"Frequent entries that are no level ({SHOWN_MIN} patients or more)"
+        caption = f"Entries that are no level, by name from {NAMED_PATIENTS_MIN} patients"
         tables.append(TableOfFigures(caption, heads_of_texts, texts))
     counted = "Out of range and no level count rows of a table, and events of a source of events."
     return Section("Features", (counted,), tuple(unmet), tuple(tables))
@@ -130,7 +130,7 @@ def _units(figures: QualityFigures) -> Section:
     rows = tuple(
         (
             item.name,
-            _shown_text(unit.unit),
+            _shown_text(unit.unit, "(none)"),
             f"{unit.values:,}",
             f"{unit.patients:,}",
             f"left out: {unit.left_out}"
@@ -202,7 +202,9 @@ def _time(figures: QualityFigures) -> Section:
     return Section(
         "Time coverage",
         tables=(_counts("Index dates per year", ("year", "rows"), years),),
-        charts=(_exact_bars("Index dates per month", "month", figures.months),),
+        charts=(_exact_bars("Index dates per month", "month", figures.months),)
+        if len(figures.months) <= _MONTHS_SHOWN_MAX
+        else (),
     )
 
 
@@ -238,5 +240,5 @@ def _counts(caption: str, heads: tuple[str, str], counts: Mapping[str, int]) -> 
     return TableOfFigures(caption, heads, rows)
 
 
-def _shown_text(text: str | None) -> str:
-    return "(none)" if text is None or not text.strip() else plain_text(text)
+def _shown_text(text: str | None, otherwise: str) -> str:
+    return otherwise if text is None or not text.strip() else plain_text(text)

@@ -222,9 +222,22 @@ def test_words_of_few_patients_are_not_repeated_to_anybody(tmp_path: Path) -> No
         "levels": ["yes", "no"],
     }
     report = report_of(tmp_path, plant, features__1=smoking)
-    for document in (report.local(), report.shareable()):
-        assert "Marked" not in str(document)
+    for shown in (report.local(), report.shareable(), report.as_record()):
+        assert "Marked" not in str(shown)
     assert "no answer" in str(report.local()) and "no answer" not in str(report.shareable())
+    texts = report.figures.features[1].other_texts
+    assert [(item.text, item.values) for item in texts] == [("no answer", 27), (None, 3)]
+
+
+def test_a_unit_that_is_none_and_that_few_patients_have_is_not_repeated(tmp_path: Path) -> None:
+    def plant(events: Events) -> None:
+        for place, event in enumerate(of_code(events, "LOINC//2160-0")[:60]):
+            event["unit"] = "ask Dr Marked" if place < 3 else "kreatinin"
+
+    report = report_of(tmp_path, plant)
+    for shown in (report.local(), report.shareable(), report.as_record()):
+        assert "Marked" not in str(shown)
+        assert "kreatinin" in str(shown)
 
 
 def test_an_index_date_of_each_row_is_carried_along(tmp_path: Path) -> None:
