@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -28,6 +30,13 @@ from site_client.sources.table import MISSING_LEVEL, FeatureCounts, PatientTable
 RANGES: Final = 10
 """Between the plan's clip bounds, which are public: no bound is learnt from the data."""
 UNMAPPED_CODES_LISTED_MAX: Final = 20
+_OTHER_SCALE: Final[Mapping[str, tuple[float, float]]] = {
+    "count": (0, math.inf),
+    "any": (0, 1),
+    "time_since": (0, math.inf),
+    "slope": (-math.inf, math.inf),
+}
+_WHOLE: Final = ("count", "any")
 _QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 Bools = npt.NDArray[np.bool_]
@@ -112,6 +121,9 @@ def _last(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _possible(feature: NumericFeature, plan: StudyPlan, *, has_events: bool) -> tuple[float, float]:
     """Return the smallest and largest value that a row of this plan can have."""
     low, high = feature.plausible_range
+    # Of these the plausible range is that of the values, not of what is made of them.
+    if feature.aggregate in _OTHER_SCALE:
+        return _OTHER_SCALE[feature.aggregate]
     if has_events and AGE in feature.codes and feature.unit == "a":
         return max(low, plan.cohort.age_years_min), min(high, plan.cohort.age_years_max)
     return low, high
@@ -128,7 +140,7 @@ def _numeric(
     sole_auroc = numeric_auroc(ones, zeros)
     ones, zeros = ones[~np.isnan(ones)], zeros[~np.isnan(zeros)]
     recorded = np.sort(np.concatenate([ones, zeros]))
-    labels, inner = _ranges(feature.clip, possible)
+    labels, inner = _ranges(feature.clip, possible, is_whole=feature.aggregate in _WHOLE)
     # Counting sorted values below each bound costs nothing beside the sort.
     positive, negative = (
         np.diff(np.searchsorted(column, inner, side="left"), prepend=0, append=len(column))
@@ -197,19 +209,24 @@ def _with_events(figures: FeatureFigures, events: EventPatients | None) -> Featu
 
 
 def _ranges(
-    clip: tuple[float, float], possible: tuple[float, float]
+    clip: tuple[float, float], possible: tuple[float, float], *, is_whole: bool
 ) -> tuple[list[str], npt.NDArray[np.float64]]:
     """Return labels of the ranges that can have a value, and the bounds between them.
 
     A range in which nobody can be has no part: its count of zero would be no secret, and the
     suppression of its neighbours would rest on one.
     """
-    edges = np.linspace(clip[0], clip[1], RANGES + 1)
-    # The plan's last bound is a value like any other: it belongs to the range below it.
-    starts = np.array([-np.inf, *edges[:-1], np.nextafter(edges[-1], np.inf)])
-    labels = [f"below {edges[0]:g}"]
-    labels += [f"{first:g} to {last:g}" for first, last in itertools.pairwise(edges)]
-    labels.append(f"above {edges[-1]:g}")
+    low, high = clip
+    if is_whole and high - low < RANGES and math.ceil(low) <= math.floor(high):
+        edges = np.arange(math.ceil(low), math.floor(high) + 1, dtype=np.float64)
+        inside = [f"{number:g}" for number in edges]
+        starts = np.array([-np.inf, *edges, np.nextafter(edges[-1], np.inf)])
+    else:
+        edges = np.linspace(low, high, RANGES + 1)
+        inside = [f"{first:g} to {last:g}" for first, last in itertools.pairwise(edges)]
+        # The plan's last bound is a value like any other: it belongs to the range below it.
+        starts = np.array([-np.inf, *edges[:-1], np.nextafter(high, np.inf)])
+    labels = [f"below {edges[0]:g}", *inside, f"above {edges[-1]:g}"]
     stops = np.append(starts[1:], np.inf)
     can_be = (stops > possible[0]) & (starts <= possible[1])
     kept = [label for label, is_kept in zip(labels, can_be, strict=True) if is_kept]

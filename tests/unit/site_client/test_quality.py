@@ -238,6 +238,45 @@ def test_a_range_that_nobody_can_be_in_has_no_part() -> None:
     assert labels[0] == "90 to 101" and labels[-1] == "189 to 200" and len(labels) == 10
 
 
+@pytest.mark.parametrize(
+    ("aggregate", "clip", "labels"),
+    [
+        ("any", [0, 1], ["0", "1"]),
+        ("count", [0, 3], ["0", "1", "2", "3", "above 3"]),
+        ("count", [1, 2.5], ["below 1", "1", "2", "above 2"]),
+        ("count", [1.5, 1.7], ["below 1.5", *["..."] * 10, "above 1.7"]),
+        ("count", [0, 40], [*(f"{n} to {n + 4}" for n in range(0, 40, 4)), "above 40"]),
+        ("slope", [-1, 1], ["below -1", *["..."] * 10, "above 1"]),
+    ],
+)
+def test_what_is_counted_has_a_part_for_each_number_and_none_that_cannot_be(
+    aggregate: str, clip: list[float], labels: list[str]
+) -> None:
+    unit = {"slope": "mm[Hg]/d"}.get(aggregate, "1")
+    plan = make_plan(
+        features__1__aggregate=aggregate,
+        features__1__unit=unit,
+        features__1__clip=clip,
+        features__1__missing="indicator" if aggregate == "slope" else "none_allowed",
+    )
+    values = np.array([0.0, 1.0, 2.0, 41.0 if aggregate == "count" else 1.0])
+    table = PatientTable(
+        subject_ids=tuple("abcd"),
+        numeric={"age": np.full(4, 50.0), "systolic_bp": values},
+        levels={"sex": np.zeros(4, np.int64)},
+        label=np.zeros(4, np.float32),
+        counts={item.name: FeatureCounts(4) for item in plan.features},
+        unlabelled=0,
+    )
+    parts = figures_of(plan, table).features[1].parts
+    assert [
+        found.label if asked != "..." else "..." for found, asked in zip(parts, labels, strict=True)
+    ] == labels
+    assert sum(part.rows for part in parts) == 4
+    if aggregate == "count" and clip == [0, 3]:
+        assert [part.rows for part in parts] == [1, 1, 1, 0, 1]
+
+
 def test_of_a_feature_with_time_bins_the_last_known_value_counts() -> None:
     plan = make_plan(features__1__time_bins=3, privacy__rows_per_patient_max=2)
     table = PatientTable(
