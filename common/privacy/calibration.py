@@ -9,7 +9,7 @@ releases are used in between.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, Protocol
@@ -73,8 +73,20 @@ class PrivacyNumbers(Protocol):
         """Of a training step, or calibrate."""
 
 
+class SelectionNumbers(Protocol):
+    """What calibration reads of a plan that only selects."""
+
+    @property
+    def joint_candidates(self) -> int:
+        """Candidates whose pairs are counted in the second round."""
+
+
 class PlanNumbers(Protocol):
     """A study plan, as far as its noise is concerned."""
+
+    @property
+    def features(self) -> Sized:
+        """The features, in a selection the candidates."""
 
     @property
     def training(self) -> TrainingNumbers:
@@ -88,10 +100,29 @@ class PlanNumbers(Protocol):
     def privacy(self) -> PrivacyNumbers:
         """Epsilon, delta and noise."""
 
+    @property
+    def selection(self) -> SelectionNumbers | None:
+        """Of a plan that only selects among its features, or None."""
+
+
+@dataclass(frozen=True)
+class SelectionMechanisms:
+    """The two releases of a plan that selects: counts of single candidates, then of pairs."""
+
+    single: DiscreteGaussianCounts
+    joint: DiscreteGaussianCounts
+
+    def of_round(self, round_number: int) -> DiscreteGaussianCounts:
+        """Return the record of round 1 or 2."""
+        return (self.single, self.joint)[round_number - 1]
+
 
 @dataclass(frozen=True)
 class PlannedMechanisms:
     """Every noisy step that a plan makes at one site.
+
+    A plan that selects makes those of `selection` and no other: its training and evaluation records
+    say what a study of its training part would do.
 
     Args:
         train_per_round: the record of one training round.
@@ -99,7 +130,8 @@ class PlannedMechanisms:
         rounds: number of training rounds.
         releases: number of evaluations.
         evaluation_rounds: rounds whose request asks for an evaluation of the received model,
-            rising; the last is rounds + 1, the final model.
+            rising; the last is rounds + 1, the final model; none of a plan that selects.
+        selection: of a plan that selects, else None.
     """
 
     train_per_round: DpSgdSteps
@@ -107,16 +139,22 @@ class PlannedMechanisms:
     rounds: int
     releases: int
     evaluation_rounds: tuple[int, ...]
+    selection: SelectionMechanisms | None = None
 
     @property
     def counted(self) -> tuple[tuple[MechanismRecord, int], ...]:
         """Each record of the plan with how often it is done at most: what a site commits to."""
+        if self.selection is not None:
+            if self.selection.single == self.selection.joint:
+                return ((self.selection.single, 2),)
+            return ((self.selection.single, 1), (self.selection.joint, 1))
         return ((self.train_per_round, self.rounds), (self.evaluation_per_release, self.releases))
 
 
 def plan_mechanisms(plan: PlanNumbers) -> PlannedMechanisms:
     """Return every noisy step that the plan makes at one site; raises `AccountingError`."""
     training, evaluation, privacy = plan.training, plan.evaluation, plan.privacy
+    selection = _selection_mechanisms(plan)
     noise_multiplier = privacy.noise_multiplier
     if noise_multiplier == "calibrate":
         noise_multiplier = calibrate_training(
@@ -141,7 +179,22 @@ def plan_mechanisms(plan: PlanNumbers) -> PlannedMechanisms:
         ),
         rounds=training.rounds,
         releases=evaluation.releases,
-        evaluation_rounds=evaluation_rounds(rounds=training.rounds, releases=evaluation.releases),
+        evaluation_rounds=()
+        if selection is not None
+        else evaluation_rounds(rounds=training.rounds, releases=evaluation.releases),
+        selection=selection,
+    )
+
+
+def _selection_mechanisms(plan: PlanNumbers) -> SelectionMechanisms | None:
+    if plan.selection is None:
+        return None
+    return calibrate_selection(
+        epsilon=plan.privacy.epsilon,
+        delta=plan.privacy.delta,
+        candidates=len(plan.features),
+        joint_candidates=plan.selection.joint_candidates,
+        part=training_part(plan.evaluation.held_out_fraction),
     )
 
 
@@ -209,6 +262,44 @@ def calibrate_evaluation(*, epsilon: float, delta: float, releases: int) -> floa
         guess=math.sqrt(releases) * _gaussian_guess(epsilon, delta),
         noise_multiplier_max=limits.DISCRETE_NOISE_MULTIPLIER_MAX,
     )
+
+
+@lru_cache(maxsize=256)
+def calibrate_selection(
+    *, epsilon: float, delta: float, candidates: int, joint_candidates: int, part: PatientPart
+) -> SelectionMechanisms:
+    """Return the least noise whose two rounds of counts stay within the budget, half for each.
+
+    T tables with noise multiplier s * sqrt(2 T) tell as much as one count with noise s * sqrt(2),
+    so the two rounds tell as much as each other, and together as one count with noise s.
+
+    Args:
+        epsilon, delta: the budget.
+        candidates: tables of round 1, in each of which every patient has one cell.
+        joint_candidates: whose pairs are the tables of round 2.
+        part: the patients who are counted.
+
+    Raises:
+        AccountingError: when no noise multiplier that makes sense keeps the budget.
+    """
+    tables = (candidates, math.comb(joint_candidates, 2))
+
+    def records(noise: float) -> SelectionMechanisms:
+        single, joint = (
+            DiscreteGaussianCounts(math.ceil(noise * math.sqrt(2 * number) * _GRID) / _GRID, number, part)
+            for number in tables
+        )
+        return SelectionMechanisms(single, joint)
+
+    def spent(noise: float) -> float:
+        made = records(noise)
+        counted: dict[MechanismRecord, int] = {made.single: 1}
+        counted[made.joint] = counted.get(made.joint, 0) + 1
+        return epsilon_of_counted(counted, delta=delta)
+
+    noise_max = limits.DISCRETE_NOISE_MULTIPLIER_MAX / math.sqrt(2 * max(tables)) - 1
+    guess = _gaussian_guess(epsilon, delta)
+    return records(_smallest_noise(spent, epsilon, guess=guess, noise_multiplier_max=noise_max))
 
 
 def _gaussian_guess(epsilon: float, delta: float) -> float:

@@ -49,6 +49,8 @@ def decode_request(data: bytes) -> TaskRequest:
     fields.close()
     if request.kind is TaskKind.EVALUATE and not request.evaluate:
         raise fields.refuse("evaluate", "true, because the kind is evaluate")
+    if request.kind is TaskKind.COUNT and request.evaluate:
+        raise fields.refuse("evaluate", "false, because the kind is count")
     _check_same(_request_head(request), head)
     return request
 
@@ -147,6 +149,8 @@ def _decode_release(fields: Fields, update: memoryview) -> ReleasedTask:
         raise fields.refuse("evaluation", "counts, because the kind is evaluate")
     if reply.kind is TaskKind.EVALUATE and reply.update:
         raise fields.refuse("kind", "train, because there is an update")
+    if reply.kind is TaskKind.COUNT and reply.evaluation is not None:
+        raise fields.refuse("evaluation", "none, because the kind is count")
     return reply
 
 
@@ -199,7 +203,7 @@ def _kind(fields: Fields) -> TaskKind:
     try:
         return TaskKind(text)
     except ValueError:
-        raise fields.refuse("kind", "train or evaluate") from None
+        raise fields.refuse("kind", "train, evaluate or count") from None
 
 
 def _evaluation(record: Canonical) -> EvaluationCounts | None:

@@ -22,6 +22,7 @@ class TaskKind(StrEnum):
 
     TRAIN = "train"  # train one round; the reply may also carry the received model's evaluation
     EVALUATE = "evaluate"  # score the received model only, after the last round
+    COUNT = "count"  # count the training patients in a selection's tables; nothing is trained
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,12 @@ class TaskRequest:
     Args:
         plan_digest: the exact plan the site must have approved.
         round_number: 1 to the plan's rounds; rounds + 1 for the final evaluation.
-        kind: train or evaluate.
-        evaluate: whether to evaluate the received model as well (always true for EVALUATE).
+        kind: train, evaluate or count.
+        evaluate: whether to evaluate the received model as well (always true for EVALUATE, never for
+            COUNT).
         base_version: `parameters_digest` of `parameters`.
-        parameters: the model, as safetensors bytes (`common.protocol.arrays`).
+        parameters: the model, as safetensors bytes (`common.protocol.arrays`); for COUNT the
+            candidates whose pairs are asked for (`common.protocol.counts`).
     """
 
     plan_digest: Digest
@@ -112,7 +115,8 @@ class ReleasedTask:
         plan_digest, round_number, kind, base_version: as in the request it answers.
         release_id: the gate's name for it, the same on every retry.
         declared_cohort_size: public number of patients declared by the site, used as weight.
-        update: trained minus received parameters, safetensors bytes; empty for EVALUATE.
+        update: trained minus received parameters, safetensors bytes; empty for EVALUATE; for COUNT
+            the noised counts (`common.protocol.counts`).
         evaluation: present exactly when the request asked for it.
         mechanisms: every noisy step in this release.
         statement: the ledger after this release.

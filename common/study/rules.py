@@ -1,8 +1,8 @@
 """The table of all numbered plan rules; `docs/study-plan.md` says each in a steward's words.
 
 P1 to P5 and P33 are found while the file is read (`plan_draft`, `catalogue`); the others are one
-pure function each, in `feature_rules`, `cohort_rules` and `training_rules`. A number is never
-given to another rule.
+pure function each, in `feature_rules`, `cohort_rules`, `training_rules` and `selection_rules`. A
+number is never given to another rule.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 
 from common.study import cohort_rules as of_cohort
 from common.study import feature_rules as of_features
+from common.study import selection_rules as of_selection
 from common.study import training_rules as of_training
 from common.study.plan import StudyPlan
 from common.study.problems import Problem
@@ -220,6 +221,30 @@ RULES: Final = (
         of_features.rule_stars_stand_for_prefixes,
     ),
     Rule("P33", "What is taken from the feature catalogue is there, and changed only as allowed."),
+    Rule(
+        "P34",
+        "Every feature that a selection always keeps is a feature, once.",
+        ("features", "selection.always_keep"),
+        of_selection.rule_kept_features_are_candidates,
+    ),
+    Rule(
+        "P35",
+        "A selection keeps all that must stay and fewer features than it has candidates.",
+        ("features", "fairness_groups", "monitoring", "selection"),
+        of_selection.rule_selection_has_a_choice,
+    ),
+    Rule(
+        "P36",
+        "A candidate has at most 21 classes, and a count at most 250,000 cells.",
+        ("features", "selection"),
+        of_selection.rule_selection_tables_are_small,
+    ),
+    Rule(
+        "P37",
+        "Some noise keeps both counts of a selection inside epsilon and delta.",
+        ("features", "selection", *_NOISE),
+        of_selection.rule_selection_noise_can_be_calibrated,
+    ),
 )
 
 _STOPS: Final[dict[str, tuple[str, ...]]] = {
@@ -227,6 +252,7 @@ _STOPS: Final[dict[str, tuple[str, ...]]] = {
     "P23": ("P21", "P22"),
     "P24": ("P22",),
     "P25": ("P20", "P21", "P22", "P23", "P24", "P17"),
+    "P37": ("P20", "P22", "P35"),
 }
 
 

@@ -36,7 +36,9 @@ def rule_ages_are_ordered(plan: StudyPlan) -> Iterator[Problem]:
 
 
 def rule_model_fits_a_message(plan: StudyPlan) -> Iterator[Problem]:
-    """The model's parameters fit one message."""
+    """The model's parameters fit one message; a plan that selects trains none."""
+    if plan.selection is not None:
+        return
     needed, most = 4 * parameter_count(plan), limits.PARAMETERS_BYTES_MAX
     if needed > most:
         yield Problem(
@@ -145,7 +147,9 @@ def rule_evaluation_noise_can_be_calibrated(plan: StudyPlan) -> Iterator[Problem
 
 
 def rule_update_norm_is_achievable(plan: StudyPlan) -> Iterator[Problem]:
-    """An honest update of a small site passes the norm bound."""
+    """An honest update of a small site passes the norm bound; a plan that selects has none."""
+    if plan.selection is not None:
+        return
     needed = honest_update_norm(plan, cohort_size=limits.COHORT_SIZE_MIN)
     if plan.training.update_norm_max < needed:
         yield Problem(
