@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -17,6 +17,7 @@ from common.privacy.calibration import PlannedMechanisms, plan_mechanisms
 from common.privacy.mechanism import MechanismRecord
 from common.protocol.arrays import decode_parameters, encode_parameters, parameters_digest
 from common.protocol.codec import encode_request
+from common.protocol.counts import count_question_digest
 from common.protocol.envelope import seal_envelope
 from common.protocol.messages import (
     Direction,
@@ -31,6 +32,7 @@ from server.aggregation import WeightedMean
 from server.books import Books
 from server.registry.first_model import first_model
 from server.round_book import Outcome
+from server.selection_rounds import SelectionRounds, cells_asked
 from server.server_optimizer import ServerOptimizer
 from server.site_channel import Arrived, Missing, SiteChannel
 from server.site_directory import Site
@@ -94,6 +96,14 @@ class Coordinator:
     def run(self) -> None:
         """Run all rounds that are left and the final evaluation, and set the study's state."""
         plan, study_id = self._study.plan, self._study.study_id
+        if plan.selection is not None:
+            SelectionRounds(
+                self._study,
+                self._books,
+                ask=self._count,
+                should_stop=self._should_stop,
+            ).run()
+            return
         position = self._position()
         while position.next_round <= plan.training.rounds:
             if self._should_stop():
@@ -130,14 +140,22 @@ class Coordinator:
 
     def _train_round(self, position: _Position) -> _Position | None:
         """Run one round with retries; return the next position, or None when the study stops."""
-        study_id, number = self._study.study_id, position.next_round
+        mean = self._with_quorum(position.next_round, TaskKind.TRAIN, position.parameters)
+        return None if mean is None else self._complete(position, mean)
+
+    def _count(self, number: int, question: bytes) -> bool:
+        return self._with_quorum(number, TaskKind.COUNT, question) is not None
+
+    def _with_quorum(self, number: int, kind: TaskKind, content: bytes) -> WeightedMean | None:
+        """Ask until the quorum answers; return what came, or None when the study stops."""
+        study_id = self._study.study_id
         for attempt in range(1, ATTEMPTS_PER_ROUND_MAX + 1):
-            mean = self._ask_round(position, TaskKind.TRAIN)
+            mean = self._ask_round(number, kind, content)
             if self._should_stop():
                 return None
             quorum = self._study.plan.training.quorum
             if mean.count >= quorum:
-                return self._complete(position, mean)
+                return mean
             reason = f"{mean.count} of {quorum} sites needed answered (attempt {attempt})"
             self._books.rounds.fail_round(study_id, number, reason=reason)
             logger.info("round %d failed: %s", number, reason)
@@ -177,7 +195,7 @@ class Coordinator:
             # A crash may have come between the evaluation and the lineage that names it.
             self._books.registry.refresh_lineage(self._study)
             return
-        self._ask_round(position, TaskKind.EVALUATE)
+        self._ask_round(number, TaskKind.EVALUATE, position.parameters)
         if self._should_stop():
             return
         # A site that misses the evaluation loses nothing: the model is complete without it.
@@ -189,12 +207,14 @@ class Coordinator:
         )
         self._books.registry.refresh_lineage(self._study)
 
-    def _ask_round(self, position: _Position, kind: TaskKind) -> WeightedMean:
-        study_id, number = self._study.study_id, position.next_round
-        base_version = parameters_digest(position.parameters)
+    def _ask_round(self, number: int, kind: TaskKind, content: bytes) -> WeightedMean:
+        study_id, is_count = self._study.study_id, kind is TaskKind.COUNT
+        base_version = count_question_digest(content) if is_count else parameters_digest(content)
         self._books.rounds.open_round(study_id, number, base_version)
         logger.info("round %d opened", number)
         expectation = self._expectation(number, kind, base_version)
+        if is_count:
+            expectation = replace(expectation, cells=cells_asked(self._study.plan, content))
         sites = {site.site_id: site for site in self._books.sites.active_sites()}
         request_ids = {site_id: RequestId(secrets.token_hex(16)) for site_id in sites}
         task = TaskRequest(
@@ -203,14 +223,14 @@ class Coordinator:
             kind=kind,
             evaluate=expectation.is_evaluated,
             base_version=base_version,
-            parameters=position.parameters,
+            parameters=content,
         )
         issued_at_s = self._clock.now_s()
         requests = {
             site_id: partial(self._seal, task, site, request_ids[site_id], issued_at_s)
             for site_id, site in sites.items()
         }
-        mean = WeightedMean(self._shapes)
+        mean = WeightedMean({} if is_count else self._shapes)
         outstanding = {request_id: site_id for site_id, request_id in request_ids.items()}
         memories = self._memories(sites)
         deadline_s = float(self._study.plan.training.round_deadline_s)
@@ -258,7 +278,7 @@ class Coordinator:
         except UpdateRefused as error:
             self._refused(number, site.site_id, Outcome.REFUSED_BY_COORDINATOR, error.number)
             return
-        if expectation.kind is TaskKind.TRAIN:
+        if expectation.kind is not TaskKind.EVALUATE:
             mean.add(update, weight=float(reply.declared_cohort_size))
         self._books.rounds.record_accepted(self._study.study_id, site.site_id, reply)
         logger.info("round %d: %s accepted", number, site.site_id)
@@ -292,6 +312,8 @@ class Coordinator:
     def _expectation(self, number: int, kind: TaskKind, base_version: Digest) -> Expectation:
         is_evaluated = number in self._planned.evaluation_rounds
         mechanisms: list[MechanismRecord] = []
+        if kind is TaskKind.COUNT and self._planned.selection is not None:
+            mechanisms.append(self._planned.selection.of_round(number))
         if kind is TaskKind.TRAIN:
             mechanisms.append(self._planned.train_per_round)
         if is_evaluated:

@@ -20,8 +20,9 @@ from common.clock import Clock
 from common.errors import StoreError
 from common.ids import Digest, SiteId, StudyId, parse_digest, parse_site_id
 from common.protocol.arrays import parameters_digest
+from common.protocol.counts import CELL_BYTES, decode_counts
 from common.protocol.mechanisms import mechanism_to_record
-from common.protocol.messages import ReleasedTask
+from common.protocol.messages import ReleasedTask, TaskKind
 from common.protocol.round_states import RoundState, check_round_change
 from server.config import CoordinatorPaths
 from server.durable_file import write_durably
@@ -141,6 +142,10 @@ class RoundBook:
             optimizer_state=state_digest,
         )
         return version
+
+    def complete_count(self, study_id: StudyId, round_number: int) -> None:
+        """Say that a count is complete: its answers are its result, and no model changes."""
+        self._close(study_id, round_number, RoundState.COMPLETE)
 
     def fail_round(self, study_id: StudyId, round_number: int, *, reason: str) -> None:
         """Say that a round ended without its quorum."""
@@ -285,7 +290,12 @@ def _reply_record(reply: ReleasedTask) -> dict[str, Canonical]:
             "model_version": reply.evaluation.model_version,
             "noise_multiplier": canonical_float(reply.evaluation.noise_multiplier),
         }
+    counts: dict[str, Canonical] = {}
+    if reply.kind is TaskKind.COUNT:
+        cells = len(reply.update) // CELL_BYTES
+        counts["counts"] = decode_counts(reply.update, cells=cells).tolist()
     return {
+        **counts,
         "declared_cohort_size": reply.declared_cohort_size,
         "evaluation": evaluation,
         "mechanisms": [mechanism_to_record(item) for item in reply.mechanisms],

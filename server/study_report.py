@@ -9,6 +9,7 @@ from common.ids import StudyId
 from common.privacy.disclosure import size_band
 from common.protocol.messages import EvaluationCounts
 from common.protocol.round_states import RoundState
+from common.study.contingency import JOINT_ROUND
 from server.books import Books
 from server.evaluation import Auroc, auroc
 from server.round_book import Answer, Outcome
@@ -87,7 +88,7 @@ def report_study(books: Books, study_id: StudyId) -> StudyReport:
     study = books.register.find(study_id)
     answers = books.rounds.answers(study_id)
     rounds = books.rounds.rounds(study_id)
-    planned = study.plan.training.rounds
+    planned = study.plan.training.rounds if study.plan.selection is None else JOINT_ROUND
     complete = [
         item.round_number
         for item in rounds

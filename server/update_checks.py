@@ -14,6 +14,7 @@
 (U12) its release was never accepted before
 (U13) its evaluation is present exactly when asked for, and well formed
 (U14) its declared cohort size is at most the admitted one, and the same as in earlier rounds
+(U15) its counts are one for each cell asked for, and none is beyond its cohort and its noise
 
 Each is a pure function that raises `UpdateRefused` with its number; `open_reply` and then
 `check_release` run them in order. A refused reply ends nothing: the round goes on with the others.
@@ -33,6 +34,7 @@ from common.ids import Digest, RequestId, SiteId, StudyId
 from common.privacy.mechanism import MechanismRecord
 from common.protocol.arrays import Parameters, decode_parameters, is_finite, l2_norm
 from common.protocol.codec import decode_reply
+from common.protocol.counts import CELL_BYTES, decode_counts
 from common.protocol.envelope import check_fresh, open_envelope
 from common.protocol.messages import (
     Direction,
@@ -46,6 +48,7 @@ from server.site_directory import Site
 
 _HEADER_BYTES: Final = 1 << 20  # safetensors' own header, far above what names and shapes need
 _BEFORE_ANY_PLAN: Final = frozenset({"R1", "R2", "R3", "R4", "R5", "R16"})
+_NOISE_DEVIATIONS: Final = 12
 _NORM_SLACK: Final = 1.001  # float32 rounding of an update projected onto the bound
 
 
@@ -57,13 +60,14 @@ class Expectation:
         study_id: the study.
         plan_digest: of its plan.
         round_number: 1 to rounds + 1.
-        kind: train or evaluate.
+        kind: train, evaluate or count.
         is_evaluated: whether the reply must carry an evaluation.
-        base_version: of the model that was sent.
+        base_version: of the model, or of the question, that was sent.
         shapes: name to shape of every array of an update.
         update_norm_max: L2.
         mechanisms: exactly those of the plan for this round.
         score_bins: of an evaluation.
+        cells: of a count; 0 for another kind.
     """
 
     study_id: StudyId
@@ -76,6 +80,7 @@ class Expectation:
     update_norm_max: float
     mechanisms: tuple[MechanismRecord, ...]
     score_bins: int
+    cells: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def open_reply(
 def check_release(
     reply: ReleasedTask, *, expectation: Expectation, memory: SiteMemory
 ) -> Parameters:
-    """Run U6 to U14 and return the update's arrays, empty for an evaluation only."""
+    """Run U6 to U15 and return the update's arrays, empty for an evaluation or a count."""
     check_base(reply, expectation)
     check_size(reply, expectation)
     update = check_shapes(reply, expectation)
@@ -127,6 +132,7 @@ def check_release(
     check_new(reply, memory)
     check_evaluation(reply, expectation)
     check_cohort_size(reply, memory)
+    check_counts(reply, expectation)
     return update
 
 
@@ -198,7 +204,7 @@ def check_base(reply: ReleasedTask, expectation: Expectation) -> None:
 
 def check_size(reply: ReleasedTask, expectation: Expectation) -> None:
     """U7: its bytes are within the bound for this model."""
-    most = 0
+    most = CELL_BYTES * expectation.cells
     if expectation.kind is TaskKind.TRAIN:
         most = _HEADER_BYTES + sum(4 * _product(shape) for shape in expectation.shapes.values())
     if len(reply.update) > min(most, limits.PARAMETERS_BYTES_MAX):
@@ -207,7 +213,7 @@ def check_size(reply: ReleasedTask, expectation: Expectation) -> None:
 
 def check_shapes(reply: ReleasedTask, expectation: Expectation) -> Parameters:
     """U8: its arrays have the plan's names, shapes and type."""
-    if expectation.kind is TaskKind.EVALUATE:
+    if expectation.kind is not TaskKind.TRAIN:
         return {}
     try:
         return decode_parameters(
@@ -269,6 +275,24 @@ def check_cohort_size(reply: ReleasedTask, memory: SiteMemory) -> None:
         _refuse("U14", expected, str(size))
     if memory.cohort_size is not None and size != memory.cohort_size:
         _refuse("U14", f"{memory.cohort_size} patients, as declared before", str(size))
+
+
+def check_counts(reply: ReleasedTask, expectation: Expectation) -> None:
+    """U15: its counts are one for each cell asked for, and none is beyond its cohort and its noise.
+
+    A site may have twice the patients that it declares; noise passes twelve standard deviations
+    about once in 10^32 cells.
+    """
+    if expectation.kind is not TaskKind.COUNT:
+        return
+    try:
+        counts = decode_counts(reply.update, cells=expectation.cells)
+    except ProtocolError as error:
+        _refuse("U15", error.expected, error.arrived)
+    noise = _NOISE_DEVIATIONS * expectation.mechanisms[-1].noise_multiplier
+    most = 2 * reply.declared_cohort_size + noise
+    if len(counts) and (counts.max() > most or counts.min() < -noise):
+        _refuse("U15", f"counts from {-noise:.0f} to {most:.0f}", "one beyond")
 
 
 def _product(shape: tuple[int, ...]) -> int:

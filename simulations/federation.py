@@ -27,12 +27,15 @@ from common.limits import PARAMETERS_BYTES_MAX
 from common.protocol.arrays import Parameters, decode_parameters
 from common.protocol.messages import LedgerStatement
 from common.study.columns import parameter_shapes
+from common.study.contingency import JOINT_ROUND
 from common.study.plan import StudyPlan
 from server.books import Books
 from server.config import CoordinatorPaths
 from server.coordinator import Coordinator, CoordinatorKeys
 from server.registry.store import ModelRegistry
+from server.relevance import Relevance, rank_candidates
 from server.round_book import Answer, Outcome, Round, RoundBook
+from server.selection_rounds import SelectionCounts, read_counts
 from server.site_channel import Arrived, Missing
 from server.site_directory import SiteDirectory
 from server.storage.database import Database
@@ -117,6 +120,53 @@ def run_in_memory(
         RoundFailed: when too few sites answer.
         ConfigError: for two sites of one id.
     """
+    rounds = plan.training.rounds + 1
+    with run_consortium(
+        plan, sites, randomness=randomness, folder=folder, progress=progress, rounds=rounds
+    ) as (books, running):
+        return _result(plan, books, running)
+
+
+def select_in_memory(
+    plan: StudyPlan,
+    sites: Sequence[VirtualSite],
+    *,
+    randomness: SiteRandomness | None = None,
+    folder: Path | None = None,
+) -> tuple[SelectionCounts, tuple[Relevance, ...]]:
+    """Run both counts of a plan that selects; return what was counted and the ranking.
+
+    Args, raises: as `run_in_memory`.
+    """
+    with run_consortium(plan, sites, randomness=randomness, folder=folder, rounds=JOINT_ROUND) as (
+        books,
+        _,
+    ):
+        counts = read_counts(books, books.register.all_studies()[0])
+        if counts is None:
+            raise ConfigError(
+                "nothing was selected",
+                expected="a plan with [selection]",
+                arrived="a plan that trains",
+                todo="run it with `run_in_memory`",
+            )
+        return counts, rank_candidates(plan, counts.singles, counts.joints)
+
+
+@contextlib.contextmanager
+def run_consortium(
+    plan: StudyPlan,
+    sites: Sequence[VirtualSite],
+    *,
+    randomness: SiteRandomness | None = None,
+    folder: Path | None = None,
+    progress: Progress = lambda begun, rounds: None,
+    rounds: int,
+) -> Iterator[tuple[Books, list[RunningSite]]]:
+    """Run a plan to its end and give its books and sites while the block lasts.
+
+    Args, raises: as `run_in_memory`.
+    """
     if len({site.site_id for site in sites}) != len(sites):
         raise ConfigError(
             "simulated sites are refused",
@@ -128,7 +178,8 @@ def run_in_memory(
         if folder is None:
             made = tempfile.TemporaryDirectory(prefix="cohortium-simulation-")
             folder = Path(temporary.enter_context(made))
-        return _run(plan, sites, randomness or reproducible(0), folder, progress)
+        with _run(plan, sites, randomness or reproducible(0), folder, progress, rounds) as ran:
+            yield ran
 
 
 @contextlib.contextmanager
@@ -142,13 +193,15 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@contextlib.contextmanager
 def _run(
     plan: StudyPlan,
     sites: Sequence[VirtualSite],
     randomness: SiteRandomness,
     folder: Path,
     progress: Progress,
-) -> FederationResult:
+    rounds: int,
+) -> Iterator[tuple[Books, list[RunningSite]]]:
     clock = SystemClock()
     keys = CoordinatorKeys(SigningKey.generate(), OpeningKey.generate())
     (folder / "sites").mkdir(parents=True)
@@ -168,7 +221,7 @@ def _run(
     try:
         study = books.register.register(plan, keys.signing)
         books.register.start_run(study.study_id, "simulation", restarts=0)
-        channel = _ProcessChannel(running, rounds=plan.training.rounds + 1, progress=progress)
+        channel = _ProcessChannel(running, rounds=rounds, progress=progress)
         Coordinator(
             books.register.find(study.study_id),
             books=books,
@@ -176,7 +229,7 @@ def _run(
             channel=channel,
             clock=clock,
         ).run()
-        return _result(plan, books, running)
+        yield books, running
     finally:
         database.engine.dispose()
         for site in running:

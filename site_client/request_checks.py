@@ -1,4 +1,4 @@
-"""The numbered checks a request passes before any patient's row is read (R1 to R13).
+"""The numbered checks a request passes before any patient's row is read (R1 to R13, R19).
 
 R1 to R5 are the envelope's: shape, signature, address, age, message. The others compare the request
 with what this site approved and limits. Each is a pure function that raises `RequestRefused` with
@@ -24,10 +24,12 @@ from common.protocol.arrays import (
     parameters_digest,
 )
 from common.protocol.codec import decode_request
+from common.protocol.counts import count_question_digest, decode_candidates
 from common.protocol.envelope import check_fresh, open_envelope
 from common.protocol.messages import Direction, EnvelopeHeader, TaskKind, TaskRequest
 from common.protocol.refusals import REFUSALS
 from common.study.columns import parameter_shapes
+from common.study.contingency import JOINT_ROUND, ContingencyTable, cell_count, count_tables
 from common.study.plan import StudyPlan
 from site_client.approvals import Approval
 from site_client.release.gate import SiteLimits
@@ -84,6 +86,11 @@ def check_approval(approval: Approval | None, header: EnvelopeHeader, *, now_s: 
 
 def check_round(request: TaskRequest, plan: StudyPlan, *, evaluates: bool) -> None:
     """R8: the round, its kind and its evaluation are what the plan allows."""
+    if plan.selection is not None:
+        is_count = request.kind is TaskKind.COUNT and request.round_number <= JOINT_ROUND
+        if not is_count or request.evaluate:
+            refuse("R8")
+        return
     rounds = plan.training.rounds
     is_training = request.kind is TaskKind.TRAIN and request.round_number <= rounds
     is_final = request.kind is TaskKind.EVALUATE and request.round_number == rounds + 1
@@ -132,6 +139,28 @@ def check_model(request: TaskRequest, plan: StudyPlan) -> Parameters:
     if not is_finite(parameters) or any(np.abs(item).max() > bound for item in parameters.values()):
         refuse("R10")
     return parameters
+
+
+def check_candidates(request: TaskRequest, plan: StudyPlan) -> tuple[ContingencyTable, ...]:
+    """R19: round 1 asks for every candidate alone, round 2 for the pairs of the plan's number.
+
+    Returns the tables to count.
+    """
+    if count_question_digest(request.parameters) != request.base_version or plan.selection is None:
+        refuse("R19")
+    try:
+        candidates = decode_candidates(request.parameters)
+    except ProtocolError:
+        refuse("R19")
+    is_joint = request.round_number == JOINT_ROUND
+    if len(candidates) != (plan.selection.joint_candidates if is_joint else 0):
+        refuse("R19")
+    if candidates and candidates[-1] >= len(plan.features):
+        refuse("R19")
+    tables = count_tables(plan, candidates)
+    if cell_count(tables) > limits.COUNTED_CELLS_MAX:
+        refuse("R19")
+    return tables
 
 
 def check_study_limit(plan: StudyPlan, site_limits: SiteLimits) -> None:

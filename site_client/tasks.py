@@ -1,4 +1,4 @@
-"""What the site does for each request: check, train and evaluate, and then the gate.
+"""What the site does for each request: check, train, evaluate or count, and then the gate.
 
 A refusal is an ordinary reply with a number. Whatever else goes wrong becomes R99: no text of an
 exception, which could quote a patient's row, is sent or logged, only its type and place.
@@ -49,6 +49,7 @@ from site_client.release.gate import Gate, Released, ReleaseRequest, SiteLimits
 from site_client.release.release_log import ReleaseLog
 from site_client.site_features import Features, SourceFeatures
 from site_client.source_pin import SourcePin
+from site_client.training.counts import count_patients
 from site_client.training.engine import TrainingEngine, TrainingTask
 from site_client.training.evaluation import evaluate
 from site_client.training.randomness import Randomness
@@ -198,6 +199,8 @@ class SiteTasks:
         planned = self._plan_mechanisms(request.plan_digest, plan)
         evaluates = request.round_number in planned.evaluation_rounds
         request_checks.check_round(request, plan, evaluates=evaluates)
+        is_count = request.kind is TaskKind.COUNT
+        tables = request_checks.check_candidates(request, plan) if is_count else ()
         release = ReleaseRequest(
             study_id=header.study_id,
             plan_digest=request.plan_digest,
@@ -206,9 +209,10 @@ class SiteTasks:
             base_version=request.base_version,
             plan=plan,
             evaluate=evaluates,
-            mechanisms=_mechanisms(request.kind, planned, evaluates=evaluates),
+            mechanisms=_mechanisms(request, planned, evaluates=evaluates),
             planned=planned.counted,
             declared_cohort_size=self._config.site.declared_cohort_size,
+            tables=tables,
         )
         release_id = release.release_id(self._site_id)
         request_checks.check_stale(
@@ -217,7 +221,7 @@ class SiteTasks:
             release_id=release_id,
             is_cached=self._records.log.payload(release_id) is not None,
         )
-        parameters = request_checks.check_model(request, plan)
+        parameters = {} if is_count else request_checks.check_model(request, plan)
         request_checks.check_study_limit(plan, self._limits)
         matrix = self._features.matrix(request.plan_digest, plan)
         request_checks.check_cohort(
@@ -241,6 +245,17 @@ class SiteTasks:
         done: list[MechanismRecord] = []
         update: Parameters | None = None
         evaluation: EvaluationCounts | None = None
+        counts: tuple[int, ...] | None = None
+        if release.kind is TaskKind.COUNT and planned.selection is not None:
+            mechanism = planned.selection.of_round(release.round_number)
+            counts = count_patients(
+                trained.first_samples(),
+                release.tables,
+                plan=release.plan,
+                mechanism=mechanism,
+                randomness=randomness,
+            )
+            done.append(mechanism)
         if release.kind is TaskKind.TRAIN:
             result = self._engine.train(
                 trained,
@@ -261,7 +276,7 @@ class SiteTasks:
                 randomness=randomness,
             )
             done.append(planned.evaluation_per_release)
-        return Produced(update, evaluation, tuple(done), randomness.is_reproducible)
+        return Produced(update, evaluation, tuple(done), randomness.is_reproducible, counts)
 
     def _approved(self, request: TaskRequest, header: EnvelopeHeader) -> Approval:
         try:
@@ -322,10 +337,12 @@ def _refusal_number(error: Exception) -> str:
 
 
 def _mechanisms(
-    kind: TaskKind, planned: PlannedMechanisms, *, evaluates: bool
+    request: TaskRequest, planned: PlannedMechanisms, *, evaluates: bool
 ) -> tuple[MechanismRecord, ...]:
+    if request.kind is TaskKind.COUNT and planned.selection is not None:
+        return (planned.selection.of_round(request.round_number),)
     mechanisms: list[MechanismRecord] = []
-    if kind is TaskKind.TRAIN:
+    if request.kind is TaskKind.TRAIN:
         mechanisms.append(planned.train_per_round)
     if evaluates:
         mechanisms.append(planned.evaluation_per_release)

@@ -286,7 +286,9 @@ def calibrate_selection(
 
     def records(noise: float) -> SelectionMechanisms:
         single, joint = (
-            DiscreteGaussianCounts(math.ceil(noise * math.sqrt(2 * number) * _GRID) / _GRID, number, part)
+            DiscreteGaussianCounts(
+                math.ceil(noise * math.sqrt(2 * number) * _GRID) / _GRID, number, part
+            )
             for number in tables
         )
         return SelectionMechanisms(single, joint)

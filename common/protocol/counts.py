@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from common import limits
-from common.canonical import canonical_bytes, parse_canonical
+from common.canonical import canonical_bytes, digest_bytes, parse_canonical
 from common.errors import ProtocolError
+from common.ids import Digest
 from common.protocol.fields import Fields
 
 CELL_BYTES: Final = 4
@@ -29,6 +30,11 @@ def encode_candidates(candidates: Sequence[int]) -> bytes:
         candidates: places in the plan's features, rising.
     """
     return canonical_bytes({"candidates": list(candidates), "version": 1})
+
+
+def count_question_digest(body: bytes) -> Digest:
+    """Return the digest that a count's request and release name as their base version."""
+    return digest_bytes("count-question", body)
 
 
 def decode_candidates(body: bytes) -> tuple[int, ...]:

@@ -60,7 +60,7 @@ class TaskRequest:
         plan_digest: the exact plan the site must have approved.
         round_number: 1 to the plan's rounds; rounds + 1 for the final evaluation.
         kind: train, evaluate or count.
-        evaluate: whether to evaluate the received model as well (always true for EVALUATE, never for
+        evaluate: whether to evaluate the received model as well (always for EVALUATE, never for
             COUNT).
         base_version: `parameters_digest` of `parameters`.
         parameters: the model, as safetensors bytes (`common.protocol.arrays`); for COUNT the

@@ -254,19 +254,21 @@ class Privacy(PlanPart):
 
 
 class Selection(PlanPart):
-    """The plan's features are candidates, and the study only chooses among them: nothing is trained.
+    """The plan's features are candidates; the study only chooses among them and trains nothing.
 
-    `keep` features are proposed, those of `always_keep`, the fairness groups and the sentinels among
-    them. A candidate that fewer patients have than `present_share_min` is too sparse. The pairs of
-    the `joint_candidates` best are counted as well. A numeric candidate is counted in `bins`
-    classes of equal width between its clip bounds.
+    `keep` features are proposed, those of `always_keep`, fairness groups and sentinels among them.
+    A candidate that fewer patients have than `present_share_min` is too sparse. The pairs of the
+    `joint_candidates` best are counted as well. A numeric candidate is counted in `bins` classes of
+    equal width between its clip bounds.
     """
 
     keep: Annotated[int, Field(ge=1, le=limits.FEATURES_MAX)]
     present_share_min: Annotated[float, Field(ge=0, lt=1)]
     joint_candidates: Annotated[int, Field(ge=2, le=limits.JOINT_CANDIDATES_MAX)]
     bins: Annotated[int, Field(ge=2, le=8)] = 2
-    always_keep: Annotated[tuple[Name, ...], Field(max_length=limits.FEATURES_MAX, strict=False)] = ()
+    always_keep: Annotated[
+        tuple[Name, ...], Field(max_length=limits.FEATURES_MAX, strict=False)
+    ] = ()
 
 
 class Monitoring(PlanPart):

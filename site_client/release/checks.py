@@ -2,11 +2,12 @@
 
 (G1) randomness comes from the operating system when the ledger is a real one
 (G2) the noise that was added is the noise that was charged
-(G3) the update has the plan's names, shapes and type, and is absent from an evaluation
+(G3) the update has the plan's names, shapes and type, and is absent from an evaluation or a count
 (G4) every number is finite
 (G5) its L2 norm is within the plan's bound
 (G6) an evaluation is present exactly when asked for: whole numbers in the plan's bins
 (G7) the payload is within its bound
+(G8) counts are present exactly when asked for: a whole number for each cell, within 32 bits
 
 Each is a pure function that raises `ReleaseRefused` with its number.
 """
@@ -22,6 +23,7 @@ from common.errors import ReleaseRefused
 from common.ids import Digest
 from common.privacy.mechanism import MechanismRecord
 from common.protocol.arrays import Parameters, is_finite, l2_norm
+from common.protocol.counts import COUNT_MAX
 from common.protocol.messages import EvaluationCounts, TaskKind
 from common.study.columns import parameter_shapes
 from common.study.plan import StudyPlan
@@ -38,12 +40,14 @@ class Produced:
         evaluation: noisy counts, or None.
         mechanisms: every noisy step that was done.
         is_reproducible: whether its randomness was of the test mode.
+        counts: noisy counts of a selection's cells, or None.
     """
 
     update: Parameters | None
     evaluation: EvaluationCounts | None
     mechanisms: tuple[MechanismRecord, ...]
     is_reproducible: bool
+    counts: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,11 @@ class Asked:
 
     Args:
         plan: approved.
-        kind: train or evaluate.
+        kind: train, evaluate or count.
         evaluate: whether an evaluation was asked for.
-        base_version: of the received model.
+        base_version: of the received model, or of the question of a count.
         mechanisms: charged to the ledger.
+        cells: to be counted; 0 unless a count was asked for.
     """
 
     plan: StudyPlan
@@ -63,16 +68,18 @@ class Asked:
     evaluate: bool
     base_version: Digest
     mechanisms: tuple[MechanismRecord, ...]
+    cells: int = 0
 
 
 def check_produced(produced: Produced, asked: Asked, *, is_real_ledger: bool) -> None:
-    """Run G1 to G6 in order."""
+    """Run G1 to G6 and G8 in order."""
     check_randomness(produced, is_real_ledger=is_real_ledger)
     check_charged(produced.mechanisms, asked.mechanisms)
     check_shapes(produced.update, asked)
     check_finite(produced.update)
     check_norm(produced.update, asked)
     check_evaluation(produced.evaluation, asked)
+    check_counts(produced.counts, asked)
 
 
 def check_randomness(produced: Produced, *, is_real_ledger: bool) -> None:
@@ -88,10 +95,10 @@ def check_charged(done: Sequence[MechanismRecord], charged: Sequence[MechanismRe
 
 
 def check_shapes(update: Parameters | None, asked: Asked) -> None:
-    """G3: the update has the plan's names, shapes and type, and is absent from an evaluation."""
-    if asked.kind is TaskKind.EVALUATE:
+    """G3: the update has the plan's names, shapes and type, and is absent where none is trained."""
+    if asked.kind is not TaskKind.TRAIN:
         if update is not None:
-            _refuse("G3", "no update in an evaluation", "an update")
+            _refuse("G3", "no update in an evaluation or a count", "an update")
         return
     shapes = parameter_shapes(asked.plan)
     is_fit = update is not None and {
@@ -128,6 +135,19 @@ def check_evaluation(evaluation: EvaluationCounts | None, asked: Asked) -> None:
     )
     if not is_fit:
         _refuse("G6", "whole numbers for the received model in the plan's bins", "others")
+
+
+def check_counts(counts: tuple[int, ...] | None, asked: Asked) -> None:
+    """G8: counts are present exactly when asked for: a whole number for each cell, in 32 bits."""
+    if (counts is not None) != (asked.kind is TaskKind.COUNT):
+        _refuse("G8", "counts exactly when asked for", "the opposite")
+    if counts is None:
+        return
+    is_fit = len(counts) == asked.cells and all(
+        type(count) is int and abs(count) <= COUNT_MAX for count in counts
+    )
+    if not is_fit:
+        _refuse("G8", f"whole numbers for {asked.cells} cells", "others")
 
 
 def check_size(payload: bytes) -> None:

@@ -10,7 +10,7 @@ because a coordinator that could provoke errors would otherwise ask without limi
     (1) already released?       the cached payload, sealed for this request
     (2) commit, then reserve    fsync each; refused above a limit, before training
     (3) compute                 training and evaluation draw fresh noise
-    (4) check                   G1 to G7
+    (4) check                   G1 to G8
     (5) log                     payload and entry in one transaction, fsync; then the ledger
     (6) seal and sign           `Released`
 """
@@ -31,6 +31,7 @@ from common.privacy.mechanism import MechanismRecord
 from common.privacy.spending_limits import Composition, SpendingLimits
 from common.protocol.arrays import encode_parameters
 from common.protocol.codec import encode_reply
+from common.protocol.counts import encode_counts
 from common.protocol.envelope import seal_envelope
 from common.protocol.messages import (
     EnvelopeHeader,
@@ -39,6 +40,7 @@ from common.protocol.messages import (
     ReleasedTask,
     TaskKind,
 )
+from common.study.contingency import ContingencyTable, cell_count
 from common.study.plan import StudyPlan
 from site_client.config import LimitsSection
 from site_client.release.checks import Asked, Produced, check_produced, check_size
@@ -100,6 +102,7 @@ class ReleaseRequest:
         mechanisms: what the plan does in this round.
         planned: all that the plan does in all rounds, each record with how often.
         declared_cohort_size: public.
+        tables: to be counted; none unless it is a count.
     """
 
     study_id: StudyId
@@ -112,6 +115,7 @@ class ReleaseRequest:
     mechanisms: tuple[MechanismRecord, ...]
     planned: tuple[tuple[MechanismRecord, int], ...]
     declared_cohort_size: int
+    tables: tuple[ContingencyTable, ...] = ()
 
     @property
     def commitment(self) -> Commitment:
@@ -233,6 +237,7 @@ class Gate:
             evaluate=request.evaluate,
             base_version=request.base_version,
             mechanisms=request.mechanisms,
+            cells=cell_count(request.tables),
         )
         try:
             produced = produce()
@@ -250,7 +255,7 @@ class Gate:
                 base_version=request.base_version,
                 release_id=release_id,
                 declared_cohort_size=request.declared_cohort_size,
-                update=b"" if produced.update is None else encode_parameters(produced.update),
+                update=_body(produced),
                 evaluation=produced.evaluation,
                 mechanisms=request.mechanisms,
                 statement=self._statement(request),
@@ -296,10 +301,16 @@ class Gate:
         return Released(envelope, maker=_MAKER)
 
 
+def _body(produced: Produced) -> bytes:
+    if produced.counts is not None:
+        return encode_counts(produced.counts)
+    return b"" if produced.update is None else encode_parameters(produced.update)
+
+
 def _failed(how: str) -> ReleaseRefused:
     return ReleaseRefused(
-        "training or evaluation let nothing out",
-        expected="a result that passes checks G1 to G7",
+        "training, evaluation or counting let nothing out",
+        expected="a result that passes checks G1 to G8",
         arrived=how,
         todo="report this as a fault; this round is over for this site, the next one is asked anew",
         number=how if how.startswith("G") else "",

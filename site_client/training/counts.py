@@ -1,0 +1,100 @@
+"""Count the training patients in a selection's tables: exact, then with discrete Gaussian noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from common.privacy.discrete_gaussian import discrete_gaussian, variance_of
+from common.privacy.mechanism import DiscreteGaussianCounts
+from common.study.columns import columns_of_feature
+from common.study.contingency import (
+    ContingencyTable,
+    class_count,
+    has_absent_class,
+    is_counting,
+)
+from common.study.plan import CategoricalFeature, NumericFeature, Selection, StudyPlan
+from site_client.features.matrix import FeatureMatrix
+from site_client.training.randomness import Randomness
+
+Classes = npt.NDArray[np.int64]
+
+
+def count_patients(
+    patients: FeatureMatrix,
+    tables: Sequence[ContingencyTable],
+    *,
+    plan: StudyPlan,
+    mechanism: DiscreteGaussianCounts,
+    randomness: Randomness,
+) -> tuple[int, ...]:
+    """Return the noised counts of every cell, table after table.
+
+    Args:
+        patients: who train, one sample each: every patient is in one cell of each table.
+        tables: as many as the mechanism's cells of one patient.
+        plan: selects.
+        mechanism: the noise of each cell.
+        randomness: of this release.
+    """
+    variance = variance_of(mechanism.noise_multiplier)
+    exact = exact_counts(patients, tables, plan=plan)
+    return tuple(
+        int(count) + discrete_gaussian(variance, randomness.noise_words) for count in exact
+    )
+
+
+def exact_counts(
+    patients: FeatureMatrix, tables: Sequence[ContingencyTable], *, plan: StudyPlan
+) -> npt.NDArray[np.int64]:
+    """Return the exact counts [cells], table after table; never released."""
+    classes = candidate_classes(patients, plan)
+    label = patients.y.astype(np.int64)
+    counted = []
+    for table in tables:
+        places = (*(classes[candidate] for candidate in table.candidates), label)
+        cell = np.ravel_multi_index(places, table.shape)
+        counted.append(np.bincount(cell, minlength=table.cells))
+    return np.concatenate(counted).astype(np.int64)
+
+
+def candidate_classes(patients: FeatureMatrix, plan: StudyPlan) -> list[Classes]:
+    """Return each candidate's class [patients], which depends on that patient's values alone."""
+    if plan.selection is None:
+        return []
+    found: list[Classes] = []
+    first = 0
+    for feature in plan.features:
+        columns = columns_of_feature(feature)
+        values = patients.x[:, first : first + len(columns)]
+        first += len(columns)
+        is_missing = np.zeros(len(values), dtype=bool)
+        if feature.missing == "indicator":
+            is_missing = values[:, -1] > 0
+        made = _classes(feature, values, is_missing, plan.selection)
+        # Whatever a row holds, it has a class: no value may end a count, or be outside its table.
+        found.append(np.clip(made, 0, class_count(feature, plan.selection) - 1))
+    return found
+
+
+def _classes(
+    feature: NumericFeature | CategoricalFeature,
+    values: npt.NDArray[np.float32],
+    is_missing: npt.NDArray[np.bool_],
+    selection: Selection,
+) -> Classes:
+    if isinstance(feature, CategoricalFeature):
+        present = values[:, : len(feature.levels)].argmax(axis=1)
+    else:
+        low, high = feature.clip
+        share = (values[:, 0].astype(np.float64) + 1) / 2
+        bins = class_count(feature, selection) - has_absent_class(feature)
+        present = np.clip((share * bins).astype(np.int64), 0, bins - 1)
+        if is_counting(feature):
+            is_missing = is_missing | (low + share * (high - low) < 0.5)
+    if has_absent_class(feature):
+        present = np.where(is_missing, 0, present + 1)
+    return np.asarray(present, dtype=np.int64)
