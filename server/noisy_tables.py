@@ -7,6 +7,7 @@ from the same shares, fresh noise of the stated size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +19,7 @@ from common.study.contingency import LABELS, ContingencyTable
 
 _DRAWS: Final = 200
 _Z_95: Final = 1.959964
+_FALSE_SHARE_MAX: Final = 0.1
 _SEED: Final = 20_261_121
 """Fixed: the same counts always give the same ranking. Nothing here is private."""
 
@@ -45,18 +47,14 @@ class Information:
 
     Args:
         value: the estimate less what noise and chance add; may be negative.
-        low, high: 95 % interval for sampling of patients and DP noise together; low is 0 exactly
-            when the estimate is not above 95 % of those without any relation.
+        low, high: 95 % interval for sampling of patients and DP noise together, from 0 up.
+        p_value: how often noise and chance alone make an estimate as large.
     """
 
     value: float
     low: float
     high: float
-
-    @property
-    def is_told_from_noise(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0
+    p_value: float
 
 
 def split_tables(
@@ -97,9 +95,24 @@ def estimate_information(table: NoisyTable, totals: Floats) -> Information:
     again = _redrawn(counts, totals, table.noise, rng)
     value = float(plain - by_chance.mean())
     spread = _Z_95 * float(again.std())
-    is_told = plain > np.quantile(by_chance, 0.95)
-    low = max(value - spread, np.finfo(float).tiny) if is_told else 0.0
-    return Information(value=value, low=low, high=max(value + spread, 0.0))
+    return Information(
+        value=value,
+        low=max(value - spread, 0.0),
+        high=max(value + spread, 0.0),
+        p_value=_chance(float(plain), by_chance),
+    )
+
+
+def told_from_noise(p_values: Sequence[float]) -> tuple[bool, ...]:
+    """Return whose relation is believed: of those, one in ten is expected to be noise at most.
+
+    Source: Benjamini and Hochberg 1995, step-up procedure.
+    """
+    rising = np.sort(np.asarray(p_values))
+    ranks = np.arange(1, len(rising) + 1)
+    passing = np.flatnonzero(rising <= _FALSE_SHARE_MAX * ranks / len(rising))
+    highest = rising[passing[-1]] if len(passing) else -1.0
+    return tuple(bool(value <= highest) for value in p_values)
 
 
 def joint_information(table: NoisyTable, totals: Floats) -> float:
@@ -131,8 +144,22 @@ def label_entropy(totals: Floats) -> float:
 
 
 def _without_relation(counts: Floats, totals: Floats) -> Floats:
-    shares = counts.sum(axis=1, keepdims=True) / counts.sum()
-    return shares * totals
+    expected: Floats = counts.sum(axis=1, keepdims=True) / counts.sum() * totals
+    return expected
+
+
+def _chance(plain: float, by_chance: Floats) -> float:
+    """Return the probability that an estimate without relation is as large as `plain`.
+
+    Such estimates are close to a scaled chi-squared; its cube root is close to a normal (Wilson and
+    Hilferty 1931), which reaches further than the draws.
+    """
+    mean, variance = float(by_chance.mean()), float(by_chance.var())
+    if mean <= 0 or variance <= 0:  # one class: it tells nothing
+        return 1.0
+    slack = variance / (9 * mean * mean)
+    deviation = (math.cbrt(max(plain, 0.0) / mean) - (1 - slack)) / math.sqrt(slack)
+    return 0.5 * math.erfc(deviation / math.sqrt(2))
 
 
 def _redrawn(counts: Floats, totals: Floats, noise: float, rng: np.random.Generator) -> Floats:

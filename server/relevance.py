@@ -26,6 +26,7 @@ from server.noisy_tables import (
     joint_information,
     label_entropy,
     label_totals,
+    told_from_noise,
 )
 
 
@@ -49,6 +50,7 @@ class Relevance:
         name: of the feature.
         present_share: of the patients, in [0, 1]; 1 for a value that must always be there.
         information: of the candidate alone with the outcome.
+        is_told: whether that can be told from noise (`told_from_noise`).
         joint_rank: its turn among those chosen beside others, from 1; None without.
         joint_information: mean over those kept before it of what the two tell together, in nats.
         fate: what becomes of it.
@@ -58,6 +60,7 @@ class Relevance:
     name: str
     present_share: float
     information: Information
+    is_told: bool
     joint_rank: int | None
     joint_information: float | None
     fate: Fate
@@ -73,12 +76,13 @@ class _Single:
     present_share: float
     information: Information
     is_sparse: bool
+    is_told: bool
 
     @property
     def merit(self) -> tuple[bool, bool, float]:
         return (
             not self.is_sparse,
-            self.information.is_told_from_noise,
+            self.is_told,
             self.information.value,
         )
 
@@ -125,6 +129,7 @@ def rank_candidates(
             name=feature.name,
             present_share=found[place].present_share,
             information=found[place].information,
+            is_told=found[place].is_told,
             joint_rank=turns.get(place),
             joint_information=chosen.get(place),
             fate=fates.get(place) or _why_dropped(found[place]),
@@ -136,14 +141,20 @@ def rank_candidates(
 
 def _assess(plan: StudyPlan, singles: Sequence[NoisyTable], totals: Floats) -> list[_Single]:
     least = 0.0 if plan.selection is None else plan.selection.present_share_min
-    found = []
-    for feature, table in zip(plan.features, singles, strict=True):
-        share = 1.0
-        if has_absent_class(feature):
-            absent = table.counts[0].sum() / totals.sum()
-            share = float(np.clip(1 - absent, 0.0, 1.0))
-        found.append(_Single(share, estimate_information(table, totals), share < least))
-    return found
+    found = [estimate_information(table, totals) for table in singles]
+    is_told = told_from_noise([item.p_value for item in found])
+    shares = [
+        _present_share(table, totals) if has_absent_class(feature) else 1.0
+        for feature, table in zip(plan.features, singles, strict=True)
+    ]
+    return [
+        _Single(share, item, is_sparse=share < least, is_told=told)
+        for share, item, told in zip(shares, found, is_told, strict=True)
+    ]
+
+
+def _present_share(table: NoisyTable, totals: Floats) -> float:
+    return float(np.clip(1 - table.counts[0].sum() / totals.sum(), 0.0, 1.0))
 
 
 def _by_merit(found: Sequence[_Single]) -> list[int]:
@@ -152,7 +163,7 @@ def _by_merit(found: Sequence[_Single]) -> list[int]:
 
 
 def _may_stay(single: _Single) -> bool:
-    return not single.is_sparse and single.information.is_told_from_noise
+    return not single.is_sparse and single.is_told
 
 
 def _pair_information(
@@ -209,7 +220,7 @@ def _mean_with(place: int, kept: Sequence[int], pairs: Mapping[tuple[int, int], 
 def _why_dropped(single: _Single) -> Fate:
     if single.is_sparse:
         return Fate.SPARSE
-    return Fate.LESS if single.information.is_told_from_noise else Fate.NOISE
+    return Fate.LESS if single.is_told else Fate.NOISE
 
 
 def _order(item: Relevance) -> tuple[bool, bool, int, float]:

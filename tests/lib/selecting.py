@@ -1,0 +1,83 @@
+"""A plan that selects, and sites whose patients have a few planted candidates among many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from common.study.columns import feature_columns
+from common.study.plan import StudyPlan
+from simulations.virtual_site import VirtualSite
+from site_client.features.matrix import FeatureMatrix
+from tests.lib.plans import make_plan
+
+PLANTED = ("code_0", "code_1", "code_2", "code_3")
+COPY = "code_4"
+"""Nearly the same as `code_0`: it tells much alone, and nothing beside it."""
+RARE = "code_5"
+SITES = ("east", "north", "south", "west")
+
+
+def code(number: int) -> dict[str, Any]:
+    """Return one candidate: whether any event of a code is in the window."""
+    return {
+        "kind": "numeric",
+        "name": f"code_{number}",
+        "description": f"Candidate {number}",
+        "codes": [f"LOCAL/{number}"],
+        "unit": "1",
+        "plausible_range": [0, 1],
+        "clip": [0, 1],
+        "aggregate": "any",
+        "missing": "none_allowed",
+    }
+
+
+def selecting_plan(*, codes: int = 20, **changes: Any) -> StudyPlan:
+    """Return a plan that selects among `codes` codes and a sex, which is a fairness group."""
+    selection = {"keep": 6, "present_share_min": 0.02, "joint_candidates": 8}
+    sex = {
+        "kind": "categorical",
+        "name": "sex",
+        "description": "Sex",
+        "codes": ["LOINC/46098-0"],
+        "levels": ["female", "male"],
+    }
+    return make_plan(
+        **{
+            "features": [*(code(number) for number in range(codes)), sex],
+            "monitoring": ...,
+            "privacy__epsilon": 1.0,
+            "privacy__delta": 1e-5,
+            "selection": selection,
+        }
+        | changes
+    )
+
+
+def planted_patients(plan: StudyPlan, count: int, *, seed: int) -> FeatureMatrix:
+    """Return patients whose outcome depends on the planted codes alone."""
+    rng = np.random.default_rng(seed)
+    codes = len(plan.features) - 1
+    has = rng.random((count, codes)) < 0.35
+    has[:, 4] = np.where(rng.random(count) < 0.9, has[:, 0], has[:, 4])
+    has[:, 5] = rng.random(count) < 0.003
+    logit = has[:, :4] @ np.array([1.9, 1.6, 1.5, 1.4]) - 2.6
+    y = rng.random(count) < 1 / (1 + np.exp(-logit))
+    female = rng.random(count) < 0.5
+    is_missing = rng.random(count) < 0.05
+    sex = np.stack([female & ~is_missing, ~female & ~is_missing, is_missing], axis=1)
+    x = np.concatenate([2.0 * has - 1, sex], axis=1).astype(np.float32)
+    return FeatureMatrix(
+        feature_columns(plan), x, y.astype(np.float32), rng.integers(0, 10**6, count)
+    )
+
+
+def planted_sites(plan: StudyPlan, *, patients: int = 5_000, seed: int = 0) -> list[VirtualSite]:
+    """Return four sites with so many patients in all."""
+    each = patients // len(SITES)
+    return [
+        VirtualSite(name, each, planted_patients(plan, each, seed=100 * seed + place))
+        for place, name in enumerate(SITES)
+    ]
