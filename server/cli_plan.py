@@ -39,6 +39,9 @@ def check(file: PlanFile, json: Json = False) -> None:
         raise typer.Exit(error.exit_code) from None
     planned = plan_mechanisms(plan)
     parameters = sum(_product(shape) for shape in parameter_shapes(plan).values())
+    selection_noise = planned.selection and [
+        planned.selection.of_round(number).noise_multiplier for number in (1, 2)
+    ]
     if json:
         print_json(
             {
@@ -48,6 +51,7 @@ def check(file: PlanFile, json: Json = False) -> None:
                 "delta": plan.privacy.delta,
                 "noise_multiplier": planned.train_per_round.noise_multiplier,
                 "evaluation_noise_multiplier": planned.evaluation_per_release.noise_multiplier,
+                "selection_noise_multipliers": selection_noise,
                 "columns": len(feature_columns(plan)),
                 "parameters": parameters,
             }
@@ -56,6 +60,19 @@ def check(file: PlanFile, json: Json = False) -> None:
     print(f"{file.name} meets every rule.")
     print(f"  study:    {plan.study.id}: {plan.study.title}")
     print(f"  digest:   {plan_digest(plan)}")
+    if planned.selection is not None:
+        single, joint = planned.selection.single, planned.selection.joint
+        print(
+            f"  selects:  epsilon {plan.privacy.epsilon:g}, delta {plan.privacy.delta:g} for each "
+            "patient over both counts (add or remove one patient); nothing is trained"
+        )
+        print(
+            f"  noise:    {single.noise_multiplier:.1f} patients in each cell of "
+            f"{single.cells_per_patient_max} candidates, {joint.noise_multiplier:.1f} in each of "
+            f"{joint.cells_per_patient_max} pairs"
+        )
+        print("  next:     `cohortium-coordinator select` it; `launch` refuses it")
+        return
     print(
         f"  privacy:  epsilon {plan.privacy.epsilon:g}, delta {plan.privacy.delta:g} for each "
         f"patient over all {plan.training.rounds} rounds (add or remove one patient)"

@@ -56,16 +56,24 @@ def launch(
 ) -> None:
     """Sign a study plan, register it and start its rounds."""
     from common.crypto.keys import SigningKey
+    from common.errors import PlanError
     from common.study.plan_file import read_plan
     from server.books import open_books
     from server.registry.first_model import first_model
 
     paths, config = open_config(context)
     checked = read_plan(plan)
+    if checked.selection is not None:
+        raise PlanError(
+            f"{plan.name} only selects and trains nothing",
+            expected="a plan without [selection]",
+            arrived="a plan with [selection]",
+            todo=f"run `cohortium-coordinator select {plan.name}`, and launch what it proposes",
+        )
     books = open_books(paths, config)
     first_model(checked, registry=books.registry, rounds=books.rounds)
     study = books.register.register(checked, SigningKey.read(paths.signing_key))
-    _start(context, study.study_id)
+    start_study(context, study.study_id)
     if json:
         print_json({"study_id": study.study_id, "digest": study.plan_digest})
         return
@@ -78,7 +86,7 @@ def launch(
 
 def resume(context: typer.Context, study: StudyArgument) -> None:
     """Go on with a stopped or failed study from its last complete round."""
-    _start(context, parse_study_id(study))
+    start_study(context, parse_study_id(study))
     print(f"{study} goes on from its last complete round.")
 
 
@@ -138,7 +146,8 @@ def watch(context: typer.Context, study: StudyArgument) -> None:
             time.sleep(0.5)
 
 
-def _start(context: typer.Context, study_id: StudyId) -> None:
+def start_study(context: typer.Context, study_id: StudyId) -> None:
+    """Start a registered, stopped or failed study; raises `StudyStateError` for another."""
     from common.errors import StudyStateError
     from common.protocol.round_states import StudyState, check_study_change
     from server.books import open_books

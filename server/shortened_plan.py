@@ -1,0 +1,136 @@
+"""A selection's proposal for review: the same study text with the chosen features, as TOML."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from common.canonical import canonical_float
+from common.errors import StoreError
+from common.ids import Digest, StudyId, parse_study_id
+from common.study.plan import StudyPlan
+from server.relevance import Relevance
+
+_ENDING: Final = "-short"
+_ID_LENGTH_MAX: Final = 63
+
+
+def shorten_plan(
+    plan: StudyPlan, ranking: Sequence[Relevance], *, study_id: StudyId | None = None
+) -> StudyPlan:
+    """Return the plan with the kept features, in its own order, under a new study id.
+
+    Args:
+        plan: selects.
+        ranking: of its features.
+        study_id: of the new study; the old one with `-short` when not given.
+    """
+    kept = {item.place for item in ranking if item.is_kept}
+    new_id = study_id or _short_id(plan)
+    return plan.model_copy(
+        update={
+            "study": plan.study.model_copy(update={"id": new_id}),
+            "features": tuple(item for place, item in enumerate(plan.features) if place in kept),
+            "selection": None,
+        }
+    )
+
+
+def shortened_text(
+    plan: StudyPlan,
+    ranking: Sequence[Relevance],
+    *,
+    plan_digest: Digest,
+    epsilon_spent: float,
+    study_id: StudyId | None = None,
+) -> str:
+    """Return the shortened plan as TOML, with why each candidate stays or goes.
+
+    Args:
+        plan, ranking, study_id: as `shorten_plan`.
+        plan_digest: of the plan that selected.
+        epsilon_spent: the most that a site stated for the selection.
+    """
+    short = shorten_plan(plan, ranking, study_id=study_id)
+    names = {item.name: item for item in ranking}
+    lines = [
+        f"# Proposed by the selection {plan.study.id} (plan {plan_digest[:16]}). Review it, change",
+        "# what you know better, then `cohortium-coordinator plan check` and `launch`. It is a new",
+        "# study: each site approves it, and it spends its own epsilon from each site's total. What",
+        f"# the selection spent (epsilon {epsilon_spent:.4f} at delta {plan.privacy.delta:g}) stays",
+        "# in every site's ledger.",
+        f"# Kept {len(short.features)} of {len(plan.features)} candidates. Left out:",
+        *(f"#   {_why(plan, item)}" for item in ranking if not item.is_kept),
+        "",
+    ]
+    document = short.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    features = document.pop("features")
+    lines.extend(_tables(document, ()))
+    for record, feature in zip(features, short.features, strict=True):
+        lines += ["", f"# {_why(plan, names[feature.name])}", "[[features]]"]
+        lines.extend(_tables(record, ("features",)))
+    return "\n".join(lines) + "\n"
+
+
+def write_new_file(path: Path, text: str) -> None:
+    """Write a file that is not there yet; raises `StoreError`, never overwrites."""
+    try:
+        with path.open("x", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise StoreError(
+            f"{path.name} is not written",
+            expected="a path where no file is yet, in a writable folder",
+            arrived=error.strerror or type(error).__name__,
+            todo="choose another name; what a person may have changed is never overwritten",
+        ) from None
+
+
+def _short_id(plan: StudyPlan) -> StudyId:
+    stem = plan.study.id[: _ID_LENGTH_MAX - len(_ENDING)].rstrip("-")
+    return parse_study_id(stem + _ENDING)
+
+
+def _why(plan: StudyPlan, item: Relevance) -> str:
+    codes = ", ".join(plan.features[item.place].codes)
+    return (
+        f"{item.name} ({codes}): {item.fate.value}; {100 * item.present_share:.1f} % have it, "
+        f"{item.information.value:.4f} nats "
+        f"({item.information.low:.4f} to {item.information.high:.4f})"
+    )
+
+
+def _tables(record: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    """Yield the lines of a table: its values first, as TOML wants them, then the tables in it."""
+    inner = {key: value for key, value in record.items() if _is_table(value)}
+    yield from (f"{key} = {_value(value)}" for key, value in record.items() if key not in inner)
+    for key, value in inner.items():
+        name = ".".join((*path, key))
+        for item in [value] if isinstance(value, Mapping) else value:
+            yield from ("", f"[{name}]" if item is value else f"[[{name}]]")
+            yield from _tables(item, (*path, key))
+
+
+def _is_table(value: object) -> bool:
+    is_list = isinstance(value, list) and bool(value)
+    return isinstance(value, Mapping) or (
+        is_list and isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
+    )
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return canonical_float(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    # A JSON string is a TOML basic string, but for one character that JSON leaves as it is.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
