@@ -58,10 +58,10 @@ def shortened_text(
     names = {item.name: item for item in ranking}
     lines = [
         f"# Proposed by the selection {plan.study.id} (plan {plan_digest[:16]}). Review it, change",
-        "# what you know better, then `cohortium-coordinator plan check` and `launch`. It is a new",
-        "# study: each site approves it, and it spends its own epsilon from each site's total. What",
-        f"# the selection spent (epsilon {epsilon_spent:.4f} at delta {plan.privacy.delta:g}) stays",
-        "# in every site's ledger.",
+        "# what you know better, then `cohortium-coordinator plan check` and `launch` it. It is a",
+        "# new study: each site approves it, and it spends its own epsilon from each site's total.",
+        f"# What the selection spent, epsilon {epsilon_spent:.4f} at delta {plan.privacy.delta:g},",
+        "# stays in every site's ledger.",
         f"# Kept {len(short.features)} of {len(plan.features)} candidates. Left out:",
         *(f"#   {_why(plan, item)}" for item in ranking if not item.is_kept),
         "",
@@ -100,7 +100,7 @@ def _why(plan: StudyPlan, item: Relevance) -> str:
     codes = ", ".join(plan.features[item.place].codes)
     return (
         f"{item.name} ({codes}): {item.fate.value}; {100 * item.present_share:.1f} % have it, "
-        f"{item.information.value:.4f} nats "
+        f"{max(item.information.value, 0.0):.4f} nats "
         f"({item.information.low:.4f} to {item.information.high:.4f})"
     )
 

@@ -33,18 +33,29 @@ def releases(context: typer.Context, json: Json = False) -> None:
 def list_releases(context: typer.Context, json: Json = False) -> None:
     """List every release and every refusal."""
     from common.clock import utc_text
+    from common.study.contingency import SINGLE_ROUND
 
-    entries = open_site_records(context).log.entries()
+    records = open_site_records(context)
+    entries = records.log.entries()
     if json:
         print_json([vars(item) for item in entries])
         return
     table = Table()
     for name in ("time", "what", "study", "round", "number", "bytes", "release"):
         table.add_column(name, overflow="fold")
+    selecting = {
+        item.study_id
+        for item in records.approvals.all_approvals()
+        if item.plan.selection is not None
+    }
     for item in entries:
+        what = item.what
+        if what == "release" and item.study_id in selecting:
+            of_what = "candidates" if item.round_number == SINGLE_ROUND else "pairs of candidates"
+            what = f"release: counts of {of_what}"
         table.add_row(
             utc_text(item.at_s),
-            item.what,
+            what,
             item.study_id,
             str(item.round_number),
             item.number,

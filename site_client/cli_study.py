@@ -136,9 +136,7 @@ def preview(context: typer.Context, plan: PlanArgument, json: Json = False) -> N
         table.add_row(escape(item.name), escape(item.what), f"{item.size_bytes:,}")
     Console().print(table)
     print(
-        f"Sealed to the coordinator and signed: {result.envelope_bytes:,} bytes. The update leaves "
-        f"in rounds 1 to {result.rounds}, the evaluation in round(s) "
-        f"{', '.join(map(str, result.evaluation_rounds))} ({result.rounds + 1}: after the last). "
+        f"Sealed to the coordinator and signed: {result.envelope_bytes:,} bytes. {result.when} "
         "A refusal sends its number only."
     )
 

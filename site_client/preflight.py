@@ -16,6 +16,7 @@ from common.privacy.calibration import plan_mechanisms
 from common.privacy.ledger_entry import Commitment
 from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest
+from common.study.selection_words import words_of_selection
 from site_client.config import SiteConfig, SitePaths, read_site_config
 from site_client.courier.main import CourierConfig, read_courier_config
 from site_client.features.site_rows import read_rows
@@ -83,6 +84,8 @@ def check_site(paths: SitePaths, plan: StudyPlan | None, *, clock: Clock) -> Pre
     if courier is not None:
         findings.extend(_reach(courier, clock))
     quality: QualityReport | None = None
+    if plan is not None and plan.selection is not None:
+        findings.append(Finding("the plan only selects", True, words_of_selection(plan)))
     if config is not None and plan is not None:
         rows = _ask(
             findings,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from common.clock import Clock
 from common.crypto.keys import OpeningKey, SigningKey
@@ -16,6 +17,7 @@ from common.privacy.calibration import plan_mechanisms
 from common.privacy.ledger import Ledger, MemoryLedgerStore
 from common.protocol.arrays import encode_parameters, parameters_digest
 from common.protocol.codec import decode_reply, encode_request
+from common.protocol.counts import count_question_digest, encode_candidates
 from common.protocol.envelope import open_envelope, seal_envelope
 from common.protocol.messages import (
     Direction,
@@ -27,8 +29,10 @@ from common.protocol.messages import (
 )
 from common.protocol.refusals import REFUSALS
 from common.study.columns import initial_parameters, parameter_shapes
+from common.study.contingency import JOINT_ROUND, SINGLE_ROUND
 from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest
+from common.study.selection_words import words_of_count
 from site_client.approvals import Approvals
 from site_client.config import SiteConfig
 from site_client.features.site_rows import read_rows
@@ -54,14 +58,31 @@ class LeavingField:
     size_bytes: int
 
 
+_PUBLIC_FIELDS: Final = (
+    LeavingField("declared_cohort_size", "the public number in site.toml", 4),
+    LeavingField("mechanisms", "how much noise was added, as the plan fixes it", 200),
+    LeavingField("statement", "epsilon spent and left, and the ledger's head", 200),
+    LeavingField("names", "study, plan digest, round, release id", 300),
+)
+
+
 @dataclass(frozen=True)
 class Preview:
-    """One round's reply."""
+    """One round's reply.
+
+    Args:
+        fields: what is in it.
+        envelope_bytes: its size, sealed and signed.
+        rounds: of the plan: of training, or the two counts of a plan that selects.
+        evaluation_rounds: whose replies carry an evaluation as well.
+        when: what leaves in which round, in words.
+    """
 
     fields: tuple[LeavingField, ...]
     envelope_bytes: int
     rounds: int
     evaluation_rounds: tuple[int, ...]
+    when: str
 
 
 def preview_round(
@@ -100,10 +121,10 @@ def preview_round(
         approvals=approvals,
     )
     tasks = SiteTasks(config, folder=folder, keys=keys, records=records, clock=clock, engine=engine)
-    number = next(
-        (item for item in planned.evaluation_rounds if item <= plan.training.rounds),
-        plan.training.rounds + 1,
-    )
+    rounds = plan.training.rounds if plan.selection is None else JOINT_ROUND
+    number = next((item for item in planned.evaluation_rounds if item <= rounds), rounds + 1)
+    if plan.selection is not None:
+        number = SINGLE_ROUND  # which pairs are counted depends on the first count
     request = _request(plan, number, config, coordinator_signing, site, clock)
     envelope = tasks.handle(request).envelope
     database.close()
@@ -120,8 +141,9 @@ def preview_round(
     return Preview(
         fields=_fields(reply, plan) if isinstance(reply, ReleasedTask) else _refused(reply.number),
         envelope_bytes=len(envelope),
-        rounds=plan.training.rounds,
+        rounds=rounds,
         evaluation_rounds=planned.evaluation_rounds,
+        when=_when(plan, planned.evaluation_rounds),
     )
 
 
@@ -133,16 +155,7 @@ def _request(
     site: OpenSite,
     clock: Clock,
 ) -> bytes:
-    parameters = encode_parameters(initial_parameters(plan))
-    is_training = number <= plan.training.rounds
-    task = TaskRequest(
-        plan_digest=plan_digest(plan),
-        round_number=number,
-        kind=TaskKind.TRAIN if is_training else TaskKind.EVALUATE,
-        evaluate=True,
-        base_version=parameters_digest(parameters),
-        parameters=parameters,
-    )
+    task = _count_task(plan, number) if plan.selection is not None else _task(plan, number)
     header = EnvelopeHeader(
         direction=Direction.REQUEST,
         study_id=parse_study_id(plan.study.id),
@@ -162,7 +175,49 @@ def _request(
     )
 
 
+def _task(plan: StudyPlan, number: int) -> TaskRequest:
+    parameters = encode_parameters(initial_parameters(plan))
+    is_training = number <= plan.training.rounds
+    return TaskRequest(
+        plan_digest=plan_digest(plan),
+        round_number=number,
+        kind=TaskKind.TRAIN if is_training else TaskKind.EVALUATE,
+        evaluate=True,
+        base_version=parameters_digest(parameters),
+        parameters=parameters,
+    )
+
+
+def _count_task(plan: StudyPlan, number: int) -> TaskRequest:
+    question = encode_candidates(())
+    return TaskRequest(
+        plan_digest=plan_digest(plan),
+        round_number=number,
+        kind=TaskKind.COUNT,
+        evaluate=False,
+        base_version=count_question_digest(question),
+        parameters=question,
+    )
+
+
+def _when(plan: StudyPlan, evaluation_rounds: tuple[int, ...]) -> str:
+    if plan.selection is not None:
+        return (
+            "The counts leave in round 1. In round 2 leave "
+            f"{words_of_count(plan, JOINT_ROUND)}. Nothing is trained, and held-out patients are "
+            "not counted."
+        )
+    rounds = plan.training.rounds
+    return (
+        f"The update leaves in rounds 1 to {rounds}, the evaluation in round(s) "
+        f"{', '.join(map(str, evaluation_rounds))} ({rounds + 1}: after the last)."
+    )
+
+
 def _fields(reply: ReleasedTask, plan: StudyPlan) -> tuple[LeavingField, ...]:
+    if plan.selection is not None:
+        words = words_of_count(plan, reply.round_number)
+        return (LeavingField("counts", words, len(reply.update)), *_PUBLIC_FIELDS)
     shapes = parameter_shapes(plan)
     numbers = sum(_product(shape) for shape in shapes.values())
     bins = plan.evaluation.score_bins
@@ -177,10 +232,7 @@ def _fields(reply: ReleasedTask, plan: StudyPlan) -> tuple[LeavingField, ...]:
             f"{2 * bins} noised counts by outcome and score bin",
             2 * bins * 4,
         ),
-        LeavingField("declared_cohort_size", "the public number in site.toml", 4),
-        LeavingField("mechanisms", "how much noise was added, as the plan fixes it", 200),
-        LeavingField("statement", "epsilon spent and left, and the ledger's head", 200),
-        LeavingField("names", "study, plan digest, round, release id", 300),
+        *_PUBLIC_FIELDS,
     )
 
 

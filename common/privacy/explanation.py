@@ -75,6 +75,7 @@ _DISCLOSED = (
 
 def _study(study: StudyStatement, limits: Limits) -> str:
     share = _percent(guess_right_max(study.epsilon_committed, study.delta))
+    does = f"It {', and '.join(study.does)}. " if study.does else ""
     if study.epsilon_promised is None:
         promise = "It made its releases before plans were charged as a whole, so they are charged."
     else:
@@ -85,7 +86,8 @@ def _study(study: StudyStatement, limits: Limits) -> str:
             "early, because the reason to stop may lie in what it saw."
         )
     return (
-        f"{promise} Used so far: {_releases(study.releases)}, ε {study.epsilon_spent:.4f}. "
+        f"{does}{promise} Used so far: {_releases(study.releases)}, "
+        f"ε {study.epsilon_spent:.4f}. "
         "In plain words: whoever starts at even odds, 50 %, and sees all that this study may ever "
         "release guesses rightly whether a given patient took part at most "
         f"{_percent(study.guess_right_max)} of the time; ε and δ alone, whatever the noise is "

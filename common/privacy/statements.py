@@ -14,6 +14,7 @@ from common.privacy.ledger_entry import CommittedEntry, LedgerEntry, ReservedEnt
 from common.privacy.mechanism import PatientPart
 from common.privacy.renyi_filter import RenyiFilter
 from common.privacy.spending_limits import Charges, Composition
+from common.privacy.step_words import words_of_steps
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class StudyStatement:
         epsilon_spent: of what was reserved so far.
         guess_right_max: how often a guess at even odds whether a patient took part is right at
             most, from the committed noise itself; never above what epsilon and delta allow.
+        does: in words, each kind of noisy step that it committed to.
         releases: number of reservations.
         first_at_s, last_at_s: of its entries, seconds since 1970.
     """
@@ -40,6 +42,7 @@ class StudyStatement:
     epsilon_committed: float
     epsilon_spent: float
     guess_right_max: float
+    does: tuple[str, ...]
     releases: int
     first_at_s: int
     last_at_s: int
@@ -199,6 +202,7 @@ def _study_statement(own: Sequence[LedgerEntry], study_id: StudyId, delta: float
         epsilon_committed=epsilon_of_counted(committed_charges(own), delta=stated),
         epsilon_spent=epsilon_of_counted(spent_charges(own), delta=stated),
         guess_right_max=guess_right_max_of(committed_charges(own)),
+        does=tuple(text for item in commitments for text in words_of_steps(item.planned)),
         releases=sum(isinstance(entry, ReservedEntry) for entry in own),
         first_at_s=own[0].at_s,
         last_at_s=own[-1].at_s,

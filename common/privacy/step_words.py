@@ -1,0 +1,30 @@
+"""What noisy steps do with patients, in words, from their records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from common.privacy.mechanism import DiscreteGaussianCounts, DpSgdSteps, MechanismRecord
+
+
+def words_of_steps(planned: Iterable[tuple[MechanismRecord, int]]) -> tuple[str, ...]:
+    """Return one phrase for each record, such as "counts held-out patients by score twice".
+
+    Args:
+        planned: records with how often each may be done.
+    """
+    return tuple(_words(record, times) for record, times in planned)
+
+
+def _words(record: MechanismRecord, times: int) -> str:
+    often = {1: "once", 2: "twice"}.get(times, f"{times} times")
+    if isinstance(record, DpSgdSteps):
+        return f"trains a model in {times * record.steps} noised steps"
+    if isinstance(record, DiscreteGaussianCounts) and record.cells_per_patient_max > 1:
+        return (
+            f"counts patients {often} in {record.cells_per_patient_max} tables by outcome, every "
+            f"count off by about {record.noise_multiplier:.0f}"
+        )
+    if isinstance(record, DiscreteGaussianCounts):
+        return f"counts held-out patients by score {often}"
+    return f"releases a noised sum over patients {often}"
