@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from common.clock import SystemClock
+from common.crypto.keys import OpeningKey, SigningKey
+from common.ids import parse_request_id, parse_site_id, parse_study_id
+from common.protocol.codec import decode_reply, encode_request
+from common.protocol.counts import count_question_digest, encode_candidates
+from common.protocol.envelope import open_envelope, seal_envelope
+from common.protocol.messages import (
+    Direction,
+    EnvelopeHeader,
+    RefusedTask,
+    ReleasedTask,
+    TaskKind,
+    TaskRequest,
+)
 from common.study.columns import feature_columns
 from common.study.plan import StudyPlan
-from simulations.virtual_site import VirtualSite
+from common.study.plan_file import plan_digest
+from simulations.randomness import reproducible
+from simulations.virtual_site import RunningSite, VirtualSite
 from site_client.features.matrix import FeatureMatrix
 from tests.lib.plans import make_plan
 
@@ -81,3 +101,65 @@ def planted_sites(plan: StudyPlan, *, patients: int = 5_000, seed: int = 0) -> l
         VirtualSite(name, each, planted_patients(plan, each, seed=100 * seed + place))
         for place, name in enumerate(SITES)
     ]
+
+
+class AskedSite:
+    """One site of a simulation, and whoever holds the coordinator's keys to ask it with.
+
+    Args:
+        folder: for its release log.
+        plan: approved there.
+        patients: of the site.
+    """
+
+    def __init__(self, folder: Path, plan: StudyPlan, patients: FeatureMatrix) -> None:
+        self.plan = plan
+        self.signing, self.opening = SigningKey.generate(), OpeningKey.generate()
+        self.site = RunningSite(
+            VirtualSite("east", len(patients.y), patients),
+            plan,
+            coordinator_verify=self.signing.verify_key,
+            coordinator_sealing=self.opening.sealing_key,
+            folder=folder,
+            randomness=reproducible(1)(parse_site_id("east")),
+            clock=SystemClock(),
+        )
+
+    def count(
+        self, round_number: int, candidates: Sequence[int] = (), **changes: Any
+    ) -> ReleasedTask | RefusedTask:
+        """Return the reply to a count, or to one with other fields."""
+        question = encode_candidates(candidates)
+        fields: dict[str, Any] = {
+            "plan_digest": plan_digest(self.plan),
+            "round_number": round_number,
+            "kind": TaskKind.COUNT,
+            "evaluate": False,
+            "base_version": count_question_digest(question),
+            "parameters": question,
+        }
+        now_s = int(time.time())
+        header = EnvelopeHeader(
+            direction=Direction.REQUEST,
+            study_id=parse_study_id(self.plan.study.id),
+            site_id=self.site.site_id,
+            round_number=round_number,
+            request_id=parse_request_id(secrets.token_hex(16)),
+            issued_at_s=now_s,
+            expires_at_s=now_s + 600,
+            sender_fingerprint=self.signing.fingerprint,
+            recipient_fingerprint=self.site.keys.opening.fingerprint,
+        )
+        envelope = seal_envelope(
+            header,
+            encode_request(TaskRequest(**{**fields, **changes})),
+            signing_key=self.signing,
+            recipient=self.site.keys.opening.sealing_key,
+        )
+        _, payload = open_envelope(
+            self.site.answer(envelope),
+            verify_key=self.site.keys.signing.verify_key,
+            opening_key=self.opening,
+            direction=Direction.REPLY,
+        )
+        return decode_reply(payload)

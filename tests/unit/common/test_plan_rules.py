@@ -201,6 +201,64 @@ def test_p31_a_recurrent_model_without_one_time_line_is_refused() -> None:
     assert problems_of(model=gru, features__1=binned) == ()
 
 
+SELECTION = {"keep": 2, "present_share_min": 0.01, "joint_candidates": 3}
+
+
+def test_p34_what_a_selection_always_keeps_is_no_feature_or_named_twice() -> None:
+    for names, place in ((["weight"], 0), (["age", "age"], 1)):
+        path = f"selection.always_keep[{place}]"
+        only("P34", path, selection=SELECTION | {"always_keep": names})
+
+
+@pytest.mark.parametrize("keep", [1, 3])  # the sentinel and the group are two of three features
+def test_p35_a_selection_that_must_keep_more_or_has_no_choice_is_refused(keep: int) -> None:
+    only("P35", "selection.keep", selection=SELECTION | {"keep": keep})
+
+
+def test_p35_pairs_among_more_candidates_than_there_are_are_refused() -> None:
+    changed = SELECTION | {"joint_candidates": 4}
+    only("P35", "selection.joint_candidates", selection=changed)
+
+
+def test_p36_a_candidate_with_too_many_classes_is_refused() -> None:
+    levels = [f"level {number}" for number in range(21)]
+    only("P36", "features[2].levels", selection=SELECTION, features__2__levels=levels)
+    enough = {"features__2__levels": levels[:20]}
+    assert problems_of(selection=SELECTION, **enough) == ()
+
+
+def test_p36_pairs_with_too_many_cells_are_refused() -> None:
+    levels = [f"level {number}" for number in range(20)]
+    features = [
+        {
+            "kind": "categorical",
+            "name": f"code_{number}",
+            "description": "A code",
+            "codes": [f"LOCAL/{number}"],
+            "levels": levels,
+        }
+        for number in range(40)
+    ]
+    only(
+        "P36",
+        "selection.joint_candidates",
+        features=features,
+        fairness_groups=...,
+        monitoring=...,
+        selection=SELECTION | {"joint_candidates": 30},
+    )
+
+
+def test_p37_counts_that_no_noise_can_keep_are_refused() -> None:
+    changes = {"privacy__epsilon": 1e-6, "privacy__delta": 1e-9, "selection": SELECTION}
+    assert "P37" in {problem.number for problem in problems_of(**changes)}
+
+
+def test_a_plan_that_selects_trains_no_model_and_needs_no_room_for_one() -> None:
+    wide = {"kind": "mlp", "hidden": [4096] * 5}
+    assert problems_of(selection=SELECTION, model=wide, training__update_norm_max=0.1) == ()
+
+
 def test_a_plan_without_monitoring_or_groups_is_complete() -> None:
     assert problems_of(monitoring=..., fairness_groups=...) == ()
 
