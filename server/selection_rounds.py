@@ -81,8 +81,8 @@ class SelectionRounds:
 
 
 def read_counts(books: Books, study: Study) -> SelectionCounts | None:
-    """Return what a study that selects has learnt, or None before its second round is complete."""
-    if JOINT_ROUND not in _complete(books, study):
+    """Return what a study that selects has learnt, or None before both are complete."""
+    if study.plan.selection is None or JOINT_ROUND not in _complete(books, study):
         return None
     singles = _tables(books, study, SINGLE_ROUND)
     joints = _tables(books, study, JOINT_ROUND, joint_candidates(study.plan, singles))

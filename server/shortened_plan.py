@@ -68,10 +68,10 @@ def shortened_text(
     ]
     document = short.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     features = document.pop("features")
-    lines.extend(_tables(document, ()))
+    lines.extend(toml_lines(document))
     for record, feature in zip(features, short.features, strict=True):
         lines += ["", f"# {_why(plan, names[feature.name])}", "[[features]]"]
-        lines.extend(_tables(record, ("features",)))
+        lines.extend(toml_lines(record, ("features",)))
     return "\n".join(lines) + "\n"
 
 
@@ -105,15 +105,20 @@ def _why(plan: StudyPlan, item: Relevance) -> str:
     )
 
 
-def _tables(record: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    """Yield the lines of a table: its values first, as TOML wants them, then the tables in it."""
+def toml_lines(record: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the lines of a TOML table: its values first, as TOML wants, then the tables in it.
+
+    Args:
+        record: of texts, numbers, booleans, and lists and mappings of them.
+        path: keys of the tables around it.
+    """
     inner = {key: value for key, value in record.items() if _is_table(value)}
     yield from (f"{key} = {_value(value)}" for key, value in record.items() if key not in inner)
     for key, value in inner.items():
         name = ".".join((*path, key))
         for item in [value] if isinstance(value, Mapping) else value:
             yield from ("", f"[{name}]" if item is value else f"[[{name}]]")
-            yield from _tables(item, (*path, key))
+            yield from toml_lines(item, (*path, key))
 
 
 def _is_table(value: object) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy import event, insert
 
 from common.clock import Clock, SystemClock
 from common.crypto.keys import OpeningKey, SigningKey
-from common.errors import ConfigError
+from common.errors import ConfigError, RoundFailed
 from common.ids import Digest, SiteId, parse_digest
 from common.limits import PARAMETERS_BYTES_MAX
 from common.protocol.arrays import Parameters, decode_parameters
@@ -138,17 +138,24 @@ def select_in_memory(
 
     Args, raises: as `run_in_memory`.
     """
+    if plan.selection is None:
+        raise ConfigError(
+            "nothing can be selected",
+            expected="a plan with [selection]",
+            arrived="a plan that trains",
+            todo="run it with `run_in_memory`",
+        )
     with run_consortium(plan, sites, randomness=randomness, folder=folder, rounds=JOINT_ROUND) as (
         books,
         _,
     ):
         counts = read_counts(books, books.register.all_studies()[0])
-        if counts is None:
-            raise ConfigError(
-                "nothing was selected",
-                expected="a plan with [selection]",
-                arrived="a plan that trains",
-                todo="run it with `run_in_memory`",
+        if counts is None:  # a count without its quorum has raised
+            raise RoundFailed(
+                "the selection is not complete",
+                expected="two complete counts",
+                arrived="fewer",
+                todo="report this as a fault",
             )
         return counts, rank_candidates(plan, counts.singles, counts.joints)
 

@@ -90,9 +90,10 @@ def _classes(
         present = values[:, : len(feature.levels)].argmax(axis=1)
     else:
         low, high = feature.clip
-        share = (values[:, 0].astype(np.float64) + 1) / 2
+        finite = np.nan_to_num(values[:, 0].astype(np.float64))
+        share = (np.clip(finite, -1.0, 1.0) + 1) / 2
         bins = class_count(feature, selection) - has_absent_class(feature)
-        present = np.clip((share * bins).astype(np.int64), 0, bins - 1)
+        present = np.minimum((share * bins).astype(np.int64), bins - 1)
         if is_counting(feature):
             is_missing = is_missing | (low + share * (high - low) < 0.5)
     if has_absent_class(feature):

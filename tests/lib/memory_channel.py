@@ -18,6 +18,7 @@ from common.ids import Digest, ReleaseId, RequestId, SiteId, StudyId, parse_site
 from common.privacy.calibration import plan_mechanisms
 from common.protocol.arrays import Parameters, encode_parameters
 from common.protocol.codec import decode_request, encode_reply
+from common.protocol.counts import decode_candidates, encode_counts
 from common.protocol.envelope import open_envelope, seal_envelope
 from common.protocol.messages import (
     Direction,
@@ -32,6 +33,7 @@ from common.protocol.messages import (
 )
 from common.protocol.round_states import StudyState
 from common.study.columns import parameter_shapes
+from common.study.contingency import count_tables
 from common.study.plan import StudyPlan
 from server.books import Books
 from server.config import CoordinatorPaths, ServerConfig
@@ -43,9 +45,12 @@ from server.site_channel import Arrived, Missing
 from server.site_directory import SiteDirectory
 from server.storage.database import Database
 from server.study_register import Study, StudyRegister
+from site_client.training.counts import count_patients
+from site_client.training.randomness import Randomness
 from tests.lib.enrolment import enrolment_request
 from tests.lib.messages import NOW_S, Party
 from tests.lib.plans import make_plan
+from tests.lib.selecting import planted_patients
 
 SITE_IDS = ("east", "north", "south", "west")
 CONFIG = ServerConfig(consortium="Heart network", host="127.0.0.1", port=18443, operator_port=18444)
@@ -114,6 +119,8 @@ class MemorySite:
 
     def reply(self, request: TaskRequest) -> ReleasedTask:
         """Return the honest reply: it depends on nothing but site, round and model."""
+        if request.kind is TaskKind.COUNT:
+            return self._counted(request)
         planned = plan_mechanisms(self.plan)
         is_training = request.kind is TaskKind.TRAIN
         seed = hashlib.sha256(
@@ -145,6 +152,37 @@ class MemorySite:
             mechanisms=mechanisms,
             statement=LedgerStatement(
                 epsilon_spent=0.1 * request.round_number,
+                epsilon_remaining=2.0,
+                delta=self.plan.privacy.delta,
+                ledger_head=Digest(seed.hex()),
+            ),
+        )
+
+    def _counted(self, request: TaskRequest) -> ReleasedTask:
+        planned = plan_mechanisms(self.plan).selection
+        assert planned is not None
+        mechanism = planned.of_round(request.round_number)
+        seed = hashlib.sha256(f"{self.site_id} {request.base_version}".encode()).digest()
+        patients = planted_patients(self.plan, self.cohort_size, seed=SITE_IDS.index(self.site_id))
+        counts = count_patients(
+            patients,
+            count_tables(self.plan, decode_candidates(request.parameters)),
+            plan=self.plan,
+            mechanism=mechanism,
+            randomness=Randomness.reproducible(int.from_bytes(seed, "big")),
+        )
+        return ReleasedTask(
+            plan_digest=request.plan_digest,
+            round_number=request.round_number,
+            kind=request.kind,
+            base_version=request.base_version,
+            release_id=ReleaseId(seed.hex()),
+            declared_cohort_size=self.cohort_size,
+            update=encode_counts(counts),
+            evaluation=None,
+            mechanisms=(mechanism,),
+            statement=LedgerStatement(
+                epsilon_spent=0.5 * request.round_number,
                 epsilon_remaining=2.0,
                 delta=self.plan.privacy.delta,
                 ledger_head=Digest(seed.hex()),

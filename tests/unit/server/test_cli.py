@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import stat
 from collections.abc import Callable
@@ -15,10 +16,12 @@ from common.command_line import run_command
 from common.protocol.enrolment import read_enrolment, write_request
 from common.study.plan_file import plan_digest, read_plan
 from server.cli import app
+from server.shortened_plan import toml_lines
 from tests.lib.enrolment import enrolment_request
 from tests.lib.memory_channel import Consortium, copy_consortium, make_consortium
 from tests.lib.messages import Party
 from tests.lib.plans import EXAMPLES
+from tests.lib.selecting import selecting_plan
 
 PLAN = EXAMPLES / "heart-disease.toml"
 PARTY = Party.fresh()
@@ -358,3 +361,77 @@ def test_launching_without_a_superlink_says_so_and_resume_is_possible(
     assert code == 62
     assert "up" in err
     assert json.loads(command("status", "heart-disease", "--json")[1])["state"] == "registered"
+
+
+@pytest.fixture
+def selecting(tmp_path: Path) -> Consortium:
+    return make_consortium(tmp_path, selecting_plan())
+
+
+@pytest.fixture
+def selecting_file(tmp_path: Path) -> Path:
+    path = tmp_path / "choose.toml"
+    plan = selecting_plan()
+    document = plan.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    path.write_text("\n".join(toml_lines(document)))
+    assert plan_digest(read_plan(path)) == plan_digest(plan)
+    return path
+
+
+def test_a_plan_that_selects_is_not_launched_and_another_does_not_select(
+    command: Command, selecting: Consortium, selecting_file: Path
+) -> None:
+    assert selecting.study.plan.selection is not None
+    code, _, err = command("launch", str(selecting_file))
+    assert code == 10
+    assert "cohortium-coordinator select choose.toml" in err
+    code, _, err = command("select", str(PLAN))
+    assert code == 10
+    assert "[selection]" in err
+
+
+def test_select_says_how_far_the_counts_are(
+    command: Command, selecting: Consortium, selecting_file: Path
+) -> None:
+    code, out, _ = command("select", str(selecting_file))
+    assert code == 0
+    assert "0 of 2 counts" in out
+    record = json.loads(command("select", str(selecting_file), "--json")[1])
+    assert record["state"] == "running"
+    assert record["digest"] == selecting.study.plan_digest
+
+
+def test_select_ranks_and_writes_the_shortened_plan_and_never_over_a_file(
+    command: Command, selecting: Consortium, selecting_file: Path, tmp_path: Path
+) -> None:
+    selecting.run()
+    short, table = tmp_path / "short.toml", tmp_path / "ranking.csv"
+    words = ("select", str(selecting_file), "--out", str(short), "--table", str(table))
+    code, out, _ = command(*words)
+    assert code == 0
+    assert "stays in their ledgers" in " ".join(out.split())
+    record = json.loads(command("select", str(selecting_file), "--json")[1])
+    kept = [item["feature"] for item in record["candidates"] if item["kept"]]
+    assert "sex" in kept
+    assert record["sites"] == ["east", "north", "south", "west"]
+    assert sorted(item.name for item in read_plan(short).features) == sorted(kept)
+    with table.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["feature"] for row in rows] == [item["feature"] for item in record["candidates"]]
+    assert command(*words)[0] == 63
+    status = json.loads(command("status", "small-study", "--json")[1])
+    assert (status["state"], status["rounds_planned"], status["rounds_complete"]) == (
+        "finished",
+        2,
+        2,
+    )
+    assert json.loads(command("models", "list", "--json")[1]) == []
+
+
+def test_plan_check_says_what_a_selection_releases(command: Command, selecting_file: Path) -> None:
+    code, out, _ = command("plan", "check", str(selecting_file))
+    assert code == 0
+    assert "21 candidates" in out
+    assert "28 pairs" in out
+    record = json.loads(command("plan", "check", str(selecting_file), "--json")[1])
+    assert len(record["selection_noise_multipliers"]) == 2
