@@ -95,6 +95,21 @@ def test_the_page_suffices_to_open_a_reply(vectors: dict[str, str]) -> None:
     assert float(head["statement"]["delta"]) == 1e-5
 
 
+def test_the_page_suffices_to_read_a_count() -> None:
+    vectors = json.loads((VECTORS / "count.json").read_text(encoding="ascii"))
+    head, body = frames(bytes.fromhex(vectors["request"]))
+    asked = json.loads(head)
+    assert (asked["kind"], asked["evaluate"], asked["round"]) == ("count", False, 2)
+    assert asked["base_version"] == digest("count-question", body) == vectors["question_digest"]
+    assert json.loads(body) == {"candidates": [0, 4, 7], "version": 1}
+    head, body = frames(bytes.fromhex(vectors["release"]))
+    answered = json.loads(head)
+    assert answered["evaluation"] is None
+    assert answered["mechanisms"][0]["cells_per_patient_max"] == 3
+    counts = np.frombuffer(body, dtype="<i4")
+    assert counts.tolist() == [*range(-3, 18), 70_000, 0, -1]
+
+
 @pytest.mark.parametrize(
     ("name", "label", "key"),
     [

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from common.crypto.keys import OpeningKey, SigningKey
 from common.ids import Digest, ReleaseId, RequestId, SiteId, StudyId
-from common.privacy.mechanism import DpSgdSteps, GaussianVector, PatientPart
+from common.privacy.mechanism import (
+    DiscreteGaussianCounts,
+    DpSgdSteps,
+    GaussianVector,
+    PatientPart,
+)
 from common.protocol.arrays import encode_parameters, parameters_digest
+from common.protocol.counts import count_question_digest, encode_candidates, encode_counts
 from common.protocol.messages import (
     Direction,
     EnvelopeHeader,
@@ -113,6 +119,32 @@ def release() -> ReleasedTask:
             delta=1e-5,
             ledger_head=Digest("d4" * 32),
         ),
+    )
+
+
+def count_request() -> TaskRequest:
+    """Return a request to count the pairs among three candidates."""
+    question = encode_candidates((0, 4, 7))
+    return TaskRequest(
+        plan_digest=PLAN_DIGEST,
+        round_number=2,
+        kind=TaskKind.COUNT,
+        evaluate=False,
+        base_version=count_question_digest(question),
+        parameters=question,
+    )
+
+
+def count_release() -> ReleasedTask:
+    """Return the reply to `count_request`: three tables of eight cells."""
+    return replace(
+        release(),
+        round_number=2,
+        kind=TaskKind.COUNT,
+        base_version=count_request().base_version,
+        update=encode_counts([*range(-3, 18), 70_000, 0, -1]),
+        evaluation=None,
+        mechanisms=(DiscreteGaussianCounts(27.5, 3, PatientPart(200_000, 1_000_000)),),
     )
 
 

@@ -20,6 +20,8 @@ from tests.lib.messages import (
     BASE_VERSION,
     PARAMETERS,
     Party,
+    count_release,
+    count_request,
     header,
     refusal,
     release,
@@ -78,5 +80,17 @@ def make(into: Path) -> None:
     (into / "messages.json").write_text(json.dumps(vectors, indent=2) + "\n", encoding="ascii")
 
 
+def make_count(into: Path) -> None:
+    """Write the vectors of a count, which version 1 has had since it can select."""
+    asked, answered = count_request(), count_release()
+    vectors = {
+        "question_digest": asked.base_version,
+        "request": encode_request(asked).hex(),
+        "release": encode_reply(answered).hex(),
+    }
+    (into / "count.json").write_text(json.dumps(vectors, indent=2) + "\n", encoding="ascii")
+
+
 if __name__ == "__main__":
     make(Path(sys.argv[1]))
+    make_count(Path(sys.argv[1]))

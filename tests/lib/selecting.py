@@ -30,7 +30,7 @@ from common.study.plan_file import plan_digest
 from simulations.randomness import reproducible
 from simulations.virtual_site import RunningSite, VirtualSite
 from site_client.features.matrix import FeatureMatrix
-from tests.lib.plans import make_plan
+from tests.lib.plans import EXAMPLES, make_plan
 
 PLANTED = ("code_0", "code_1", "code_2", "code_3")
 COPY = "code_4"
@@ -163,3 +163,13 @@ class AskedSite:
             direction=Direction.REPLY,
         )
         return decode_reply(payload)
+
+
+def selecting_heart_plan(folder: Path, *, study: str = "heart-choice") -> Path:
+    """Write the heart plan as one that selects among its features."""
+    text = (EXAMPLES / "heart-disease.toml").read_text(encoding="utf-8")
+    text = text.replace('id = "heart-disease"', f'id = "{study}"')
+    path = folder / f"{study}.toml"
+    choice = "\n[selection]\nkeep = 7\npresent_share_min = 0.05\njoint_candidates = 5\n"
+    path.write_text(text + choice, encoding="utf-8")
+    return path

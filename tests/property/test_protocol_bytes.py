@@ -89,14 +89,16 @@ statements = st.builds(
     delta=reals(0, 1),
     ledger_head=hex64.map(Digest),
 )
-requests = st.builds(
-    TaskRequest,
-    plan_digest=hex64.map(Digest),
-    round_number=rounds,
-    kind=st.sampled_from(TaskKind),
-    evaluate=st.just(value=True),
-    base_version=hex64.map(Digest),
-    parameters=bodies,
+requests = st.sampled_from(TaskKind).flatmap(
+    lambda kind: st.builds(
+        TaskRequest,
+        plan_digest=hex64.map(Digest),
+        round_number=rounds,
+        kind=st.just(kind),
+        evaluate=st.just(kind is not TaskKind.COUNT),
+        base_version=hex64.map(Digest),
+        parameters=bodies,
+    )
 )
 refusals = st.builds(
     RefusedTask,

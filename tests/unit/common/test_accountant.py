@@ -160,7 +160,7 @@ class _Widened(GaussianVector):
         DiscreteGaussianCounts(0.0, 1),
         DiscreteGaussianCounts(20_000.0, 1),
         DiscreteGaussianCounts(1.0, 0),
-        DiscreteGaussianCounts(1.0, 1_001),
+        DiscreteGaussianCounts(1.0, 10_001),
         "gaussian",
     ],
 )

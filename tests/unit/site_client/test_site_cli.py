@@ -18,6 +18,7 @@ from simulations.heart_sites import heart_sites
 from site_client.cli import app
 from site_client.config import SitePaths
 from tests.lib.enrolling import Enrolling
+from tests.lib.selecting import selecting_heart_plan
 from tests.lib.sites_in_process import PLAN, make_site
 
 Command = Callable[..., tuple[int, str, str]]
@@ -91,6 +92,21 @@ def test_preview_shows_each_thing_that_leaves_with_its_size_and_charges_nothing(
     assert _content(SitePaths(home).database) == before
     assert not list(SitePaths(home).state.glob("tmp*"))
     assert "numbers in" in command("preview", str(PLAN))[1]
+
+
+def test_preview_and_check_say_what_a_selection_lets_out(command: Command, tmp_path: Path) -> None:
+    plan = selecting_heart_plan(tmp_path)
+    record = _json(command("preview", str(plan), "--json"))
+    assert record["fields"][0]["name"] == "counts"
+    assert "in 10 tables: for each candidate, its classes by outcome" in record["fields"][0]["what"]
+    assert (record["rounds"], record["evaluation_rounds"]) == (2, [])
+    words = " ".join(command("preview", str(plan))[1].split())
+    assert "In round 2 leave noised counts of patients in 10 tables: for each pair" in words
+    assert "Nothing is trained" in words
+    words = " ".join(command("check", str(plan))[1].split())
+    assert "the plan only selects" in words
+    assert "patients who are not held out are counted twice" in words
+    assert _json(command("ledger", "--json"))["entries"] == 0
 
 
 def test_preview_of_data_that_do_not_fit_says_where_with_the_sources_exit_code(
