@@ -41,7 +41,7 @@ _COLUMNS = (
 
 def select(
     context: typer.Context,
-    plan: Annotated[Path, typer.Argument(help="A study plan with [selection], TOML.")],
+    plan: Annotated[Path, typer.Argument(help="A study plan that selects, TOML.")],
     out: Annotated[
         Path | None, typer.Option(help="New file for the shortened plan, for review.")
     ] = None,
