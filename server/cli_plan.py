@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,10 @@ from common.command_line import print_json
 from server.cli_calibrate import calibrate
 from server.cli_catalogue import catalogue
 from server.cli_context import Json
+
+if TYPE_CHECKING:
+    from common.privacy.calibration import SelectionMechanisms
+    from common.study.plan import StudyPlan
 
 app = typer.Typer(help="Check and calibrate study plans.", no_args_is_help=True)
 
@@ -61,17 +65,7 @@ def check(file: PlanFile, json: Json = False) -> None:
     print(f"  study:    {plan.study.id}: {plan.study.title}")
     print(f"  digest:   {plan_digest(plan)}")
     if planned.selection is not None:
-        single, joint = planned.selection.single, planned.selection.joint
-        print(
-            f"  selects:  epsilon {plan.privacy.epsilon:g}, delta {plan.privacy.delta:g} for each "
-            "patient over both counts (add or remove one patient); nothing is trained"
-        )
-        print(
-            f"  noise:    {single.noise_multiplier:.1f} patients in each cell of "
-            f"{single.cells_per_patient_max} candidates, {joint.noise_multiplier:.1f} in each of "
-            f"{joint.cells_per_patient_max} pairs"
-        )
-        print("  next:     `cohortium-coordinator select` it; `launch` refuses it")
+        _tell_selection(plan, planned.selection)
         return
     print(
         f"  privacy:  epsilon {plan.privacy.epsilon:g}, delta {plan.privacy.delta:g} for each "
@@ -86,6 +80,20 @@ def check(file: PlanFile, json: Json = False) -> None:
         f"  model:    {plan.model.kind}, {len(feature_columns(plan))} columns, "
         f"{parameters} parameters"
     )
+
+
+def _tell_selection(plan: StudyPlan, selection: SelectionMechanisms) -> None:
+    single, joint = selection.single, selection.joint
+    print(
+        f"  selects:  epsilon {plan.privacy.epsilon:g}, delta {plan.privacy.delta:g} for each "
+        "patient over both counts (add or remove one patient); nothing is trained"
+    )
+    print(
+        f"  noise:    {single.noise_multiplier:.1f} patients in each cell of "
+        f"{single.cells_per_patient_max} candidates, {joint.noise_multiplier:.1f} in each of "
+        f"{joint.cells_per_patient_max} pairs"
+    )
+    print("  next:     `cohortium-coordinator select` it; `launch` refuses it")
 
 
 @app.command()

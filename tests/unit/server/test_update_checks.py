@@ -1,4 +1,4 @@
-"""The numbered checks U1 to U14, one test each, and their order."""
+"""The numbered checks U1 to U15, one test each, and their order."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import pytest
 from common import limits
 from common.errors import UpdateRefused
 from common.ids import Digest, ReleaseId, RequestId, SiteId, StudyId
-from common.privacy.mechanism import DpSgdSteps, GaussianVector
+from common.privacy.mechanism import DiscreteGaussianCounts, DpSgdSteps, GaussianVector
 from common.protocol.arrays import Parameters, encode_parameters
 from common.protocol.codec import encode_reply
+from common.protocol.counts import encode_counts
 from common.protocol.envelope import seal_envelope
 from common.protocol.messages import (
     Direction,
@@ -292,6 +293,19 @@ def test_U14_its_declared_cohort_size_is_at_most_the_admitted_and_stays_the_same
     _is_refused("U14", lambda: _check(RELEASE, memory=replace(NOTHING_YET, cohort_size_max=0)))
 
 
+def test_U15_its_counts_are_one_for_each_cell_and_not_beyond_its_cohort_and_noise() -> None:
+    mechanism = DiscreteGaussianCounts(10.0, 2)
+    counting = replace(
+        EXPECTED, kind=TaskKind.COUNT, is_evaluated=False, mechanisms=(mechanism,), cells=4
+    )
+    counted = replace(RELEASE, kind=TaskKind.COUNT, evaluation=None, mechanisms=(mechanism,))
+    most, least = 2 * RELEASE.declared_cohort_size + 120, -120
+    assert _check(replace(counted, update=encode_counts([0, 7, most, least])), counting) == {}
+    for counts in ([0, 7, 9], [], [0, 7, 9, most + 1], [least - 1, 0, 7, 9]):
+        wrong = replace(counted, update=encode_counts(counts))
+        _is_refused("U15", lambda wrong=wrong: _check(wrong, counting))
+
+
 def test_U4_is_not_asked_of_a_refusal_that_comes_before_any_plan_is_known() -> None:
     """A wrong clock (R4) or a busy agent (R16) is told by its own number, not as another plan."""
     before = {"R1", "R2", "R3", "R4", "R5", "R16"}
@@ -324,7 +338,7 @@ def test_a_refusal_quotes_nothing_that_the_site_wrote() -> None:
 
 def test_every_number_in_the_table_has_its_function_and_its_test() -> None:
     table = re.findall(r"^\((U\d+)\)", str(update_checks.__doc__), re.MULTILINE)
-    assert table == [f"U{number}" for number in range(1, 15)]
+    assert table == [f"U{number}" for number in range(1, 16)]
     documented = [str(value.__doc__) for value in vars(update_checks).values() if callable(value)]
     for number in table:
         assert any(text.startswith(f"{number}: ") for text in documented)

@@ -13,6 +13,7 @@ from common import limits
 from common.errors import ReleaseRefused
 from common.ids import parse_digest
 from common.privacy.calibration import plan_mechanisms
+from common.privacy.mechanism import DiscreteGaussianCounts
 from common.protocol.arrays import Parameters
 from common.protocol.messages import EvaluationCounts, TaskKind
 from common.study.columns import parameter_shapes
@@ -117,3 +118,15 @@ def test_g7_a_payload_above_its_bound_is_refused_and_the_bound_passes() -> None:
     checks.check_size(bytes(limits.PARAMETERS_BYTES_MAX))
     too_long = bytes(limits.PARAMETERS_BYTES_MAX + 1)
     assert _number(lambda: checks.check_size(too_long)) == "G7"
+
+
+def test_g8_counts_come_exactly_when_asked_for_one_for_each_cell() -> None:
+    mechanism = DiscreteGaussianCounts(3.0, 2)
+    asked = Asked(STUDY, TaskKind.COUNT, False, BASE, (mechanism,), cells=3)
+    counted = Produced(None, None, (mechanism,), is_reproducible=False, counts=(4, -1, 0))
+    _check(counted, asked)
+    for counts in (None, (), (4, -1), (4, -1, 0, 2), (4, -1, 0.5), (4, -1, True), (4, -1, 2**31)):
+        wrong = replace(counted, counts=counts)
+        assert _number(lambda wrong=wrong: _check(wrong, asked)) == "G8"
+    assert _number(lambda: _check(_trained(counts=(1,)), TRAIN)) == "G8"
+    assert _number(lambda: _check(replace(counted, update=_update()), asked)) == "G3"
