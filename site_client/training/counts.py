@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from common.privacy.discrete_gaussian import discrete_gaussian, variance_of
 from common.privacy.mechanism import DiscreteGaussianCounts
-from common.study.columns import columns_of_feature
+from common.study.columns import (
+    MISSING_SUFFIX,
+    bins_of_feature,
+    bins_of_model,
+    feature_columns,
+)
 from common.study.contingency import (
     ContingencyTable,
     class_count,
@@ -62,38 +67,56 @@ def exact_counts(
 
 
 def candidate_classes(patients: FeatureMatrix, plan: StudyPlan) -> list[Classes]:
-    """Return each candidate's class [patients], which depends on that patient's values alone."""
+    """Return each candidate's class [patients], which depends on that patient's values alone.
+
+    Of a candidate in time bins the newest value counts, of events the bin with most of them.
+    """
     if plan.selection is None:
         return []
+    places = {name: place for place, name in enumerate(feature_columns(plan))}
     found: list[Classes] = []
-    first = 0
     for feature in plan.features:
-        columns = columns_of_feature(feature)
-        values = patients.x[:, first : first + len(columns)]
-        first += len(columns)
-        is_missing = np.zeros(len(values), dtype=bool)
+        bins = bins_of_model(plan) or bins_of_feature(feature)
+        values = [patients.x[:, _places(places, name, bins)] for name in _names(feature)]
+        is_missing = np.zeros(len(patients.y), dtype=bool)
         if feature.missing == "indicator":
-            is_missing = values[:, -1] > 0
+            missing = patients.x[:, _places(places, feature.name + MISSING_SUFFIX, bins)]
+            is_missing = (missing > 0).all(axis=1)
         made = _classes(feature, values, is_missing, plan.selection)
         # Whatever a row holds, it has a class: no value may end a count, or be outside its table.
         found.append(np.clip(made, 0, class_count(feature, plan.selection) - 1))
     return found
 
 
+def _names(feature: NumericFeature | CategoricalFeature) -> tuple[str, ...]:
+    if isinstance(feature, NumericFeature):
+        return (feature.name,)
+    return tuple(f"{feature.name}={level}" for level in feature.levels)
+
+
+def _places(places: Mapping[str, int], name: str, bins: int) -> list[int]:
+    """Return where a column is, in each time bin, the oldest first."""
+    if name in places:
+        return [places[name]]
+    return [places[f"{name}[{number}]"] for number in range(1, bins + 1)]
+
+
 def _classes(
     feature: NumericFeature | CategoricalFeature,
-    values: npt.NDArray[np.float32],
+    values: Sequence[npt.NDArray[np.float32]],
     is_missing: npt.NDArray[np.bool_],
     selection: Selection,
 ) -> Classes:
+    """Return the classes [patients] of one feature's columns, each [patients, bins]."""
     if isinstance(feature, CategoricalFeature):
-        present = values[:, : len(feature.levels)].argmax(axis=1)
+        present = np.stack([column[:, -1] for column in values], axis=1).argmax(axis=1)
     else:
         low, high = feature.clip
-        finite = np.nan_to_num(values[:, 0].astype(np.float64))
-        share = (np.clip(finite, -1.0, 1.0) + 1) / 2
-        bins = class_count(feature, selection) - has_absent_class(feature)
-        present = np.minimum((share * bins).astype(np.int64), bins - 1)
+        in_bins = np.clip(np.nan_to_num(values[0].astype(np.float64)), -1.0, 1.0)
+        newest = in_bins.max(axis=1) if is_counting(feature) else in_bins[:, -1]
+        share = (newest + 1) / 2
+        number = class_count(feature, selection) - has_absent_class(feature)
+        present = np.minimum((share * number).astype(np.int64), number - 1)
         if is_counting(feature):
             is_missing = is_missing | (low + share * (high - low) < 0.5)
     if has_absent_class(feature):

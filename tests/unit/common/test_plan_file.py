@@ -171,7 +171,7 @@ def test_the_digest_of_the_heart_plan_does_not_depend_on_layout_or_comments() ->
 
 def test_plan_bytes_are_frozen() -> None:
     assert plan_digest(make_plan()) == (
-        "4024a9ebc301080be69f36c670db4cfb0901ee47ac5505bcee149a3e72644175"
+        "7a9cac60860122312bf070afa01622820730a2a74914e55fc9d05895e77a285f"
     )
 
 

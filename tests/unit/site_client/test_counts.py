@@ -11,7 +11,7 @@ from common.study.contingency import cell_count, count_tables
 from site_client.features.matrix import FeatureMatrix
 from site_client.training.counts import candidate_classes, count_patients, exact_counts
 from site_client.training.randomness import Randomness
-from tests.lib.plans import make_plan
+from tests.lib.plans import make_document, make_plan
 from tests.lib.selecting import code, planted_patients, selecting_plan
 
 CHOICE = {"keep": 1, "present_share_min": 0.01, "joint_candidates": 2, "bins": 4}
@@ -65,6 +65,36 @@ def test_classes_of_a_numeric_candidate(
         np.zeros(len(found), np.int64),
     )
     assert candidate_classes(patients, plan)[0].tolist() == classes
+
+
+@pytest.mark.parametrize("model", ["logistic_regression", "gru"])
+def test_in_time_bins_the_newest_value_counts_and_the_most_events(model: str) -> None:
+    binned = {"aggregate": "last", "clip": [0, 8], "plausible_range": [0, 8], "time_bins": 3}
+    value = code(0) | binned | {"missing": "indicator"}
+    events = code(1) | binned | {"missing": "indicator", "aggregate": "count"}
+    kind = {"kind": model} | ({"width": 4} if model == "gru" else {})
+    plan = make_plan(
+        features=[value, events, make_document()["features"][2]],
+        monitoring=...,
+        selection=CHOICE,
+        model=kind,
+    )
+    names = feature_columns(plan)
+    x = np.zeros((3, len(names)), np.float32)
+    for number in (1, 2, 3):
+        x[:, names.index(f"code_0[{number}]")] = 2 * np.array([0, 7.9, number]) / 8 - 1
+        # Nothing recorded in the newest bin is no missing value: the one before it still holds.
+        x[:, names.index(f"code_0__missing[{number}]")] = [1, number == 3, 0]
+        x[:, names.index(f"code_1[{number}]")] = (
+            2 * np.array([0, 5 if number == 1 else 0, 2]) / 8 - 1
+        )
+    sex = "sex=male[3]" if model == "gru" else "sex=male"
+    x[:, names.index(sex)] = [1, 1, 1]
+    patients = FeatureMatrix(names, x, np.zeros(3, np.float32), np.zeros(3, np.int64))
+    first, second, third = candidate_classes(patients, plan)
+    assert first.tolist() == [0, 4, 2]
+    assert second.tolist() == [0, 3, 2]
+    assert third.tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
