@@ -78,10 +78,10 @@ def candidate_classes(patients: FeatureMatrix, plan: StudyPlan) -> list[Classes]
     for feature in plan.features:
         bins = bins_of_model(plan) or bins_of_feature(feature)
         values = [patients.x[:, _places(places, name, bins)] for name in _names(feature)]
-        is_missing = np.zeros(len(patients.y), dtype=bool)
+        is_missing: npt.NDArray[np.bool_] = np.zeros(len(patients.y), dtype=bool)
         if feature.missing == "indicator":
             missing = patients.x[:, _places(places, feature.name + MISSING_SUFFIX, bins)]
-            is_missing = (missing > 0).all(axis=1)
+            is_missing = np.asarray((missing > 0).all(axis=1))
         made = _classes(feature, values, is_missing, plan.selection)
         # Whatever a row holds, it has a class: no value may end a count, or be outside its table.
         found.append(np.clip(made, 0, class_count(feature, plan.selection) - 1))
