@@ -37,10 +37,12 @@ def calibrate(
 ) -> None:
     """Show the noise a plan needs at each epsilon, what a step is, and what to expect of it."""
     from common.study.plan_file import read_plan
+    from common.study.selection_words import check_trains
     from server.forecast_file import make_forecast, read_forecast
     from server.plan_calibration import COHORT_SIZES, batch_lines, noise_lines
 
     plan = read_plan(file)
+    check_trains(plan)
     noise = noise_lines(plan)
     own = next(line for line in noise if line.is_plans)
     written = plan.privacy.noise_multiplier

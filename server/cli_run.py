@@ -56,20 +56,14 @@ def launch(
 ) -> None:
     """Sign a study plan, register it and start its rounds."""
     from common.crypto.keys import SigningKey
-    from common.errors import PlanError
     from common.study.plan_file import read_plan
+    from common.study.selection_words import check_trains
     from server.books import open_books
     from server.registry.first_model import first_model
 
     paths, config = open_config(context)
     checked = read_plan(plan)
-    if checked.selection is not None:
-        raise PlanError(
-            f"{plan.name} only selects and trains nothing",
-            expected="a plan without [selection]",
-            arrived="a plan with [selection]",
-            todo=f"run `cohortium-coordinator select {plan.name}`, and launch what it proposes",
-        )
+    check_trains(checked)
     books = open_books(paths, config)
     first_model(checked, registry=books.registry, rounds=books.rounds)
     study = books.register.register(checked, SigningKey.read(paths.signing_key))

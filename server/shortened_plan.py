@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from common.canonical import canonical_float
 from common.errors import StoreError
 from common.ids import Digest, StudyId, parse_study_id
 from common.study.plan import StudyPlan
+from common.study.plan_toml import plan_toml
 from server.relevance import Relevance
 
 _ENDING: Final = "-short"
@@ -66,12 +65,9 @@ def shortened_text(
         *(f"#   {_why(plan, item)}" for item in ranking if not item.is_kept),
         "",
     ]
-    document = short.model_dump(mode="json", exclude_none=True, exclude_unset=True)
-    features = document.pop("features")
-    lines.extend(toml_lines(document))
-    for record, feature in zip(features, short.features, strict=True):
-        lines += ["", f"# {_why(plan, names[feature.name])}", "[[features]]"]
-        lines.extend(toml_lines(record, ("features",)))
+    kept = (f"# {_why(plan, names[feature.name])}" for feature in short.features)
+    for line in plan_toml(short).splitlines():
+        lines += [next(kept), line] if line == "[[features]]" else [line]
     return "\n".join(lines) + "\n"
 
 
@@ -103,39 +99,3 @@ def _why(plan: StudyPlan, item: Relevance) -> str:
         f"{max(item.information.value, 0.0):.4f} nats "
         f"({item.information.low:.4f} to {item.information.high:.4f})"
     )
-
-
-def toml_lines(record: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield the lines of a TOML table: its values first, as TOML wants, then the tables in it.
-
-    Args:
-        record: of texts, numbers, booleans, and lists and mappings of them.
-        path: keys of the tables around it.
-    """
-    inner = {key: value for key, value in record.items() if _is_table(value)}
-    yield from (f"{key} = {_value(value)}" for key, value in record.items() if key not in inner)
-    for key, value in inner.items():
-        name = ".".join((*path, key))
-        for item in [value] if isinstance(value, Mapping) else value:
-            yield from ("", f"[{name}]" if item is value else f"[[{name}]]")
-            yield from toml_lines(item, (*path, key))
-
-
-def _is_table(value: object) -> bool:
-    is_list = isinstance(value, list) and bool(value)
-    return isinstance(value, Mapping) or (
-        is_list and isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
-    )
-
-
-def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return canonical_float(value)
-    if isinstance(value, list):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
-    # A JSON string is a TOML basic string, but for one character that JSON leaves as it is.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")

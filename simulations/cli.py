@@ -75,11 +75,13 @@ def audit(
 
     from common.errors import AuditError
     from common.study.plan_file import read_plan
+    from common.study.selection_words import check_trains
     from simulations.audit.report import report_record, report_text
     from simulations.audit.run import run_audit
     from simulations.audit.shadow import ShadowSize
 
     study_plan = read_plan(plan)
+    check_trains(study_plan)
     size = ShadowSize(
         rounds=min(rounds or study_plan.training.rounds, study_plan.training.rounds),
         patients=patients,
@@ -128,6 +130,7 @@ def forecast(
 
     from common.canonical import canonical_bytes
     from common.study.plan_file import read_plan
+    from common.study.selection_words import check_trains
     from simulations.forecast import EPSILONS, as_record, forecast_table
     from simulations.forecast import forecast as make_forecast
     from simulations.forecast_population import (
@@ -138,6 +141,7 @@ def forecast(
     )
 
     study_plan = read_plan(plan)
+    check_trains(study_plan)
     population = (
         public_population(site)
         if site

@@ -29,6 +29,7 @@ from common.protocol.messages import LedgerStatement
 from common.study.columns import parameter_shapes
 from common.study.contingency import JOINT_ROUND
 from common.study.plan import StudyPlan
+from common.study.selection_words import check_trains
 from server.books import Books
 from server.config import CoordinatorPaths
 from server.coordinator import Coordinator, CoordinatorKeys
@@ -119,7 +120,9 @@ def run_in_memory(
     Raises:
         RoundFailed: when too few sites answer.
         ConfigError: for two sites of one id.
+        PlanError: for a plan that only selects.
     """
+    check_trains(plan)
     rounds = plan.training.rounds + 1
     with run_consortium(
         plan, sites, randomness=randomness, folder=folder, progress=progress, rounds=rounds

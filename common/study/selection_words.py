@@ -1,12 +1,24 @@
-"""What a selection's two counts let out of a site, in a data steward's words."""
+"""A selection in words: what its two counts let out of a site, and what it is not."""
 
 from __future__ import annotations
 
 import math
 
+from common.errors import PlanError
 from common.privacy.calibration import plan_mechanisms
 from common.study.contingency import JOINT_ROUND, cell_count, count_tables
 from common.study.plan import StudyPlan
+
+
+def check_trains(plan: StudyPlan) -> None:
+    """Refuse a plan that only selects, where one that trains is needed; raises `PlanError`."""
+    if plan.selection is not None:
+        raise PlanError(
+            f"the plan {plan.study.id} only selects and trains nothing",
+            expected="a plan without [selection]",
+            arrived="a plan with [selection]",
+            todo="run `cohortium-coordinator select` with it, and take the plan that it proposes",
+        )
 
 
 def words_of_count(plan: StudyPlan, round_number: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.errors import ConfigError, RoundFailed
+from common.errors import ConfigError, PlanError, RoundFailed
 from common.ids import parse_study_id
 from common.privacy.calibration import plan_mechanisms
 from common.study.columns import feature_columns
@@ -15,7 +15,7 @@ from common.study.contingency import JOINT_ROUND
 from server.relevance import Fate
 from server.selection_rounds import read_counts
 from server.study_report import report_study
-from simulations.federation import run_consortium, select_in_memory
+from simulations.federation import run_consortium, run_in_memory, select_in_memory
 from simulations.randomness import reproducible
 from simulations.virtual_site import WIDE_LIMITS, VirtualSite
 from site_client.features.matrix import split
@@ -109,3 +109,9 @@ def test_a_plan_that_trains_selects_nothing() -> None:
     sites = [VirtualSite(name, 100, patients) for name in ("east", "north")]
     with pytest.raises(ConfigError):
         select_in_memory(plan, sites)
+
+
+def test_a_plan_that_selects_trains_nothing() -> None:
+    plan = selecting_plan()
+    with pytest.raises(PlanError):
+        run_in_memory(plan, planted_sites(plan))
