@@ -7,7 +7,7 @@ own folder for what does not fit into memory, and are gone when the block ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from pyarrow import compute
 
 from site_client.features.definitions import CategoricalVariable, Variable
 from site_client.features.wanted_codes import microseconds, put_table
-from site_client.sources.source_files import run_sql
+from site_client.sources.source_files import stream_sql
 
 if TYPE_CHECKING:
     import duckdb
@@ -224,7 +224,14 @@ def _read(
 ) -> None:
     numbers: dict[str, int] = {}
     parameters = {"first": first_us, "span": span, "patients": per_part}
-    for batch in _batches(connection, parameters):
+    batches = stream_sql(
+        connection,
+        _EVENTS,
+        place="the source's events",
+        parameters=parameters,
+        batch_rows=_BATCH_ROWS,
+    )
+    for batch in batches:
         part, group, order, value, text = (
             batch.column(name).to_numpy(zero_copy_only=False)
             for name in ("part", "code_group", "event_order", "value", "text")
@@ -244,12 +251,6 @@ def _read(
             with _path(staged._folder, int(parts[a])).open("ab") as stream:
                 events[by_part[a:b]].tofile(stream)
     staged.units.extend(numbers)
-
-
-def _batches(
-    connection: duckdb.DuckDBPyConnection, parameters: dict[str, int]
-) -> Iterable[pa.RecordBatch]:
-    return connection.sql(_EVENTS, params=parameters).to_arrow_reader(_BATCH_ROWS)
 
 
 def _numbered(words: pa.Array, numbers: dict[str, int]) -> npt.NDArray[np.int32]:
