@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from common.errors import PlanError
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
-from site_client.features.extraction import VariableCounts, extract
+from site_client.features.extraction import VariableCounts, extract_staged
 from site_client.features.from_plan import (
     AGE,
     Narrower,
@@ -27,9 +27,11 @@ from site_client.features.from_plan import (
     variable_of,
 )
 from site_client.features.index_dates import Attrition, make_index_rows
+from site_client.features.staged_events import stage_events
 from site_client.features.wanted_codes import put_codes
 from site_client.sources.events import BIRTH, EventSource, SourceCounts
 from site_client.sources.local_database import open_local
+from site_client.sources.source_files import run_sql
 from site_client.sources.table import MISSING_LEVEL, FeatureCounts, PatientTable
 from site_client.standardize.units import conversion
 
@@ -95,14 +97,12 @@ def _read_rows(
     counts: SourceCounts,
 ) -> EventPatients:
     others = [feature for feature in plan.features if AGE not in feature.codes]
-    extraction = extract(
-        connection,
-        [
-            variable_of(item, narrower, lambda codes: _units_of(connection, codes))
-            for item in others
-        ],
-    )
-    columns = {item.name: extraction.values[:, place] for place, item in enumerate(others)}
+    asked = [variable_of(item, narrower, lambda _: ()) for item in others]
+    with stage_events(connection, asked) as staged:
+        extraction = extract_staged(
+            staged, [variable_of(item, narrower, staged.units_of) for item in others]
+        )
+    columns = {item.name: extraction.values[:, 0, place] for place, item in enumerate(others)}
     met = {item.name: extraction.counts[place] for place, item in enumerate(others)}
     found = connection.execute(
         "SELECT subject_id, label, age_days, age_years FROM index_rows ORDER BY row_id"
@@ -142,7 +142,7 @@ def _keep_ages(connection: duckdb.DuckDBPyConnection, plan: StudyPlan) -> Attrit
         "SELECT row_number() OVER (ORDER BY r.row_id) - 1 AS row_id, r.subject_id, r.index_time, "
         "r.label, (epoch_us(r.index_time) - epoch_us(b.born)) / 86400e6 AS age_days, "
         "date_sub('year', b.born, r.index_time) AS age_years "
-        "FROM index_rows r LEFT JOIN (SELECT subject_id, min(time) AS born FROM events "
+        "FROM index_rows r LEFT JOIN (SELECT subject_id, min(time) AS born FROM cohort_event "
         "WHERE code = $birth GROUP BY subject_id) b USING (subject_id) "
         "WHERE date_sub('year', b.born, r.index_time) BETWEEN $youngest AND $oldest",
         {
@@ -172,8 +172,10 @@ def _ages(
 
 def _units_of(connection: duckdb.DuckDBPyConnection, codes: frozenset[str]) -> list[str | None]:
     put_codes(connection, "unit_code", codes)
-    found = connection.execute(
+    found = run_sql(
+        connection,
         "SELECT DISTINCT unit FROM events WHERE code IN (SELECT code FROM unit_code) "
-        "AND numeric_value IS NOT NULL ORDER BY unit"
-    ).fetchall()
+        "AND numeric_value IS NOT NULL ORDER BY unit",
+        place="the source's events",
+    )
     return [unit for (unit,) in found]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from site_client.features.definitions import Criterion, IndexEvent, Outcome
 from site_client.features.wanted_codes import microseconds, put_codes, put_conversions
 from site_client.sources.events import BIRTH, DEATH
+from site_client.sources.source_files import run_sql
 
 if TYPE_CHECKING:
     import duckdb
@@ -44,15 +45,24 @@ def make_index_rows(
 ) -> list[Attrition]:
     """Make the table `index_rows` and return what each step left.
 
-    Its columns: row_id BIGINT from 0, subject_id VARCHAR, index_time TIMESTAMP, label BOOLEAN.
+    Its columns: row_id BIGINT from 0, subject_id VARCHAR, index_time TIMESTAMP, label BOOLEAN. The
+    events that decided, births and deaths among them, stay in the table `cohort_event`.
 
     Args:
         connection: which has the event table `events`.
         index: entry event.
         criteria: inclusion and exclusion.
         outcome: label.
+
+    Raises:
+        DataSourceError: when a source's file, read in place, turns out to be damaged.
     """
     selection = _Selection(connection)
+    selection.read_events(
+        index.codes.union(outcome.codes, *(criterion.codes for criterion in criteria))
+    )
+    if index.observed or outcome.followed:
+        selection.read_spans()
     left = [selection.enter(index)]
     if index.observed:
         left.append(selection.keep_observed(index))
@@ -75,10 +85,32 @@ class _Selection:
 
     connection: duckdb.DuckDBPyConnection
 
+    def read_events(self, codes: frozenset[str]) -> None:
+        """Make `cohort_event` of the codes that decide, so that `events` is read only once."""
+        put_codes(self.connection, "cohort_code", codes | {BIRTH, DEATH})
+        run_sql(
+            self.connection,
+            "CREATE OR REPLACE TEMP TABLE cohort_event AS SELECT e.subject_id, e.time, e.code, "
+            "e.numeric_value, e.unit FROM events e JOIN cohort_code c ON c.code = e.code",
+            place="the source's events",
+        )
+
+    def read_spans(self) -> None:
+        """Make `seen`: each patient's first moment that is no birth, and the last of any kind."""
+        run_sql(
+            self.connection,
+            "CREATE OR REPLACE TEMP TABLE seen AS SELECT subject_id, "
+            "min(time) FILTER (code <> ?) AS first, max(time) AS last FROM events "
+            "GROUP BY subject_id",
+            place="the source's events",
+            parameters=[BIRTH],
+        )
+
     def enter(self, index: IndexEvent) -> Attrition:
         put_codes(self.connection, "entry_code", index.codes)
         self._keep(
-            "SELECT DISTINCT subject_id, time + to_microseconds($delay) AS index_time FROM events "
+            "SELECT DISTINCT subject_id, time + to_microseconds($delay) AS index_time "
+            "FROM cohort_event "
             "WHERE time IS NOT NULL AND code IN (SELECT code FROM entry_code)",
             delay=microseconds(index.delay),
         )
@@ -87,10 +119,8 @@ class _Selection:
     def keep_observed(self, index: IndexEvent) -> Attrition:
         # A birth is no observation: it is known of everybody.
         self._keep(
-            "SELECT c.* FROM candidate c JOIN (SELECT subject_id, min(time) AS first FROM events "
-            "WHERE code <> $birth GROUP BY subject_id) f USING (subject_id) "
-            "WHERE f.first <= c.index_time - to_microseconds($observed)",
-            birth=BIRTH,
+            "SELECT c.* FROM candidate c JOIN seen USING (subject_id) "
+            "WHERE seen.first <= c.index_time - to_microseconds($observed)",
             observed=microseconds(index.observed),
         )
         return self._counted("observed long enough before the index date")
@@ -98,7 +128,7 @@ class _Selection:
     def keep_living(self) -> Attrition:
         self._keep(
             "SELECT c.* FROM candidate c LEFT JOIN (SELECT subject_id, min(time) AS died "
-            "FROM events WHERE code = $death GROUP BY subject_id) d USING (subject_id) "
+            "FROM cohort_event WHERE code = $death GROUP BY subject_id) d USING (subject_id) "
             "WHERE d.died IS NULL OR d.died > c.index_time",
             death=DEATH,
         )
@@ -108,7 +138,7 @@ class _Selection:
         put_codes(self.connection, "criterion_code", criterion.codes)
         self._keep(
             "SELECT c.subject_id, c.index_time FROM candidate c LEFT JOIN "
-            "(SELECT subject_id, time FROM events "
+            "(SELECT subject_id, time FROM cohort_event "
             "WHERE code IN (SELECT code FROM criterion_code)) e "
             "ON e.subject_id = c.subject_id AND e.time > c.index_time - to_microseconds($begins) "
             "AND e.time <= c.index_time - to_microseconds($ends) GROUP BY ALL "
@@ -135,7 +165,7 @@ class _Selection:
         put_conversions(self.connection, "outcome_unit", outcome.conversions)
         self._keep(
             "WITH met AS (SELECT e.subject_id, e.time, e.numeric_value * u.factor + u.shift AS v "
-            "FROM events e LEFT JOIN outcome_unit u ON coalesce(e.unit, '') = u.unit "
+            "FROM cohort_event e LEFT JOIN outcome_unit u ON coalesce(e.unit, '') = u.unit "
             "WHERE e.code IN (SELECT code FROM outcome_code)) "
             "SELECT c.subject_id, c.index_time, count(m.time) > 0 AS label FROM candidate c "
             "LEFT JOIN met m ON m.subject_id = c.subject_id "
@@ -150,10 +180,10 @@ class _Selection:
         )
         if outcome.followed:
             self._keep(
-                "SELECT c.* FROM candidate c LEFT JOIN (SELECT subject_id, max(time) AS last, "
-                "count(*) FILTER (code = $death) > 0 AS died FROM events GROUP BY subject_id) f "
-                "USING (subject_id) "
-                "WHERE c.label OR f.died OR f.last >= c.index_time + to_microseconds($horizon)",
+                "SELECT c.* FROM candidate c LEFT JOIN seen USING (subject_id) "
+                "WHERE c.label OR c.subject_id IN "
+                "(SELECT subject_id FROM cohort_event WHERE code = $death) "
+                "OR seen.last >= c.index_time + to_microseconds($horizon)",
                 death=DEATH,
                 horizon=microseconds(outcome.horizon),
             )

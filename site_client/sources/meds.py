@@ -87,14 +87,6 @@ class MedsFolder:
         counts = self._excluded(counted)
         self._write_codes(connection, codes, counted)
         self._write_view(connection, table, end)
-        # Filters read parts of a Parquet file (statistics, bloom filters) that counting does not:
-        # what is damaged there shows now, and not in the middle of a build.
-        run_sql(
-            connection,
-            "SELECT max(hash(subject_id, time, code, numeric_value, unit, text_value)) "  # noqa: S608
-            f"FROM {sql_name(table)}",
-            place=self._place,
-        )
         if self._mapping.drop_duplicates:
             self._drop_duplicates(connection, table, counts)
         return counts
