@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from common.errors import PlanError
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
+from site_client.features.definitions import Variable
 from site_client.features.extraction import VariableCounts, extract_staged
 from site_client.features.from_plan import (
     AGE,
@@ -48,12 +49,16 @@ class EventPatients:
         attrition: rows and patients left after each step.
         source: what the reader met.
         variables: per feature, what was met in its window; age has none.
+        asked: per feature, its codes and how units become the plan's; age has none.
+        index_time: datetime64 [rows], the site's wall clock.
     """
 
     table: PatientTable
     attrition: tuple[Attrition, ...]
     source: SourceCounts
     variables: Mapping[str, VariableCounts]
+    asked: Mapping[str, Variable]
+    index_time: npt.NDArray[np.datetime64]
 
 
 def read_event_patients(plan: StudyPlan, source: EventSource, *, scratch: Path) -> EventPatients:
@@ -99,13 +104,13 @@ def _read_rows(
     others = [feature for feature in plan.features if AGE not in feature.codes]
     asked = [variable_of(item, narrower, lambda _: ()) for item in others]
     with stage_events(connection, asked) as staged:
-        extraction = extract_staged(
-            staged, [variable_of(item, narrower, staged.units_of) for item in others]
-        )
+        known = [variable_of(item, narrower, staged.units_of) for item in others]
+        extraction = extract_staged(staged, known)
     columns = {item.name: extraction.values[:, 0, place] for place, item in enumerate(others)}
     met = {item.name: extraction.counts[place] for place, item in enumerate(others)}
     found = connection.execute(
-        "SELECT subject_id, label, age_days, age_years FROM index_rows ORDER BY row_id"
+        "SELECT subject_id, index_time, label, age_days, age_years FROM index_rows "
+        "ORDER BY row_id"
     ).fetchnumpy()
     rows = {name: np.asarray(column) for name, column in found.items()}
     numeric: dict[str, npt.NDArray[np.float64]] = {}
@@ -132,7 +137,14 @@ def _read_rows(
         counts=feature_counts,
         unlabelled=0,
     )
-    return EventPatients(table, attrition, counts, met)
+    return EventPatients(
+        table,
+        attrition,
+        counts,
+        met,
+        {item.name: variable for item, variable in zip(others, known, strict=True)},
+        rows["index_time"].astype("datetime64[us]"),
+    )
 
 
 def _keep_ages(connection: duckdb.DuckDBPyConnection, plan: StudyPlan) -> Attrition:

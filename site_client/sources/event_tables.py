@@ -63,6 +63,10 @@ class EventTables:
         self._mapping = mapping
         self._folder = folder
 
+    def files(self) -> list[tuple[str, Path]]:
+        """Return the files that decide the events, by a name of their own; see `EventSource`."""
+        return self._files()
+
     def fingerprint(self) -> str:
         """Return a digest of the mapping and the files' names, sizes and times of change."""
         return snapshot_digest("event-tables-source", self._mapping, self._files())

@@ -87,6 +87,14 @@ class EventSource(Protocol):
     a count's key nor an error names a value of a patient's row.
     """
 
+    def files(self) -> list[tuple[str, Path]] | None:
+        """Return every file that decides the events, with a name of its own; None: a database.
+
+        Raises:
+            DataSourceError: there are none.
+        """
+        ...
+
     def fingerprint(self) -> str:
         """Return a digest of the snapshot: another one when the source's content may differ."""
         ...

@@ -49,6 +49,10 @@ class FhirFolder:
         self._folder = folder
         self._zone = _zone(time_zone)
 
+    def files(self) -> list[tuple[str, Path]]:
+        """Return the files that decide the events, by a name of their own; see `EventSource`."""
+        return [(path.relative_to(self._folder).as_posix(), path) for path in self._files()]
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of the sorted file names with sizes and times of modification."""
         digest = hashlib.sha256()

@@ -62,6 +62,10 @@ class MedsFolder:
         self._folder = folder
         self._root = folder / mapping.path
 
+    def files(self) -> list[tuple[str, Path]]:
+        """Return the files that decide the events, by a name of their own; see `EventSource`."""
+        return self._files()
+
     def fingerprint(self) -> str:
         """Return a digest of the mapping and the files' names, sizes and times of change."""
         return snapshot_digest("meds-source", self._mapping, self._files())

@@ -52,6 +52,13 @@ class OmopDuckDB:
         self._newest = newest
         self._zone = time_zone
 
+    def files(self) -> list[tuple[str, Path]]:
+        """Return the files that decide the events, by a name of their own; see `EventSource`."""
+        log = self._path.with_name(f"{self._path.name}.wal")
+        return [
+            (path.name, path) for path in (self._path, log) if path == self._path or log.exists()
+        ]
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of name, size and time of change of the file and its log."""
         digest = hashlib.sha256(self._schema.encode())

@@ -51,6 +51,9 @@ class OmopPostgres:
         self._newest = newest
         self._zone = time_zone
 
+    def files(self) -> None:
+        """Return None: a database has no files that a site could compare."""
+
     def fingerprint(self) -> str:
         """Return a digest of what stands in the columns that are read; reads every row once."""
         return self._within(self._digest)
