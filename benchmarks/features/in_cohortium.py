@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.features.generate import DATA_UNTIL
-from benchmarks.features.study import sixty_feature_plan
-from common.study.plan import NumericFeature
+from common.study.plan import NumericFeature, StudyPlan
 from site_client.features.event_patients import read_event_patients
 from site_client.features.matrix import build_matrix
 from site_client.sources.meds import MedsFolder
@@ -25,9 +24,10 @@ def source_of(folder: Path) -> MedsFolder:
     return MedsFolder(mapping, folder=folder.parent)
 
 
-def features_of(folder: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.str_], int]:
+def features_of(
+    folder: Path, plan: StudyPlan
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.str_], int]:
     """Return values [rows, features], the rows' patients, and the matrix's columns."""
-    plan = sixty_feature_plan()
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         found = read_event_patients(plan, source_of(folder), scratch=Path(scratch))
     table = found.table

@@ -30,7 +30,7 @@ from site_client.features.from_plan import (
 from site_client.features.index_dates import Attrition, make_index_rows
 from site_client.features.staged_events import stage_events
 from site_client.features.wanted_codes import put_codes
-from site_client.sources.events import BIRTH, EventSource, SourceCounts
+from site_client.sources.events import BIRTH, DEATH, EventSource, SourceCounts
 from site_client.sources.local_database import open_local
 from site_client.sources.source_files import run_sql
 from site_client.sources.table import MISSING_LEVEL, FeatureCounts, PatientTable
@@ -81,9 +81,16 @@ def read_event_patients(plan: StudyPlan, source: EventSource, *, scratch: Path) 
             arrived="a plan for tables that have one row for each index date",
             todo="add [cohort.index_date] to the plan, or read a table at this site",
         )
+    known = source.descendants(_codes_of(plan))
+
+    def narrower(codes: frozenset[str]) -> Mapping[str, frozenset[str]]:
+        return {code: known[code] for code in codes}
+
+    # Who was seen when is a question about all events.
+    asks_for_all = index.observed_days_min > 0 or plan.label.follow_up == "required"
+    wanted = None if asks_for_all else frozenset({BIRTH, DEATH}).union(*known.values())
     with open_local(scratch=scratch) as connection:
-        counts = source.write_events(connection, "events", scratch=scratch)
-        narrower: Narrower = source.descendants
+        counts = source.write_events(connection, "events", scratch=scratch, codes=wanted)
         attrition = make_index_rows(
             connection,
             index=index_event_of(index, narrower),
@@ -92,6 +99,13 @@ def read_event_patients(plan: StudyPlan, source: EventSource, *, scratch: Path) 
         )
         attrition.append(_keep_ages(connection, plan))
         return _read_rows(connection, plan, narrower, tuple(attrition), counts)
+
+
+def _codes_of(plan: StudyPlan) -> frozenset[str]:
+    index = plan.cohort.index_date
+    asking = [*plan.features, plan.label, *plan.cohort.require, *plan.cohort.exclude]
+    named = frozenset(index.codes if index else ())
+    return named.union(*(item.codes for item in asking))
 
 
 def _read_rows(

@@ -45,7 +45,7 @@ def make_index_rows(
 ) -> list[Attrition]:
     """Make the table `index_rows` and return what each step left.
 
-    Its columns: row_id BIGINT from 0, subject_id VARCHAR, index_time TIMESTAMP, label BOOLEAN. The
+    Its columns: row_id BIGINT from 0, subject_id as in `events`, index_time TIMESTAMP, label BOOLEAN. The
     events that decided, births and deaths among them, stay in the table `cohort_event`.
 
     Args:
@@ -73,7 +73,7 @@ def make_index_rows(
     left.append(selection.label(outcome))
     connection.execute(
         "CREATE OR REPLACE TABLE index_rows AS SELECT row_number() OVER "
-        "(ORDER BY subject_id, index_time) - 1 AS row_id, subject_id, index_time, label "
+        "(ORDER BY subject_id::VARCHAR, index_time) - 1 AS row_id, subject_id, index_time, label "
         "FROM candidate"
     )
     return left

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
@@ -99,12 +100,13 @@ class StagedEvents:
         """Return the rows of a part and its events by group; a group without events is absent."""
         path = _path(self._folder, number)
         found = np.fromfile(path, _EVENT) if path.exists() else np.empty(0, _EVENT)
-        events = {}
-        by_group = np.argsort(found["group"], kind="stable")
-        groups = found["group"][by_group]
-        edges = np.flatnonzero(np.diff(groups, prepend=-1, append=1 << 16))
-        for first, stop in zip(edges, edges[1:], strict=False):
-            events[int(groups[first])] = _sorted_events(found[by_group[first:stop]])
+        columns = {name: np.ascontiguousarray(found[name]) for name in _EVENT.names or ()}
+        by_group = np.argsort(columns["group"], kind="stable")
+        groups = columns["group"][by_group]
+        events = {
+            group: _sorted_events(columns, by_group[first:stop])
+            for group, first, stop in _stretches(groups)
+        }
         return self._index[number], events
 
 
@@ -240,17 +242,26 @@ def _read(
         events["order"], events["value"], events["text"] = order, value, text
         events["group"] = group
         events["unit"] = _numbered(batch.column("unit"), numbers)
-        pairs = np.unique(group.astype(np.int64) << 32 | (events["unit"] + 1))
-        for pair in pairs.tolist():
-            if pair & 0xFFFFFFFF:
-                staged.group_units.setdefault(pair >> 32, set()).add((pair & 0xFFFFFFFF) - 1)
+        _note_units(staged.group_units, group, events["unit"], len(numbers))
         by_part = np.argsort(part, kind="stable")
-        parts = part[by_part]
-        edges = np.flatnonzero(np.diff(parts.astype(np.int64), prepend=-1, append=1 << 32))
-        for a, b in zip(edges, edges[1:], strict=False):
-            with _path(staged._folder, int(parts[a])).open("ab") as stream:
-                events[by_part[a:b]].tofile(stream)
+        for number, first, stop in _stretches(part[by_part]):
+            with _path(staged._folder, number).open("ab") as stream:
+                events[by_part[first:stop]].tofile(stream)
     staged.units.extend(numbers)
+
+
+def _note_units(
+    known: dict[int, set[int]],
+    group: npt.NDArray[np.uint16],
+    unit: npt.NDArray[np.int32],
+    units: int,
+) -> None:
+    # One slot more a group, for NO_UNIT.
+    pairs = group.astype(np.int64) * (units + 1) + (unit + 1)
+    for pair in np.flatnonzero(np.bincount(pairs)).tolist():
+        number, place = divmod(pair, units + 1)
+        if place:
+            known.setdefault(number, set()).add(place - 1)
 
 
 def _numbered(words: pa.Array, numbers: dict[str, int]) -> npt.NDArray[np.int32]:
@@ -261,16 +272,23 @@ def _numbered(words: pa.Array, numbers: dict[str, int]) -> npt.NDArray[np.int32]
     return table[compute.fill_null(coded.indices, len(known)).to_numpy(zero_copy_only=False)]
 
 
-def _sorted_events(found: npt.NDArray[Any]) -> GroupEvents:
-    by_order = np.argsort(found["order"])
-    order = found["order"][by_order]
+def _stretches(ascending: npt.NDArray[np.uint16]) -> Iterator[tuple[int, int, int]]:
+    """Yield each value with the first place where it stands and the place after its last."""
+    edges = np.flatnonzero(np.diff(ascending.astype(np.int32), prepend=-1, append=-1))
+    for first, stop in pairwise(edges.tolist()):
+        yield int(ascending[first]), first, stop
+
+
+def _sorted_events(columns: dict[str, npt.NDArray[Any]], chosen: npt.NDArray[Any]) -> GroupEvents:
+    chosen = chosen[np.argsort(columns["order"][chosen])]
+    order = columns["order"][chosen]
     same = np.append(order[1:] == order[:-1], False)
     same[1:] |= same[:-1].copy()
     return GroupEvents(
         order,
-        found["value"][by_order],
-        found["unit"][by_order],
-        found["text"][by_order],
+        columns["value"][chosen],
+        columns["unit"][chosen],
+        columns["text"][chosen],
         np.flatnonzero(same),
     )
 

@@ -64,7 +64,12 @@ class FhirFolder:
         return digest.hexdigest()
 
     def write_events(
-        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        *,
+        scratch: Path,
+        codes: frozenset[str] | None = None,
     ) -> SourceCounts:
         """Create the view `table`; see `EventSource`.
 
@@ -73,6 +78,7 @@ class FhirFolder:
         Raises:
             DataSourceError: with file and line, never a value.
         """
+        del codes
         findings = Findings(WallClock(self._zone))
         with Shards(Path(tempfile.mkdtemp(prefix="fhir-", dir=scratch)), findings) as shards:
             for path in self._files():
