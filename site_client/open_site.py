@@ -12,6 +12,7 @@ from common.protocol.enrolment import EnrolmentRecord, read_enrolment
 from site_client.approvals import Approvals
 from site_client.config import SitePaths
 from site_client.enrolment import check_joined
+from site_client.feature_use import FeaturePins
 from site_client.release.ledger_file import SqliteLedgerStore
 from site_client.release.release_log import ReleaseLog
 from site_client.site_database import SiteDatabase
@@ -55,5 +56,6 @@ def open_records(
         log=ReleaseLog(database, clock),
         approvals=Approvals(database, clock, key),
         source_pin=SourcePin(database),
+        feature_pins=FeaturePins(database),
     )
     return records, database

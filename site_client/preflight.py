@@ -18,9 +18,9 @@ from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest
 from site_client.config import SiteConfig, SitePaths, read_site_config
 from site_client.courier.main import CourierConfig, read_courier_config
-from site_client.features.site_rows import read_rows
 from site_client.open_site import OpenSite, open_site
 from site_client.release.gate import SiteLimits
+from site_client.site_features import stored_rows
 from site_client.sources.table import PatientTable
 from site_client.standardize.quality import QualityTable, assess_quality
 
@@ -86,7 +86,7 @@ def check_site(paths: SitePaths, plan: StudyPlan | None, *, clock: Clock) -> Pre
         rows = _ask(
             findings,
             "the data fit the plan",
-            lambda: read_rows(plan, config.source, folder=paths.home, scratch=paths.scratch),
+            lambda: stored_rows(plan, config.source, paths=paths, clock=clock),
         )
         if rows is not None:
             quality = assess_quality(rows.table)

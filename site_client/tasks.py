@@ -43,7 +43,9 @@ from common.study.plan import StudyPlan
 from site_client import request_checks
 from site_client.approvals import Approval, Approvals
 from site_client.config import SiteConfig, SitePaths
+from site_client.feature_use import FeaturePins, FeatureUse
 from site_client.features.matrix import FeatureMatrix, split
+from site_client.features.store import FeatureStore
 from site_client.release.checks import Produced
 from site_client.release.gate import Gate, Released, ReleaseRequest, SiteLimits
 from site_client.release.release_log import ReleaseLog
@@ -83,6 +85,7 @@ class SiteRecords:
     log: ReleaseLog
     approvals: Approvals
     source_pin: SourcePin | None = None
+    feature_pins: FeaturePins | None = None
 
 
 class SiteTasks:
@@ -133,10 +136,11 @@ class SiteTasks:
         )
         self._features = features or SourceFeatures(
             config.source,
-            folder=folder,
-            scratch=SitePaths(folder).scratch,
+            paths=SitePaths(folder),
             salt=keys.salt,
+            clock=clock,
             pin=records.source_pin,
+            use=feature_use(config, SitePaths(folder), records, clock),
         )
         self._planned: tuple[Digest, PlannedMechanisms] | None = None
 
@@ -319,6 +323,21 @@ def _refusal_number(error: Exception) -> str:
     if isinstance(error, CohortiumError) and error.number in REFUSALS:
         return error.number
     return "R99"
+
+
+def feature_use(
+    config: SiteConfig, paths: SitePaths, records: SiteRecords, clock: Clock
+) -> FeatureUse | None:
+    """Return what the site's studies use of its feature store; None for a throw-away site."""
+    if records.feature_pins is None:
+        return None
+    return FeatureUse(
+        FeatureStore(paths.features),
+        records.approvals,
+        records.feature_pins,
+        clock,
+        config.features.keep_days,
+    )
 
 
 def _mechanisms(

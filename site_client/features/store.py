@@ -63,6 +63,10 @@ class FeatureStore:
                 continue
         return tuple(sorted(found, key=lambda entry: (-entry.built_at_s, entry.id)))
 
+    def names(self) -> tuple[str, ...]:
+        """Return the name of every entry, damaged ones too."""
+        return tuple(path.name for path in self._entry_folders())
+
     def find(self, key: EntryKey) -> FeatureEntry | None:
         """Return the newest entry of a key; None when there is none."""
         return next((entry for entry in self.entries() if entry.key == key), None)

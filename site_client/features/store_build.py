@@ -12,7 +12,7 @@ from common.canonical import digest_record
 from common.clock import Clock
 from common.errors import DataSourceError
 from common.study.plan import StudyPlan
-from common.study.plan_file import plan_digest
+from common.study.plan_bytes import plan_bytes, plan_digest
 from site_client.features.definitions import NumericVariable, Variable
 from site_client.features.event_patients import EventPatients, read_event_patients
 from site_client.features.extraction import VariableCounts
@@ -168,6 +168,7 @@ class FeatureBuilder:
             return FeatureEntry(
                 key=key,
                 study_id=plan.study.id,
+                plan=plan_bytes(plan).decode(),
                 built_at_s=self._clock.now_s(),
                 source=state,
                 build="full",

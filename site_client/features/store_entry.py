@@ -136,6 +136,7 @@ class FeatureEntry(_Part):
     """One entry of the store.
 
     Args:
+        plan: its canonical bytes as text; what was asked, in the plan's own words.
         build: "full", or "increment" over the entry `base`.
         recomputed: patients whose rows were made anew.
         files: by what they hold, see `store_rows`.
@@ -144,6 +145,7 @@ class FeatureEntry(_Part):
     format: Literal[1] = FORMAT
     key: EntryKey
     study_id: str
+    plan: str
     built_at_s: _Count
     source: SourceState
     build: Literal["full", "increment"]
