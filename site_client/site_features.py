@@ -86,7 +86,7 @@ class SourceFeatures:
         built = builder.build(plan)
         if self._use is not None:
             self._use.drop_older()
-        return built.rows, built.entry.id
+        return builder.rows(built.entry), built.entry.id
 
     def _state(self) -> tuple[int, int]:
         if not isinstance(self._mapping, TableMapping):
@@ -117,7 +117,8 @@ def stored_rows(
     """
     if isinstance(mapping, TableMapping):
         return _read_directly(plan, mapping, paths)
-    return builder_of(mapping, paths=paths, clock=clock).build(plan).rows
+    builder = builder_of(mapping, paths=paths, clock=clock)
+    return builder.rows(builder.build(plan).entry)
 
 
 def _read_directly(plan: StudyPlan, mapping: TableMapping, paths: SitePaths) -> SiteRows:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,7 +22,7 @@ from site_client.features.event_patients import EventPatients, read_event_patien
 from site_client.features.extraction import VariableCounts
 from site_client.features.index_dates import Attrition
 from site_client.features.site_rows import SiteRows, check_rows
-from site_client.features.store import FeatureStore, StoreWriter
+from site_client.features.store import FeatureStore
 from site_client.features.store_entry import (
     EntryKey,
     FeatureEntry,
@@ -32,10 +36,13 @@ from site_client.features.store_entry import (
     digest_of_text,
     software_version,
 )
+from site_client.features.store_increment import grow
 from site_client.features.store_rows import rows_of_arrow, rows_to_arrow
 from site_client.sources.events import EventSource, Exclusion, SourceCounts
+from site_client.sources.meds import MedsFolder
+from site_client.sources.meds_growth import MedsGrowth, growth_of
 from site_client.sources.open_source import open_source
-from site_client.sources.source_manifest import FileDigests
+from site_client.sources.source_manifest import FileDigests, name_digest
 from site_client.sources.source_mapping import EventMapping
 from site_client.sources.table import FeatureCounts
 
@@ -49,12 +56,10 @@ class Built:
     Args:
         entry: of the store.
         how: "cached" when nothing had to be read.
-        rows: of the entry.
     """
 
     entry: FeatureEntry
     how: Literal["cached", "full", "increment"]
-    rows: SiteRows
 
 
 class FeatureBuilder:
@@ -100,18 +105,25 @@ class FeatureBuilder:
             key, state = self._now(plan, digests)
             found = None if fresh else self._store.find(key)
             if found is not None and self._store.is_whole(found):
-                return Built(found, "cached", self.rows(found))
-            events = self._read(plan)
+                return Built(found, "cached")
+            base = None if fresh else self._base(plan, state)
+            with self._scratch_folder() as scratch:
+                growth = None if base is None else self._growth(base, scratch)
+                if base is None or growth is None:
+                    base, recomputed = None, None
+                    events = read_event_patients(plan, self._source, scratch=scratch)
+                else:
+                    was = _events_of(self._store, base)
+                    events = grow(plan, was, growth, scratch=scratch)
+                    recomputed = len(growth.patients)
             check_rows(plan, events)
             if self._now(plan, digests) != (key, state):
-                raise DataSourceError(
-                    "the source changed while it was read",
-                    expected="a source that nobody writes during a build",
-                    arrived="another content at its end than at its beginning",
-                    todo="wait until the export is complete, then build again",
-                )
-            entry = self._write(writer, plan, key, state, events)
-            return Built(entry, "full", SiteRows(events.table, events))
+                raise _changed_meanwhile()
+            entry = writer.write(
+                {ROWS: rows_to_arrow(events.table, events.index_time)},
+                partial(self._describe, plan, key, state, events, base, recomputed),
+            )
+            return Built(entry, entry.build)
 
     def newest(self, plan: StudyPlan) -> FeatureEntry | None:
         """Return the newest whole entry of a plan that this software made from this `[source]`."""
@@ -130,10 +142,34 @@ class FeatureBuilder:
         """Return the rows of an entry; raises `DataSourceError` when it is damaged."""
         return read_entry(self._store, entry)
 
-    def _read(self, plan: StudyPlan) -> EventPatients:
+    @contextmanager
+    def _scratch_folder(self) -> Iterator[Path]:
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="build-", dir=self._scratch) as build:
-            return read_event_patients(plan, self._source, scratch=Path(build))
+            yield Path(build)
+
+    def _base(self, plan: StudyPlan, state: SourceState) -> FeatureEntry | None:
+        """Return the newest entry of the plan all of whose files the source still has."""
+        entry = self.newest(plan) if isinstance(self._source, MedsFolder) else None
+        if entry is None:
+            return None
+        now = {(item.name, item.content) for item in state.files}
+        is_there = all((item.name, item.content) in now for item in entry.source.files)
+        return entry if is_there else None
+
+    def _growth(self, base: FeatureEntry, scratch: Path) -> MedsGrowth | None:
+        if not isinstance(self._source, MedsFolder):
+            return None
+        known = {item.name for item in base.source.files}
+        others = {name_digest(name) for name, _ in self._source.files()} - known
+        if others - {name_digest(name) for name, _ in self._source.shards()}:
+            return None  # another code map, or metadata: any patient's codes may mean another thing
+        return growth_of(
+            self._source,
+            known=known,
+            end_before=datetime.datetime.fromisoformat(base.source.end),
+            scratch=scratch,
+        )
 
     def _declared(self) -> str:
         text = json.dumps(self._mapping.model_dump(mode="json", by_alias=True), sort_keys=True)
@@ -142,7 +178,8 @@ class FeatureBuilder:
     def _now(self, plan: StudyPlan, digests: FileDigests) -> tuple[EntryKey, SourceState]:
         files = _manifest(self._source, digests)
         declared = self._declared()
-        state = SourceState(kind=self._mapping.kind, declared=declared, files=files)
+        end = self._source.end().isoformat() if isinstance(self._source, MedsFolder) else ""
+        state = SourceState(kind=self._mapping.kind, declared=declared, end=end, files=files)
         content = (
             [[item.name, item.content] for item in files] if files else self._source.fingerprint()
         )
@@ -156,60 +193,69 @@ class FeatureBuilder:
             state,
         )
 
-    def _write(
+    def _describe(
         self,
-        writer: StoreWriter,
         plan: StudyPlan,
         key: EntryKey,
         state: SourceState,
         events: EventPatients,
+        base: FeatureEntry | None,
+        recomputed: int | None,
+        files: dict[str, RowsFile],
     ) -> FeatureEntry:
-        def describe(files: dict[str, RowsFile]) -> FeatureEntry:
-            return FeatureEntry(
-                key=key,
-                study_id=plan.study.id,
-                plan=plan_bytes(plan).decode(),
-                built_at_s=self._clock.now_s(),
-                source=state,
-                build="full",
-                base="",
-                recomputed=events.table.patients,
-                rows=events.table.rows,
-                patients=events.table.patients,
-                positive=int(events.table.label.sum()),
-                attrition=[
-                    StepCount(step=item.step, rows=item.rows, patients=item.patients)
-                    for item in events.attrition
-                ],
-                records=_named(events.source.records),
-                excluded=_named({why.name: n for why, n in events.source.excluded.items()}),
-                unmapped=_named(events.source.unmapped),
-                features=[_feature(events, name) for name in events.table.counts],
-                files=files,
-            )
-
-        return writer.write({ROWS: rows_to_arrow(events.table, events.index_time)}, describe)
+        known = {item.name: item for item in base.features} if base else {}
+        return FeatureEntry(
+            key=key,
+            study_id=plan.study.id,
+            plan=plan_bytes(plan).decode(),
+            built_at_s=self._clock.now_s(),
+            source=state,
+            build="increment" if base else "full",
+            base=base.id if base else "",
+            recomputed=events.table.patients if recomputed is None else recomputed,
+            rows=events.table.rows,
+            patients=events.table.patients,
+            positive=int(events.table.label.sum()),
+            attrition=[
+                StepCount(step=item.step, rows=item.rows, patients=item.patients)
+                for item in events.attrition
+            ],
+            records=_named(events.source.records),
+            excluded=_named({why.name: n for why, n in events.source.excluded.items()}),
+            unmapped=_named(events.source.unmapped),
+            features=[_feature(events, name, known.get(name)) for name in events.table.counts],
+            files=files,
+        )
 
 
 def read_entry(store: FeatureStore, entry: FeatureEntry) -> SiteRows:
-    """Return the rows of an entry as a build returned them; raises `DataSourceError`."""
+    """Return the rows of an entry as they were built; raises `DataSourceError`."""
+    events = _events_of(store, entry)
+    return SiteRows(events.table, events)
+
+
+def _events_of(store: FeatureStore, entry: FeatureEntry) -> EventPatients:
     counts = {
         item.name: FeatureCounts(item.recorded, item.missing, item.out_of_range, item.unmapped)
         for item in entry.features
     }
     table, index_time = rows_of_arrow(store.read(entry, ROWS), counts)
-    source = SourceCounts(
-        records={item.name: item.count for item in entry.records},
-        excluded={Exclusion[item.name]: item.count for item in entry.excluded},
-        unmapped={item.name: item.count for item in entry.unmapped},
+    return EventPatients(
+        table=table,
+        attrition=tuple(Attrition(item.step, item.rows, item.patients) for item in entry.attrition),
+        source=SourceCounts(
+            records={item.name: item.count for item in entry.records},
+            excluded={Exclusion[item.name]: item.count for item in entry.excluded},
+            unmapped={item.name: item.count for item in entry.unmapped},
+        ),
+        variables={
+            item.name: VariableCounts(item.used, item.no_value, item.other_unit, item.implausible)
+            for item in entry.features
+            if item.codes
+        },
+        asked={},
+        index_time=index_time,
     )
-    attrition = tuple(Attrition(item.step, item.rows, item.patients) for item in entry.attrition)
-    met = {
-        item.name: VariableCounts(item.used, item.no_value, item.other_unit, item.implausible)
-        for item in entry.features
-        if item.codes
-    }
-    return SiteRows(table, EventPatients(table, attrition, source, met, {}, index_time))
 
 
 def _manifest(source: EventSource, digests: FileDigests) -> list[SourceFile]:
@@ -226,29 +272,32 @@ def _named(counts: dict[str, int]) -> list[NamedCount]:
     return [NamedCount(name=name, count=count) for name, count in counts.items()]
 
 
-def _feature(events: EventPatients, name: str) -> FeatureRecord:
+def _feature(events: EventPatients, name: str, known: FeatureRecord | None) -> FeatureRecord:
     counts = events.table.counts[name]
     met = events.variables.get(name, VariableCounts())
     variable = events.asked.get(name)
     return FeatureRecord(
         name=name,
         codes=len(variable.codes) if variable else 0,
-        units=_units(variable),
-        recorded=counts.recorded,
-        missing=counts.missing,
-        out_of_range=counts.out_of_range,
-        unmapped=counts.unmapped,
-        used=met.used,
-        no_value=met.no_value,
-        other_unit=met.other_unit,
-        implausible=met.implausible,
+        units=_units(variable, known.units if known else []),
+        **vars(counts),
+        **vars(met),
     )
 
 
-def _units(variable: Variable | None) -> list[UsedUnit]:
-    if not isinstance(variable, NumericVariable) or variable.conversions is None:
-        return []
-    return [
-        UsedUnit(unit=unit, factor=repr(item.factor), offset=repr(item.offset))
-        for unit, item in sorted(variable.conversions.items())
-    ]
+def _units(variable: Variable | None, known: Sequence[UsedUnit]) -> list[UsedUnit]:
+    units = {item.unit: item for item in known}
+    if isinstance(variable, NumericVariable) and variable.conversions is not None:
+        for unit, item in variable.conversions.items():
+            found = UsedUnit(unit=unit, factor=repr(item.factor), offset=repr(item.offset))
+            units.setdefault(unit, found)
+    return [units[unit] for unit in sorted(units)]
+
+
+def _changed_meanwhile() -> DataSourceError:
+    return DataSourceError(
+        "the source changed while it was read",
+        expected="a source that nobody writes during a build",
+        arrived="another content at its end than at its beginning",
+        todo="wait until the export is complete, then build again",
+    )

@@ -64,11 +64,13 @@ class SourceState(_Part):
     Args:
         kind: of `[source]`.
         declared: digest of `[source]`.
+        end: the first moment that was impossible; empty where growth is not told.
         files: empty for a database.
     """
 
     kind: str
     declared: _Hex64
+    end: str
     files: list[SourceFile]
 
     @property
@@ -137,7 +139,7 @@ class FeatureEntry(_Part):
 
     Args:
         plan: its canonical bytes as text; what was asked, in the plan's own words.
-        build: "full", or "increment" over the entry `base`.
+        build: "full", or "increment" on the entry `base`.
         recomputed: patients whose rows were made anew.
         files: by what they hold, see `store_rows`.
     """

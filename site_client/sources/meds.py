@@ -8,7 +8,7 @@ decimal that names each, so that 88.4 recorded is 88.4 and not 88.40000152587890
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from site_client.sources.code_map import CODES_MAX, merge_code_maps
 from site_client.sources.events import YEAR_MIN, Exclusion, SourceCounts
 from site_client.sources.meds_codes import MedsCodes
 from site_client.sources.meds_mapping import MedsMapping
-from site_client.sources.meds_schema import Shards, read_parents, read_shards
+from site_client.sources.meds_schema import Shards, read_parents, read_shards, shard_columns
 from site_client.sources.source_files import (
     refuse_file,
     run_sql,
@@ -55,12 +55,46 @@ class MedsFolder:
     Args:
         mapping: declared in site.toml.
         folder: where site.toml lies; a relative path starts there.
+        shards: name and path of each to be read instead of all.
+        end: the first moment that is impossible, instead of what mapping and files say.
     """
 
-    def __init__(self, mapping: MedsMapping, *, folder: Path) -> None:
+    def __init__(
+        self,
+        mapping: MedsMapping,
+        *,
+        folder: Path,
+        shards: Sequence[tuple[str, Path]] | None = None,
+        end: datetime.datetime | None = None,
+    ) -> None:
         self._mapping = mapping
         self._folder = folder
         self._root = folder / mapping.path
+        self._given_shards = None if shards is None else list(shards)
+        self._given_end = end
+
+    def of_shards(
+        self, shards: Sequence[tuple[str, Path]], *, end: datetime.datetime
+    ) -> MedsFolder:
+        """Return the same data set with other shards and another end."""
+        return MedsFolder(self._mapping, folder=self._folder, shards=shards, end=end)
+
+    def shards(self) -> list[tuple[str, Path]]:
+        """Return name and path of each file of events; raises `DataSourceError` without any."""
+        return self._shards()
+
+    def columns(self) -> dict[str, str]:
+        """Return which column of the shards has each role of the event table."""
+        return shard_columns(self._mapping)
+
+    def end(self) -> datetime.datetime:
+        """Return the first moment that is impossible; raises `DataSourceError`."""
+        if self._given_end is not None:
+            return self._given_end
+        until = self._mapping.data_until
+        return (
+            datetime.datetime.combine(until, datetime.time()) if until else taken_at(self._files())
+        )
 
     def files(self) -> list[tuple[str, Path]]:
         """Return the files that decide the events, by a name of their own; see `EventSource`."""
@@ -85,10 +119,7 @@ class MedsFolder:
         """
         del scratch
         shards = read_shards(self._mapping, self._shards(), with_metadata=self._root)
-        until = self._mapping.data_until
-        end = (
-            datetime.datetime.combine(until, datetime.time()) if until else taken_at(self._files())
-        )
+        end = self.end()
         records, mapped = f"{table}_records", f"{table}_codes"
         # Exact repetitions can be told apart only among all events.
         wanted = None if self._mapping.drop_duplicates else codes
@@ -120,6 +151,8 @@ class MedsFolder:
         return self._root.name or "."
 
     def _shards(self) -> list[tuple[str, Path]]:
+        if self._given_shards is not None:
+            return self._given_shards
         if self._root.is_dir():
             found = sorted(path for path in self._root.glob("data/**/*.parquet") if path.is_file())
             shards = [(path.relative_to(self._root).as_posix(), path) for path in found]

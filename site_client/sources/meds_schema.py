@@ -76,6 +76,11 @@ def read_shards(
     )
 
 
+def shard_columns(mapping: MedsMapping) -> dict[str, str]:
+    """Return the shards' column of each role that the mapping asks for; some may be absent."""
+    return dict(_roles(mapping.columns or _STANDARD, mapping))
+
+
 def read_parents(path: Path, *, is_needed: bool) -> dict[str, tuple[str, ...]]:
     """Return each site code's parents from metadata/codes.parquet, in the event table's form.
 
