@@ -123,8 +123,8 @@ def _read_rows(
     columns = {item.name: extraction.values[:, 0, place] for place, item in enumerate(others)}
     met = {item.name: extraction.counts[place] for place, item in enumerate(others)}
     found = connection.execute(
-        "SELECT subject_id, index_time, label, age_days, age_years FROM index_rows "
-        "ORDER BY row_id"
+        "SELECT subject_id::VARCHAR AS subject_id, index_time, label, age_days, age_years "
+        "FROM index_rows ORDER BY row_id"
     ).fetchnumpy()
     rows = {name: np.asarray(column) for name, column in found.items()}
     numeric: dict[str, npt.NDArray[np.float64]] = {}
@@ -144,7 +144,7 @@ def _read_rows(
         outside = met[feature.name].implausible if feature.name in met else 0
         feature_counts[feature.name] = FeatureCounts(len(column) - missing, missing, outside)
     table = PatientTable(
-        subject_ids=tuple(str(item) for item in rows["subject_id"]),
+        subject_ids=tuple(rows["subject_id"].tolist()),
         numeric=numeric,
         levels=levels,
         label=np.asarray(rows["label"], dtype=np.float32),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from site_client.features.definitions import Criterion, IndexEvent, Outcome
 from site_client.features.wanted_codes import microseconds, put_codes, put_conversions
@@ -59,7 +59,8 @@ def make_index_rows(
     """
     selection = _Selection(connection)
     selection.read_events(
-        index.codes.union(outcome.codes, *(criterion.codes for criterion in criteria))
+        index.codes.union(outcome.codes, *(criterion.codes for criterion in criteria)),
+        with_values=outcome.above is not None or outcome.below is not None,
     )
     if index.observed or outcome.followed:
         selection.read_spans()
@@ -79,19 +80,24 @@ def make_index_rows(
     return left
 
 
+_VALUES: Final = "e.numeric_value, e.unit"
+_NO_VALUES: Final = "NULL::DOUBLE AS numeric_value, NULL::VARCHAR AS unit"
+
+
 @dataclass(frozen=True)
 class _Selection:
     """The table `candidate` (subject_id, index_time, later label), step by step."""
 
     connection: duckdb.DuckDBPyConnection
 
-    def read_events(self, codes: frozenset[str]) -> None:
+    def read_events(self, codes: frozenset[str], *, with_values: bool) -> None:
         """Make `cohort_event` of the codes that decide, so that `events` is read only once."""
+        values = _VALUES if with_values else _NO_VALUES
         put_codes(self.connection, "cohort_code", codes | {BIRTH, DEATH})
         run_sql(
             self.connection,
             "CREATE OR REPLACE TEMP TABLE cohort_event AS SELECT e.subject_id, e.time, e.code, "
-            "e.numeric_value, e.unit FROM events e JOIN cohort_code c ON c.code = e.code",
+            f"{values} FROM events e JOIN cohort_code c ON c.code = e.code",  # noqa: S608
             place="the source's events",
         )
 
@@ -137,12 +143,12 @@ class _Selection:
     def keep_meeting(self, criterion: Criterion, number: int) -> Attrition:
         put_codes(self.connection, "criterion_code", criterion.codes)
         self._keep(
-            "SELECT c.subject_id, c.index_time FROM candidate c LEFT JOIN "
-            "(SELECT subject_id, time FROM cohort_event "
-            "WHERE code IN (SELECT code FROM criterion_code)) e "
+            "SELECT * FROM candidate WHERE ((subject_id, index_time) IN ("
+            "SELECT c.subject_id, c.index_time FROM candidate c JOIN cohort_event e "
             "ON e.subject_id = c.subject_id AND e.time > c.index_time - to_microseconds($begins) "
-            "AND e.time <= c.index_time - to_microseconds($ends) GROUP BY ALL "
-            "HAVING (count(e.time) >= $count_min) <> $excludes",
+            "AND e.time <= c.index_time - to_microseconds($ends) "
+            "WHERE e.code IN (SELECT code FROM criterion_code) "
+            "GROUP BY c.subject_id, c.index_time HAVING count(*) >= $count_min)) <> $excludes",
             begins=microseconds(criterion.window.begins),
             ends=microseconds(criterion.window.ends),
             count_min=criterion.count_min,
@@ -167,12 +173,12 @@ class _Selection:
             "WITH met AS (SELECT e.subject_id, e.time, e.numeric_value * u.factor + u.shift AS v "
             "FROM cohort_event e LEFT JOIN outcome_unit u ON coalesce(e.unit, '') = u.unit "
             "WHERE e.code IN (SELECT code FROM outcome_code)) "
-            "SELECT c.subject_id, c.index_time, count(m.time) > 0 AS label FROM candidate c "
-            "LEFT JOIN met m ON m.subject_id = c.subject_id "
+            "SELECT *, (subject_id, index_time) IN (SELECT c.subject_id, c.index_time "
+            "FROM candidate c JOIN met m ON m.subject_id = c.subject_id "
             "AND m.time > c.index_time + to_microseconds($gap) "
             "AND m.time <= c.index_time + to_microseconds($horizon) "
             "AND ($above::DOUBLE IS NULL OR m.v > $above::DOUBLE) "
-            "AND ($below::DOUBLE IS NULL OR m.v < $below::DOUBLE) GROUP BY ALL",
+            "AND ($below::DOUBLE IS NULL OR m.v < $below::DOUBLE)) AS label FROM candidate",
             gap=microseconds(outcome.gap),
             horizon=microseconds(outcome.horizon),
             above=outcome.above,
@@ -191,7 +197,8 @@ class _Selection:
 
     def _keep(self, query: str, **parameters: object) -> None:
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE kept AS {query}", parameters)
-        self.connection.execute("CREATE OR REPLACE TEMP TABLE candidate AS FROM kept")
+        self.connection.execute("DROP TABLE IF EXISTS candidate")
+        self.connection.execute("ALTER TABLE kept RENAME TO candidate")
 
     def _counted(self, step: str) -> Attrition:
         [(rows, patients)] = self.connection.execute(

@@ -7,7 +7,7 @@ own folder for what does not fit into memory, and are gone when the block ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyarrow import compute
 
 from site_client.features.definitions import CategoricalVariable, Variable
 from site_client.features.wanted_codes import microseconds, put_table
@@ -32,7 +31,6 @@ _BATCH_ROWS: Final = 500_000
 _EVENT: Final = np.dtype(
     [("order", "i8"), ("value", "f8"), ("unit", "i4"), ("text", "i4"), ("group", "u2")]
 )
-NO_UNIT: Final = -1
 NO_TEXT: Final = -1
 
 
@@ -58,7 +56,7 @@ class GroupEvents:
     Args:
         order: int64 [events], ascending.
         value: float64 [events], as recorded; NaN where there is none.
-        unit: int32 [events], index in the staged units, `NO_UNIT` without a value.
+        unit: int32 [events], index in the staged units.
         text: int32 [events], index in the staged texts, `NO_TEXT` for any other.
         tied: int64 [...], places of events that share patient and time with another.
     """
@@ -78,7 +76,7 @@ class StagedEvents:
         groups: each variable's set of codes, to its number.
         texts: each level's text, to its number.
         units: as recorded, "" for none.
-        group_units: numbers of the units in which values of a group were recorded.
+        group_units: numbers of the units with which events of a group were recorded.
         parts: number of them.
     """
 
@@ -92,7 +90,7 @@ class StagedEvents:
     group_units: dict[int, set[int]] = field(default_factory=dict)
 
     def units_of(self, codes: frozenset[str]) -> list[str | None]:
-        """Return the units in which values of these codes were recorded, within reach."""
+        """Return the units with which events of these codes were recorded, within reach."""
         numbers = self.group_units.get(self.groups[codes], set())
         return sorted(self.units[number] for number in numbers)  # type: ignore[arg-type]
 
@@ -141,16 +139,6 @@ def _stage(
     longest = max((microseconds(item.window.begins) for item in variables), default=1)
     index, first_us, span, per_part = _put_subjects(connection, longest)
     _put_codes(connection, variables, groups)
-    put_table(
-        connection,
-        "staged_text",
-        pa.table(
-            {
-                "text_value": pa.array(list(texts), pa.string()),
-                "text": pa.array(list(texts.values()), pa.int32()),
-            }
-        ),
-    )
     rows = sum(len(part.row_id) for part in index)
     staged = StagedEvents(groups, texts, rows, len(index), folder, index)
     if rows:
@@ -193,13 +181,13 @@ def _put_codes(
     groups: dict[frozenset[str], int],
 ) -> None:
     reach = dict.fromkeys(groups, 0)
-    timeless = set()
+    with_levels = set()
     for item in variables:
         reach[item.codes] = max(reach[item.codes], microseconds(item.window.begins))
         if isinstance(item, CategoricalVariable):
-            timeless.add(item.codes)
+            with_levels.add(item.codes)
     rows = [
-        (code, number, reach[codes], codes in timeless)
+        (code, number, reach[codes], codes in with_levels)
         for codes, number in groups.items()
         for code in sorted(codes)
     ]
@@ -207,7 +195,7 @@ def _put_codes(
         "code": pa.string(),
         "code_group": pa.uint16(),
         "reach": pa.int64(),
-        "timeless": pa.bool_(),
+        "has_levels": pa.bool_(),
     }
     columns = {
         name: pa.array([row[place] for row in rows], kind)
@@ -224,7 +212,7 @@ def _read(
     span: int,
     per_part: int,
 ) -> None:
-    numbers: dict[str, int] = {}
+    units: dict[str, int] = {}
     parameters = {"first": first_us, "span": span, "patients": per_part}
     batches = stream_sql(
         connection,
@@ -234,20 +222,23 @@ def _read(
         batch_rows=_BATCH_ROWS,
     )
     for batch in batches:
-        part, group, order, value, text = (
-            batch.column(name).to_numpy(zero_copy_only=False)
-            for name in ("part", "code_group", "event_order", "value", "text")
-        )
+        part, group = (batch.column(name).to_numpy() for name in ("part", "code_group"))
         events = np.empty(len(batch), _EVENT)
-        events["order"], events["value"], events["text"] = order, value, text
+        events["order"] = batch.column("event_order").to_numpy()
+        events["value"] = batch.column("value").to_numpy()
         events["group"] = group
-        events["unit"] = _numbered(batch.column("unit"), numbers)
-        _note_units(staged.group_units, group, events["unit"], len(numbers))
+        events["unit"] = _numbered(
+            batch.column("unit"), lambda unit: units.setdefault(unit or "", len(units))
+        )
+        events["text"] = _numbered(
+            batch.column("text_value"), lambda text: staged.texts.get(text or "", NO_TEXT)
+        )
+        _note_units(staged.group_units, group, events["unit"], len(units))
         by_part = np.argsort(part, kind="stable")
         for number, first, stop in _stretches(part[by_part]):
             with _path(staged._folder, number).open("ab") as stream:
                 events[by_part[first:stop]].tofile(stream)
-    staged.units.extend(numbers)
+    staged.units.extend(units)
 
 
 def _note_units(
@@ -256,20 +247,18 @@ def _note_units(
     unit: npt.NDArray[np.int32],
     units: int,
 ) -> None:
-    # One slot more a group, for NO_UNIT.
-    pairs = group.astype(np.int64) * (units + 1) + (unit + 1)
-    for pair in np.flatnonzero(np.bincount(pairs)).tolist():
-        number, place = divmod(pair, units + 1)
-        if place:
-            known.setdefault(number, set()).add(place - 1)
+    pairs = np.flatnonzero(np.bincount(group.astype(np.int64) * units + unit))
+    for number, place in zip(*np.divmod(pairs, units), strict=True):
+        known.setdefault(int(number), set()).add(int(place))
 
 
-def _numbered(words: pa.Array, numbers: dict[str, int]) -> npt.NDArray[np.int32]:
-    """Return each word's number, giving new words the next; null is -1."""
-    coded = words.dictionary_encode()
-    known = [numbers.setdefault(word, len(numbers)) for word in coded.dictionary.to_pylist()]
-    table = np.array([*known, NO_UNIT], np.int32)
-    return table[compute.fill_null(coded.indices, len(known)).to_numpy(zero_copy_only=False)]
+def _numbered(
+    words: pa.Array, number_of: Callable[[str | None], int]
+) -> npt.NDArray[np.int32]:
+    """Return each word's number; a number is asked for once a word, null among them."""
+    coded = words.dictionary_encode(null_encoding="encode")
+    table = np.array([number_of(word) for word in coded.dictionary.to_pylist()], np.int32)
+    return table[coded.indices.to_numpy()]
 
 
 def _stretches(ascending: npt.NDArray[np.uint16]) -> Iterator[tuple[int, int, int]]:
@@ -310,13 +299,10 @@ FROM index_rows r JOIN staged_subject s USING (subject_id)
 _EVENTS: Final = """
 SELECT (s.place // $patients)::USMALLINT AS part, c.code_group,
   s.place % $patients * $span + coalesce(epoch_us(e.time) - $first, 0) AS event_order,
-  coalesce(e.numeric_value, 'nan'::DOUBLE) AS value,
-  CASE WHEN e.numeric_value IS NOT NULL THEN coalesce(e.unit, '') END AS unit,
-  coalesce(t.text, -1) AS text
+  coalesce(e.numeric_value, 'nan'::DOUBLE) AS value, e.unit,
+  CASE WHEN c.has_levels THEN e.text_value END AS text_value
 FROM events e
 JOIN staged_code c ON c.code = e.code
 JOIN staged_subject s ON s.subject_id = e.subject_id
-LEFT JOIN staged_text t ON t.text_value = e.text_value
-WHERE (e.time IS NULL AND c.timeless)
-  OR (epoch_us(e.time) > s.first_us - c.reach AND epoch_us(e.time) <= s.last_us)
+WHERE coalesce(epoch_us(e.time), s.last_us) BETWEEN s.first_us - c.reach + 1 AND s.last_us
 """

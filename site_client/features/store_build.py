@@ -127,16 +127,14 @@ class FeatureBuilder:
 
     def newest(self, plan: StudyPlan) -> FeatureEntry | None:
         """Return the newest whole entry of a plan that this software made from this `[source]`."""
+        return next(filter(self._store.is_whole, self._entries_of(plan)), None)
+
+    def _entries_of(self, plan: StudyPlan) -> Iterator[FeatureEntry]:
         digest, declared = plan_digest(plan), self._declared()
         for entry in self._store.entries():
-            if (
-                entry.key.plan_digest == digest
-                and entry.key.software == software_version()
-                and entry.source.declared == declared
-                and self._store.is_whole(entry)
-            ):
-                return entry
-        return None
+            is_ours = entry.key.software == software_version()
+            if is_ours and (entry.key.plan_digest, entry.source.declared) == (digest, declared):
+                yield entry
 
     def rows(self, entry: FeatureEntry) -> SiteRows:
         """Return the rows of an entry; raises `DataSourceError` when it is damaged."""
@@ -150,12 +148,14 @@ class FeatureBuilder:
 
     def _base(self, plan: StudyPlan, state: SourceState) -> FeatureEntry | None:
         """Return the newest entry of the plan all of whose files the source still has."""
-        entry = self.newest(plan) if isinstance(self._source, MedsFolder) else None
-        if entry is None:
+        if not isinstance(self._source, MedsFolder):
             return None
         now = {(item.name, item.content) for item in state.files}
-        is_there = all((item.name, item.content) in now for item in entry.source.files)
-        return entry if is_there else None
+        for entry in self._entries_of(plan):
+            is_there = all((item.name, item.content) in now for item in entry.source.files)
+            if is_there and self._store.is_whole(entry):
+                return entry
+        return None
 
     def _growth(self, base: FeatureEntry, scratch: Path) -> MedsGrowth | None:
         if not isinstance(self._source, MedsFolder):

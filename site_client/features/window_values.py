@@ -115,8 +115,7 @@ def _converted(
     events: GroupEvents, variable: NumericVariable, units: Sequence[str]
 ) -> tuple[Floats, npt.NDArray[np.int8]]:
     known = variable.conversions or {}
-    # The last place is for events without a value.
-    factor, shift = np.full((2, len(units) + 1), np.nan)
+    factor, shift = np.full((2, len(units)), np.nan)
     for number, unit in enumerate(units):
         if unit in known:
             factor[number], shift[number] = known[unit].factor, known[unit].offset

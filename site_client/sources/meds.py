@@ -176,7 +176,7 @@ class MedsFolder:
         return f"""
             SELECT {shards.subject_id} AS subject_id, {shards.time} AS time,
                 {shards.code} AS code, {shards.numeric_value} AS numeric_value,
-                {shards.is_finite} AS is_finite,
+                {shards.is_finite} AS is_finite, {shards.has_subject} AS has_subject,
                 {self._known_unit(shards.unit)} AS unit, {shards.text_value} AS text_value
             FROM read_parquet({sql_files([path for _, path in self._shards()])},
                 union_by_name = true, hive_partitioning = false)"""  # noqa: S608
@@ -198,7 +198,7 @@ class MedsFolder:
             SELECT code, count(*), count(*) FILTER (nobody), count(*) FILTER (late AND NOT nobody),
                 count(*) FILTER (unreadable AND NOT nobody),
                 count(*) FILTER (unreadable AND NOT nobody AND NOT late)
-            FROM (SELECT *, coalesce(subject_id::VARCHAR, '') = '' AS nobody,
+            FROM (SELECT *, NOT has_subject AS nobody,
                     NOT coalesce({_in_time(end)}, true) AS late,
                     NOT coalesce(is_finite, true) AS unreadable
                 FROM {sql_name(records)})
@@ -281,7 +281,7 @@ class MedsFolder:
                 coalesce(mapped.text, text_value) AS text_value
             FROM {sql_name(f"{table}_records")} AS record
             JOIN {sql_name(f"{table}_codes")} AS mapped ON record.code = mapped.site_code
-            WHERE subject_id::VARCHAR <> '' AND (time IS NULL OR NOT is_timed OR {_in_time(end)})""",  # noqa: S608
+            WHERE has_subject AND (time IS NULL OR NOT is_timed OR {_in_time(end)})""",  # noqa: S608
             place=self._place,
         )
 

@@ -32,6 +32,7 @@ class Shards:
     text_value: str
     is_finite: str
     """Of the number as it stands in the file."""
+    has_subject: str
 
 
 def read_shards(
@@ -72,6 +73,7 @@ def read_shards(
     number = names.get("numeric_value") if "numeric_value" in kinds else None
     return Shards(
         **{role: _read_as(role, names.get(role), kinds.get(role)) for role in _KINDS},
+        has_subject=_has_subject(sql_name(names["subject_id"]), kinds["subject_id"]),
         is_finite=f"isfinite({sql_name(number)}::DOUBLE)" if number else "NULL::BOOLEAN",
     )
 
@@ -184,6 +186,10 @@ def _read_as(role: str, column: str | None, kind: str | None) -> str:
     if role == "subject_id" and kind == _WHOLE:
         return f"{sql_name(column)}::BIGINT"
     return f"{sql_name(column)}::{'TIMESTAMP' if role == 'time' else 'VARCHAR'}"
+
+
+def _has_subject(name: str, kind: str) -> str:
+    return f"{name} IS NOT NULL" if kind != "text" else f"coalesce({name}, '') <> ''"
 
 
 def _shortest_decimal(name: str) -> str:
