@@ -154,8 +154,8 @@ def _uses(entry: FeatureEntry, *, keep_days: int, is_in_use: bool) -> Iterable[s
         "",
         "- for: training, evaluation and monitoring of exactly this plan at this site",
         "- not for: another question; the rows were chosen for this outcome and cohort",
-        "- limits: care that was not recorded at this site is missing; a value is what was recorded, "
-        "not what was true; patients are those of one hospital",
+        "- limits: care that was not recorded at this site is missing; a value is what was "
+        "recorded, not what was true; patients are those of one hospital",
         "- nothing of it leaves the site; what training releases of it is noised and in the ledger",
         f"- kept until {until}; `cohortium-site features drop {entry.id}` deletes it before",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ from site_client.sources.source_mapping import EventMapping
 from site_client.sources.table import FeatureCounts
 
 ROWS: Final = "rows"
+_SCRATCH: Final = "features-"
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,9 @@ class FeatureBuilder:
     @contextmanager
     def _scratch_folder(self) -> Iterator[Path]:
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="build-", dir=self._scratch) as build:
+        for left in self._scratch.glob(f"{_SCRATCH}*"):  # by a build that died: the lock is ours
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self._scratch) as build:
             yield Path(build)
 
     def _base(self, plan: StudyPlan, state: SourceState) -> FeatureEntry | None:
