@@ -89,10 +89,8 @@ def _feature(item: Feature, by_code: dict[str, pd.DataFrame]) -> pd.Series[float
     units = ["g/L", "g/dL"] if item.unit == "g/L" else [item.unit]
     used = inside[inside["unit"].isin(units) & inside["value"].between(*PLAUSIBLE)]
     if item.aggregate in {"last", "first"}:
-        ordered = used.sort_values(
-            ["days", "value"], ascending=[item.aggregate == "first", item.aggregate == "first"]
-        )
-        ordered = ordered[::-1] if item.aggregate == "first" else ordered[::-1]
+        # The largest of simultaneous values.
+        ordered = used.sort_values(["days", "value"], ascending=[item.aggregate == "last", False])
         return ordered.groupby("row")["value"].first()
     if item.aggregate == "slope":
         return _slopes(used)
