@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -161,12 +161,17 @@ class StoreWriter:
         self._folder = folder
 
     def write(
-        self, tables: dict[str, pa.Table], describe: Callable[[dict[str, RowsFile]], FeatureEntry]
+        self,
+        tables: Mapping[str, pa.Table],
+        describe: Callable[[dict[str, RowsFile]], FeatureEntry],
+        *,
+        shared: Mapping[str, FeatureEntry] | None = None,
     ) -> FeatureEntry:
         """Write an entry; on return it is on disk.
 
         Args:
             tables: by what they hold.
+            shared: by what they hold, entries whose file is this one's as well; it takes no room.
             describe: makes the entry from its written files.
 
         Raises:
@@ -178,6 +183,9 @@ class StoreWriter:
             files = {
                 name: write_parquet(item, building, what=name) for name, item in tables.items()
             }
+            for name, entry in (shared or {}).items():
+                files[name] = entry.files[name]
+                os.link(self._folder / entry.id / files[name].name, building / files[name].name)
             entry = describe(files)
             into = self._folder / entry.id
             into.mkdir(mode=0o700, exist_ok=True)

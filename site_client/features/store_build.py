@@ -6,48 +6,45 @@ import datetime
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal
+
+import pyarrow as pa
 
 from common.canonical import digest_record
 from common.clock import Clock
 from common.errors import DataSourceError
 from common.study.plan import StudyPlan
 from common.study.plan_bytes import plan_bytes, plan_digest
-from site_client.features.definitions import NumericVariable, Variable
+from site_client.features.definitions import Variable
 from site_client.features.event_patients import EventPatients, read_event_patients
-from site_client.features.extraction import VariableCounts
-from site_client.features.index_dates import Attrition
+from site_client.features.row_counts import RowCounts, counts_of
 from site_client.features.site_rows import SiteRows, check_rows
 from site_client.features.store import FeatureStore
+from site_client.features.store_counts import counts_in, counts_record
 from site_client.features.store_entry import (
     EntryKey,
     FeatureEntry,
-    FeatureRecord,
-    NamedCount,
     RowsFile,
     SourceFile,
     SourceState,
-    StepCount,
-    UsedUnit,
     digest_of_text,
     software_version,
 )
-from site_client.features.store_increment import grow
+from site_client.features.store_increment import DELTA, ROWS, grow, whole_rows
 from site_client.features.store_rows import rows_of_arrow, rows_to_arrow
-from site_client.sources.events import EventSource, Exclusion, SourceCounts
+from site_client.sources.events import EventSource
 from site_client.sources.meds import MedsFolder
 from site_client.sources.meds_growth import MedsGrowth, growth_of
 from site_client.sources.open_source import open_source
 from site_client.sources.source_manifest import FileDigests, name_digest
 from site_client.sources.source_mapping import EventMapping
-from site_client.sources.table import FeatureCounts
 
-ROWS: Final = "rows"
+DELTA_SHARE_MAX: Final = 0.1
+"""Of the rows: with more, an increment writes all rows into one file again."""
 _SCRATCH: Final = "features-"
 
 
@@ -62,6 +59,15 @@ class Built:
 
     entry: FeatureEntry
     how: Literal["cached", "full", "increment"]
+
+
+@dataclass(frozen=True)
+class _Made:
+    tables: dict[str, pa.Table]
+    counts: RowCounts
+    asked: Mapping[str, Variable]
+    base: FeatureEntry | None
+    recomputed: int
 
 
 class FeatureBuilder:
@@ -110,21 +116,29 @@ class FeatureBuilder:
                 return Built(found, "cached")
             base = None if fresh else self._base(plan, state)
             with self._scratch_folder() as scratch:
-                growth = None if base is None else self._growth(base, scratch)
-                if base is None or growth is None:
-                    base, recomputed = None, None
-                    events = read_event_patients(plan, self._source, scratch=scratch)
-                else:
-                    was = _events_of(self._store, base)
-                    events = grow(plan, was, growth, scratch=scratch)
-                    recomputed = len(growth.patients)
-            check_rows(plan, events)
+                made = self._grown(plan, base, scratch) if base else None
+                made = made or self._read(plan, scratch)
+            check_rows(plan, made.counts)
             if self._now(plan, digests) != (key, state):
                 raise _changed_meanwhile()
-            entry = writer.write(
-                {ROWS: rows_to_arrow(events.table, events.index_time)},
-                partial(self._describe, plan, key, state, events, base, recomputed),
-            )
+            record = counts_record(made.counts, made.asked, base=made.base)
+
+            def describe(files: dict[str, RowsFile]) -> FeatureEntry:
+                return FeatureEntry(
+                    key=key,
+                    study_id=plan.study.id,
+                    plan=plan_bytes(plan).decode(),
+                    built_at_s=self._clock.now_s(),
+                    source=state,
+                    build="increment" if made.base else "full",
+                    base=made.base.id if made.base else "",
+                    recomputed=made.recomputed,
+                    files=files,
+                    **record,
+                )
+
+            shared = {} if made.base is None or ROWS in made.tables else {ROWS: made.base}
+            entry = writer.write(made.tables, describe, shared=shared)
             return Built(entry, entry.build)
 
     def newest(self, plan: StudyPlan) -> FeatureEntry | None:
@@ -160,6 +174,22 @@ class FeatureBuilder:
             if is_there and self._store.is_whole(entry):
                 return entry
         return None
+
+    def _read(self, plan: StudyPlan, scratch: Path) -> _Made:
+        events = read_event_patients(plan, self._source, scratch=scratch)
+        rows = {ROWS: rows_to_arrow(events.table, events.index_time)}
+        return _Made(rows, counts_of(events), events.asked, None, events.table.patients)
+
+    def _grown(self, plan: StudyPlan, base: FeatureEntry, scratch: Path) -> _Made | None:
+        growth = self._growth(base, scratch)
+        if growth is None:
+            return None
+        others = {name: self._store.read(base, name) for name in base.files if name != ROWS}
+        grown = grow(plan, others, counts_in(base), growth, scratch=scratch)
+        tables = grown.tables
+        if len(tables[DELTA]) > DELTA_SHARE_MAX * base.rows:
+            tables = {ROWS: whole_rows({ROWS: self._store.read(base, ROWS), **tables})}
+        return _Made(tables, grown.counts, grown.asked, base, len(growth.patients))
 
     def _growth(self, base: FeatureEntry, scratch: Path) -> MedsGrowth | None:
         if not isinstance(self._source, MedsFolder):
@@ -197,69 +227,20 @@ class FeatureBuilder:
             state,
         )
 
-    def _describe(
-        self,
-        plan: StudyPlan,
-        key: EntryKey,
-        state: SourceState,
-        events: EventPatients,
-        base: FeatureEntry | None,
-        recomputed: int | None,
-        files: dict[str, RowsFile],
-    ) -> FeatureEntry:
-        known = {item.name: item for item in base.features} if base else {}
-        return FeatureEntry(
-            key=key,
-            study_id=plan.study.id,
-            plan=plan_bytes(plan).decode(),
-            built_at_s=self._clock.now_s(),
-            source=state,
-            build="increment" if base else "full",
-            base=base.id if base else "",
-            recomputed=events.table.patients if recomputed is None else recomputed,
-            rows=events.table.rows,
-            patients=events.table.patients,
-            positive=int(events.table.label.sum()),
-            attrition=[
-                StepCount(step=item.step, rows=item.rows, patients=item.patients)
-                for item in events.attrition
-            ],
-            records=_named(events.source.records),
-            excluded=_named({why.name: n for why, n in events.source.excluded.items()}),
-            unmapped=_named(events.source.unmapped),
-            features=[_feature(events, name, known.get(name)) for name in events.table.counts],
-            files=files,
-        )
-
 
 def read_entry(store: FeatureStore, entry: FeatureEntry) -> SiteRows:
     """Return the rows of an entry as they were built; raises `DataSourceError`."""
-    events = _events_of(store, entry)
-    return SiteRows(events.table, events)
-
-
-def _events_of(store: FeatureStore, entry: FeatureEntry) -> EventPatients:
-    counts = {
-        item.name: FeatureCounts(item.recorded, item.missing, item.out_of_range, item.unmapped)
-        for item in entry.features
-    }
-    table, index_time = rows_of_arrow(store.read(entry, ROWS), counts)
-    return EventPatients(
+    counts, tables = counts_in(entry), {name: store.read(entry, name) for name in entry.files}
+    table, index_time = rows_of_arrow(whole_rows(tables), dict(counts.features))
+    events = EventPatients(
         table=table,
-        attrition=tuple(Attrition(item.step, item.rows, item.patients) for item in entry.attrition),
-        source=SourceCounts(
-            records={item.name: item.count for item in entry.records},
-            excluded={Exclusion[item.name]: item.count for item in entry.excluded},
-            unmapped={item.name: item.count for item in entry.unmapped},
-        ),
-        variables={
-            item.name: VariableCounts(item.used, item.no_value, item.other_unit, item.implausible)
-            for item in entry.features
-            if item.codes
-        },
+        attrition=counts.attrition,
+        source=counts.source,
+        variables=counts.variables,
         asked={},
         index_time=index_time,
     )
+    return SiteRows(table, events)
 
 
 def _manifest(source: EventSource, digests: FileDigests) -> list[SourceFile]:
@@ -270,32 +251,6 @@ def _manifest(source: EventSource, digests: FileDigests) -> list[SourceFile]:
         SourceFile(name=item.name, size_bytes=item.size_bytes, content=item.content)
         for item in digests.manifest(files)
     ]
-
-
-def _named(counts: dict[str, int]) -> list[NamedCount]:
-    return [NamedCount(name=name, count=count) for name, count in counts.items()]
-
-
-def _feature(events: EventPatients, name: str, known: FeatureRecord | None) -> FeatureRecord:
-    counts = events.table.counts[name]
-    met = events.variables.get(name, VariableCounts())
-    variable = events.asked.get(name)
-    return FeatureRecord(
-        name=name,
-        codes=len(variable.codes) if variable else 0,
-        units=_units(variable, known.units if known else []),
-        **vars(counts),
-        **vars(met),
-    )
-
-
-def _units(variable: Variable | None, known: Sequence[UsedUnit]) -> list[UsedUnit]:
-    units = {item.unit: item for item in known}
-    if isinstance(variable, NumericVariable) and variable.conversions is not None:
-        for unit, item in variable.conversions.items():
-            found = UsedUnit(unit=unit, factor=repr(item.factor), offset=repr(item.offset))
-            units.setdefault(unit, found)
-    return [units[unit] for unit in sorted(units)]
 
 
 def _changed_meanwhile() -> DataSourceError:

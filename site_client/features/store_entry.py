@@ -166,7 +166,8 @@ class FeatureEntry(_Part):
     @property
     def id(self) -> str:
         """Name of the entry: the same key and the same rows have one name."""
-        parts = (*self.key.model_dump().values(), self.files["rows"].sha256)
+        content = (item for name in sorted(self.files) for item in (name, self.files[name].sha256))
+        parts = (*self.key.model_dump().values(), *content)
         return digest_bytes(_LABEL, *(part.encode() for part in parts))[:32]
 
     @property

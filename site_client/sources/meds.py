@@ -77,7 +77,9 @@ class MedsFolder:
         self, shards: Sequence[tuple[str, Path]], *, end: datetime.datetime
     ) -> MedsFolder:
         """Return the same data set with other shards and another end."""
-        return MedsFolder(self._mapping, folder=self._folder, shards=shards, end=end)
+        part = MedsFolder(self._mapping, folder=self._folder, shards=shards, end=end)
+        part._codes = self._codes  # what codes mean is the same, and takes time to read
+        return part
 
     def shards(self) -> list[tuple[str, Path]]:
         """Return name and path of each file of events; raises `DataSourceError` without any."""

@@ -82,14 +82,14 @@ def growth_of(
             f"CREATE TABLE touched AS SELECT DISTINCT {subject} AS {subject} "  # noqa: S608
             f"FROM {_read(new)} WHERE {subject} IS NOT NULL"
         )
-        of_touched = f"FROM {_read(old)} SEMI JOIN touched USING ({subject})"
-        [(records,)] = ask(f"SELECT count(*) {of_touched}")  # noqa: S608
+        of_touched = f"FROM {_read(old)} SEMI JOIN touched USING ({subject})"  # noqa: S608
+        [(records,)] = ask(f"SELECT count(*) {of_touched}")
         if int(str(records)) > TOUCHED_SHARE_MAX * _records(old):
             return None
         path = scratch / "touched.parquet"
         selected = ", ".join(sql_name(name) for name in dict.fromkeys(columns.values()))
         ask(
-            f"COPY (SELECT {selected} {of_touched}) TO {sql_text(str(path))} (FORMAT parquet)"  # noqa: S608
+            f"COPY (SELECT {selected} {of_touched}) TO {sql_text(str(path))} (FORMAT parquet)"
         )
         patients = ask(f"SELECT {subject}::VARCHAR FROM touched")  # noqa: S608
     part = ("touched.parquet", path)
