@@ -165,15 +165,17 @@ class FeatureBuilder:
             yield Path(build)
 
     def _base(self, plan: StudyPlan, state: SourceState) -> FeatureEntry | None:
-        """Return the newest entry of the plan all of whose files the source still has."""
+        """Return the entry of the plan with the most files, all of which the source still has."""
         if not isinstance(self._source, MedsFolder):
             return None
         now = {(item.name, item.content) for item in state.files}
-        for entry in self._entries_of(plan):
-            is_there = all((item.name, item.content) in now for item in entry.source.files)
-            if is_there and self._store.is_whole(entry):
-                return entry
-        return None
+        known = [
+            entry
+            for entry in self._entries_of(plan)
+            if now.issuperset((item.name, item.content) for item in entry.source.files)
+        ]
+        known.sort(key=lambda entry: -len(entry.source.files))
+        return next(filter(self._store.is_whole, known), None)
 
     def _read(self, plan: StudyPlan, scratch: Path) -> _Made:
         events = read_event_patients(plan, self._source, scratch=scratch)

@@ -106,7 +106,8 @@ def _check(store: FeatureStore, must: set[str], *, may: set[str]) -> None:
 def _check_nothing_left(folder: Path) -> None:
     assert not list(folder.rglob("*.partial"))
     for path in folder.iterdir():
-        assert not path.is_dir() or len(list(path.iterdir())) == 2 and (path / ENTRY).exists()
+        if path.is_dir():
+            assert (path / ENTRY).exists() and len(list(path.iterdir())) == 2
 
 
 def _copy(start: Path, place: Path) -> Path:
