@@ -129,9 +129,7 @@ def _converted(
     return values, np.where(np.isnan(events.value), 1, fate).astype(np.int8)
 
 
-def aggregated(
-    judged: Judged, runs: Runs, rows: IndexRows, aggregate: Aggregate
-) -> Floats:
+def aggregated(judged: Judged, runs: Runs, rows: IndexRows, aggregate: Aggregate) -> Floats:
     """Return one number a row, NaN where its run is empty.
 
     Args:
@@ -219,4 +217,5 @@ def _slopes(spread: _Spread, values: Floats, days: Floats) -> Floats:
     last = spread.starts + spread.number - 1
     several = days[spread.starts] != days[last]
     squares = np.where(several, spread.sums(x * x), np.nan)
-    return spread.sums(x * y) / squares
+    slopes: Floats = spread.sums(x * y) / squares
+    return slopes
