@@ -137,7 +137,9 @@ def table(folder: Path, size: int, programs: list[str], repeats: int) -> None:
     for _ in range(repeats):
         for name in programs:
             runs[name].append(in_own_process(name, folder))
-    print(f"\n| {size:,} events | seconds | processor s | of ours | peak MB |\n|---|---|---|---|---|")
+    print(
+        f"\n| {size:,} events | seconds | processor s | of ours | peak MB |\n|---|---|---|---|---|"
+    )
     ours = float("nan")
     for name in programs:
         ended = [found for found in runs[name] if found]

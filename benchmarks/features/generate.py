@@ -1,8 +1,8 @@
 """MEDS shards of invented patients, as published: sorted by patient and time, with metadata.
 
-A patient has about 100 events: visits, each with tests, diagnoses and drugs by a long-tailed law of
-their codes; birth, sex, sometimes death. Some are junk: no value, a value a hundred times too large,
-a unit that does not convert, a time in the future, a code without a vocabulary.
+A patient has about 100 events: visits, each with tests, diagnoses and drugs by a long-tailed law
+of their codes; birth, sex, sometimes death. Some are junk: no value, a value far too large, a unit
+that does not convert, a time in the future, a code without a vocabulary.
 """
 
 from __future__ import annotations
@@ -110,11 +110,14 @@ def _events(chance: np.random.Generator, patients: int) -> dict[str, npt.NDArray
     start = _us(2012) + chance.integers(0, 3 * 365, patients) * _DAY_US
     span = chance.integers(200, 9 * 365, patients) * _DAY_US
     who = np.repeat(np.arange(patients), visits)
-    arrival = start[who] + (chance.random(len(who)) * span[who] / _MINUTE_US).astype(
-        np.int64
-    ) * _MINUTE_US
+    arrival = (
+        start[who]
+        + (chance.random(len(who)) * span[who] / _MINUTE_US).astype(np.int64) * _MINUTE_US
+    )
     is_inpatient = (chance.random(len(who)) < 0.25).astype(np.int64)
-    leaving = arrival + np.where(is_inpatient, chance.integers(1, 12, len(who)) * _DAY_US, 3600_000_000)
+    leaving = arrival + np.where(
+        is_inpatient, chance.integers(1, 12, len(who)) * _DAY_US, 3600_000_000
+    )
     inside = chance.poisson(10.2, len(who))
     visit = np.repeat(np.arange(len(who)), inside)
     time = arrival[visit] + (chance.random(len(visit)) * 2880).astype(np.int64) * _MINUTE_US
@@ -126,7 +129,9 @@ def _events(chance: np.random.Generator, patients: int) -> dict[str, npt.NDArray
     born = (year * 365.25 + chance.integers(0, 365, patients)).astype(np.int64) * _DAY_US
     everybody = np.arange(patients)
     dead = np.flatnonzero(chance.random(patients) < 0.12)
-    died = (start + span)[dead] + (chance.exponential(250, len(dead)) + 1).astype(np.int64) * _DAY_US
+    died = (start + span)[dead] + (chance.exponential(250, len(dead)) + 1).astype(
+        np.int64
+    ) * _DAY_US
     in_time = died < _us(2025)
     dead, died = dead[in_time], died[in_time]
     sex = _PLACE["GENDER//F"] + chance.integers(0, 2, patients)
@@ -186,7 +191,9 @@ def _plain(
     who: npt.NDArray[Any], time: npt.NDArray[Any], code: npt.NDArray[Any], text: Any = None
 ) -> dict[str, npt.NDArray[Any]]:
     none = np.full(len(who), -1)
-    return _columns(who, time, code, np.full(len(who), np.nan), none if text is None else text, none)
+    return _columns(
+        who, time, code, np.full(len(who), np.nan), none if text is None else text, none
+    )
 
 
 def _columns(*arrays: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:

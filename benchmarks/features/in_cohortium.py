@@ -19,9 +19,7 @@ from site_client.sources.meds_mapping import MedsMapping
 
 def source_of(folder: Path) -> MedsFolder:
     """Return the generated data set as a site declares it."""
-    mapping = MedsMapping(
-        kind="meds", path=folder.name, unit_column="unit", data_until=DATA_UNTIL
-    )
+    mapping = MedsMapping(kind="meds", path=folder.name, unit_column="unit", data_until=DATA_UNTIL)
     return MedsFolder(mapping, folder=folder.parent)
 
 

@@ -70,7 +70,9 @@ def _index_rows(events: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(row=np.arange(len(rows)))
 
 
-def _feature(item: Feature, by_code: dict[str, pd.DataFrame]) -> pd.Series[float]:
+def _feature(  # noqa: PLR0911 - one line an aggregate
+    item: Feature, by_code: dict[str, pd.DataFrame]
+) -> pd.Series[float]:
     if item.name == "sex":
         both = pd.concat([by_code["GENDER//F"], by_code["GENDER//M"]])
         return (both.set_index("row")["code"] == "GENDER//M").astype(float)

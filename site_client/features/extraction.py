@@ -166,9 +166,7 @@ class _Part:
         key = (group, begins_us, ends_us)
         if key not in self.found:
             order = self.events.get(group, _NOTHING).order
-            self.found[key] = runs_in_window(
-                order, self.rows, begins_us=begins_us, ends_us=ends_us
-            )
+            self.found[key] = runs_in_window(order, self.rows, begins_us=begins_us, ends_us=ends_us)
         return self.found[key]
 
 

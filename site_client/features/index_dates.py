@@ -45,8 +45,8 @@ def make_index_rows(
 ) -> list[Attrition]:
     """Make the table `index_rows` and return what each step left.
 
-    Its columns: row_id BIGINT from 0, subject_id as in `events`, index_time TIMESTAMP, label BOOLEAN. The
-    events that decided, births and deaths among them, stay in the table `cohort_event`.
+    Its columns: row_id BIGINT from 0, subject_id as in `events`, index_time TIMESTAMP, label
+    BOOLEAN. The events that decided, births and deaths among them, stay in `cohort_event`.
 
     Args:
         connection: which has the event table `events`.
@@ -80,8 +80,17 @@ def make_index_rows(
     return left
 
 
-_VALUES: Final = "e.numeric_value, e.unit"
-_NO_VALUES: Final = "NULL::DOUBLE AS numeric_value, NULL::VARCHAR AS unit"
+_COHORT_VALUES: Final = """
+CREATE OR REPLACE TEMP TABLE cohort_event AS
+SELECT e.subject_id, e.time, e.code, e.numeric_value, e.unit
+FROM events e JOIN cohort_code c ON c.code = e.code
+"""
+# A column that nobody asks for is not read from the files.
+_COHORT: Final = """
+CREATE OR REPLACE TEMP TABLE cohort_event AS
+SELECT e.subject_id, e.time, e.code, NULL::DOUBLE AS numeric_value, NULL::VARCHAR AS unit
+FROM events e JOIN cohort_code c ON c.code = e.code
+"""
 
 
 @dataclass(frozen=True)
@@ -92,14 +101,9 @@ class _Selection:
 
     def read_events(self, codes: frozenset[str], *, with_values: bool) -> None:
         """Make `cohort_event` of the codes that decide, so that `events` is read only once."""
-        values = _VALUES if with_values else _NO_VALUES
         put_codes(self.connection, "cohort_code", codes | {BIRTH, DEATH})
-        run_sql(
-            self.connection,
-            "CREATE OR REPLACE TEMP TABLE cohort_event AS SELECT e.subject_id, e.time, e.code, "
-            f"{values} FROM events e JOIN cohort_code c ON c.code = e.code",  # noqa: S608
-            place="the source's events",
-        )
+        query = _COHORT_VALUES if with_values else _COHORT
+        run_sql(self.connection, query, place="the source's events")
 
     def read_spans(self) -> None:
         """Make `seen`: each patient's first moment that is no birth, and the last of any kind."""

@@ -1,8 +1,8 @@
 """Events that some variable can reach, read once and put down in parts, each of whole patients.
 
-A part's events fit into memory; patients are in parts in the order of their rows. Each event has one
-number that orders it: its patient's place in the part, then its time. Parts lie in the database's
-own folder for what does not fit into memory, and are gone when the block ends.
+A part's events fit into memory; patients are in parts in the order of their rows. Each event has
+one number that orders it: its patient's place in the part, then its time. Parts lie in the
+database's own folder for what does not fit into memory, and are gone when the block ends.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _PATIENTS_PER_PART_MAX: Final = 16_384
 _BATCH_ROWS: Final = 500_000
+_UNITS_COUNTED_MAX: Final = 1000
 _EVENT: Final = np.dtype(
     [("order", "i8"), ("value", "f8"), ("unit", "i4"), ("text", "i4"), ("group", "u2")]
 )
@@ -92,7 +93,7 @@ class StagedEvents:
     def units_of(self, codes: frozenset[str]) -> list[str | None]:
         """Return the units with which events of these codes were recorded, within reach."""
         numbers = self.group_units.get(self.groups[codes], set())
-        return sorted(self.units[number] for number in numbers)  # type: ignore[arg-type]
+        return [*sorted(self.units[number] for number in numbers)]
 
     def part(self, number: int) -> tuple[IndexRows, dict[int, GroupEvents]]:
         """Return the rows of a part and its events by group; a group without events is absent."""
@@ -167,7 +168,7 @@ def _put_subjects(
     return (
         [
             IndexRows(row_id[a:b], base[a:b], index_us[a:b] - first_us)
-            for a, b in zip(edges, edges[1:], strict=False)
+            for a, b in pairwise(edges.tolist())
         ],
         first_us,
         span,
@@ -247,18 +248,20 @@ def _note_units(
     unit: npt.NDArray[np.int32],
     units: int,
 ) -> None:
-    pairs = np.flatnonzero(np.bincount(group.astype(np.int64) * units + unit))
+    pairs = group.astype(np.int64) * units + unit
+    # A free text in place of a unit has as many words as rows.
+    is_small = units <= _UNITS_COUNTED_MAX
+    pairs = np.flatnonzero(np.bincount(pairs)) if is_small else np.unique(pairs)
     for number, place in zip(*np.divmod(pairs, units), strict=True):
         known.setdefault(int(number), set()).add(int(place))
 
 
-def _numbered(
-    words: pa.Array, number_of: Callable[[str | None], int]
-) -> npt.NDArray[np.int32]:
+def _numbered(words: pa.Array, number_of: Callable[[str | None], int]) -> npt.NDArray[np.int32]:
     """Return each word's number; a number is asked for once a word, null among them."""
     coded = words.dictionary_encode(null_encoding="encode")
     table = np.array([number_of(word) for word in coded.dictionary.to_pylist()], np.int32)
-    return table[coded.indices.to_numpy()]
+    numbered: npt.NDArray[np.int32] = table[coded.indices.to_numpy()]
+    return numbered
 
 
 def _stretches(ascending: npt.NDArray[np.uint16]) -> Iterator[tuple[int, int, int]]:

@@ -129,9 +129,7 @@ def _converted(
     return values, np.where(np.isnan(events.value), 1, fate).astype(np.int8)
 
 
-def aggregated(
-    judged: Judged, runs: Runs, rows: IndexRows, aggregate: Aggregate
-) -> Floats:
+def aggregated(judged: Judged, runs: Runs, rows: IndexRows, aggregate: Aggregate) -> Floats:
     """Return one number a row, NaN where its run is empty.
 
     Args:
@@ -207,9 +205,10 @@ def _medians(spread: _Spread, values: Floats) -> Floats:
     run = np.repeat(np.arange(len(spread.number)), spread.number)[by_value]
     if len(spread.number) < 1 << 16:
         run = run.astype(np.uint16)  # sorted in linear time
-    ordered = values[by_value[np.argsort(run, kind="stable")]]
-    low = ordered[spread.starts + (spread.number - 1) // 2]
-    return low + (ordered[spread.starts + spread.number // 2] - low) / 2
+    ordered: Floats = values[by_value[np.argsort(run, kind="stable")]]
+    low, high = (ordered[spread.starts + (spread.number - less) // 2] for less in (1, 0))
+    medians: Floats = low + (high - low) / 2
+    return medians
 
 
 def _slopes(spread: _Spread, values: Floats, days: Floats) -> Floats:
@@ -219,4 +218,5 @@ def _slopes(spread: _Spread, values: Floats, days: Floats) -> Floats:
     last = spread.starts + spread.number - 1
     several = days[spread.starts] != days[last]
     squares = np.where(several, spread.sums(x * x), np.nan)
-    return spread.sums(x * y) / squares
+    slopes: Floats = spread.sums(x * y) / squares
+    return slopes

@@ -5,7 +5,7 @@ give does not, so that a plan's feature is the same column at every hospital.
 
 | column | type | |
 |---|---|---|
-| subject_id | VARCHAR or BIGINT, never null | the patient, as the source names it; stays in the agent |
+| subject_id | VARCHAR or BIGINT, never null | the patient as the source says; never leaves |
 | time | TIMESTAMP or null | wall clock of the site's time zone; null: not bound to a time |
 | code | VARCHAR, never null | vocabulary and code, as `LOINC/2160-0` |
 | numeric_value | DOUBLE or null | finite |

@@ -67,7 +67,10 @@ def run_sql(
     Raises:
         DataSourceError: naming the place and, of a CSV file, the line.
     """
-    return _attempt(lambda: connection.execute(statement, list(parameters)).fetchall(), place)
+    rows: list[tuple[Any, ...]] = _attempt(
+        lambda: connection.execute(statement, list(parameters)).fetchall(), place
+    )
+    return rows
 
 
 def stream_sql(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas
 import pyarrow as arrow
 import pytest
@@ -137,6 +138,32 @@ def test_events_are_a_view_unless_duplicates_are_dropped(tmp_path: Path) -> None
             query = "SELECT table_type FROM information_schema.tables WHERE table_name = 'events'"
             assert connection.execute(query).fetchall() == [(kind,)]
             assert events_in(connection, "events") == expected()
+
+
+def test_a_32_bit_number_becomes_the_shortest_decimal_that_names_it(tmp_path: Path) -> None:
+    chance = np.random.default_rng(5)
+    bits = chance.integers(0, 1 << 32, 20_000, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    cents = np.float32(chance.integers(-11_000_000, 11_000_000, 20_000) / 100)
+    beside = np.nextafter(cents, np.float32(np.inf))
+    numbers = np.concatenate(
+        [bits[np.isfinite(bits)], cents, beside, np.float32([0.1, -0.0, 99999.99])]
+    )
+    rows = [{"time": NOON, "code": "LOINC//1-8", "numeric_value": number} for number in numbers]
+    found = [event.numeric_value for event in events(one(tmp_path, *rows), tmp_path)]
+    assert sorted(found) == sorted(float(str(number)) for number in numbers)
+
+
+def test_events_of_codes_that_nobody_asks_for_may_be_left_out_but_are_counted(
+    tmp_path: Path,
+) -> None:
+    write_six(tmp_path / "meds")
+    six = source(tmp_path, **SIX)
+    with open_local(scratch=tmp_path) as connection:
+        asked = frozenset({"LOINC/2160-0", DEATH})
+        counts = six.write_events(connection, "events", scratch=tmp_path, codes=asked)
+        found = events_in(connection, "events")
+    assert found == [event for event in expected() if event.code in asked]
+    assert counts == read(six, tmp_path)
 
 
 def test_duplicates_stay_by_default_and_are_counted_when_dropped(tmp_path: Path) -> None:
