@@ -46,18 +46,27 @@ def build(
 
     from common.clock import SystemClock
     from common.ids import Digest
-    from common.study.plan_file import read_plan
+    from common.study.plan_file import plan_digest, read_plan
     from site_client.config import read_site_config
+    from site_client.features.plan_files import PlanFiles
     from site_client.site_features import builder_of
     from site_client.sources.table_mapping import TableMapping
 
     began = time.monotonic()
-    paths, wanted = paths_of(context), read_plan(plan)
+    paths = paths_of(context)
     config, use = read_site_config(paths), _use(context)
     if isinstance(config.source, TableMapping):
         raise _is_a_table()
     dropped = use.drop_older()
-    built = builder_of(config.source, paths=paths, clock=SystemClock()).build(wanted, fresh=fresh)
+    builder = builder_of(config.source, paths=paths, clock=SystemClock())
+    files = PlanFiles(use.store.plan_files)
+    content = plan.read_bytes() if plan.is_file() else b""
+    known = None if fresh else files.find(content)
+    built = None if known is None else builder.cached(known)
+    if built is None:
+        wanted = read_plan(plan)
+        built = builder.build(wanted, fresh=fresh)
+        files.remember(content, plan_digest(wanted))
     seconds = time.monotonic() - began
     if json:
         record = _record(built.entry, use.in_use())
@@ -244,13 +253,15 @@ def _record(entry: FeatureEntry, in_use: frozenset[str]) -> dict[str, Any]:
 def _table(entries: Iterable[FeatureEntry], in_use: frozenset[str], *, now_s: int) -> Table:
     from common.clock import utc_text
 
-    table = Table("entry", "study", "plan", "built", "age", "rows", "patients", "MB", "in use")
+    table = Table()
+    for name in ("entry", "study", "plan", "built", "age", "rows", "patients", "MB", "in use"):
+        table.add_column(name, overflow="fold")
     for entry in entries:
         table.add_row(
-            entry.id[:_SHORT],
+            entry.id[:8],
             escape(entry.study_id),
-            entry.key.plan_digest[:_SHORT],
-            utc_text(entry.built_at_s)[:16],
+            entry.key.plan_digest[:8],
+            utc_text(entry.built_at_s)[:10],
             f"{(now_s - entry.built_at_s) // 86_400} d",
             str(entry.rows),
             str(entry.patients),

@@ -33,6 +33,7 @@ from site_client.features.store_rows import check_parquet, read_parquet, write_p
 ENTRY: Final = "entry.json"
 _LOCK: Final = "store.lock"
 _DIGESTS: Final = "source-files.json"
+_PLANS: Final = "plan-files.json"
 _BUILDING: Final = "building"
 _DAY_S: Final = 86_400
 
@@ -52,6 +53,12 @@ class FeatureStore:
         """Where the digests of the source's files are remembered."""
         self._make_folder()
         return self._folder / _DIGESTS
+
+    @property
+    def plan_files(self) -> Path:
+        """Where plan files that were read are remembered."""
+        self._make_folder()
+        return self._folder / _PLANS
 
     def entries(self) -> tuple[FeatureEntry, ...]:
         """Return every whole entry, the newest first; a damaged description is passed over."""

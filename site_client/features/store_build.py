@@ -17,6 +17,7 @@ import pyarrow as pa
 from common.canonical import digest_record
 from common.clock import Clock
 from common.errors import DataSourceError
+from common.ids import Digest
 from common.study.plan import StudyPlan
 from common.study.plan_bytes import plan_bytes, plan_digest
 from site_client.features.definitions import Variable
@@ -110,7 +111,7 @@ class FeatureBuilder:
         """
         with self._store.writing() as writer:
             digests = FileDigests(self._store.file_digests)
-            key, state = self._now(plan, digests)
+            key, state = self._now(plan_digest(plan), digests)
             found = None if fresh else self._store.find(key)
             if found is not None and self._store.is_whole(found):
                 return Built(found, "cached")
@@ -119,7 +120,7 @@ class FeatureBuilder:
                 made = self._grown(plan, base, scratch) if base else None
                 made = made or self._read(plan, scratch)
             check_rows(plan, made.counts)
-            if self._now(plan, digests) != (key, state):
+            if self._now(plan_digest(plan), digests) != (key, state):
                 raise _changed_meanwhile()
             record = counts_record(made.counts, made.asked, base=made.base)
 
@@ -140,6 +141,18 @@ class FeatureBuilder:
             shared = {} if made.base is None or ROWS in made.tables else {ROWS: made.base}
             entry = writer.write(made.tables, describe, shared=shared)
             return Built(entry, entry.build)
+
+    def cached(self, plan: Digest) -> Built | None:
+        """Return the whole entry of a plan for the source as it is now; None when there is none.
+
+        Raises:
+            DataSourceError: the source or the store cannot be read.
+        """
+        with self._store.writing():
+            key, _ = self._now(plan, FileDigests(self._store.file_digests))
+            found = self._store.find(key)
+            whole = found is not None and self._store.is_whole(found)
+        return Built(found, "cached") if found is not None and whole else None
 
     def newest(self, plan: StudyPlan) -> FeatureEntry | None:
         """Return the newest whole entry of a plan that this software made from this `[source]`."""
@@ -211,7 +224,7 @@ class FeatureBuilder:
         text = json.dumps(self._mapping.model_dump(mode="json", by_alias=True), sort_keys=True)
         return digest_of_text("feature-source-declared", text)
 
-    def _now(self, plan: StudyPlan, digests: FileDigests) -> tuple[EntryKey, SourceState]:
+    def _now(self, plan: Digest, digests: FileDigests) -> tuple[EntryKey, SourceState]:
         files = _manifest(self._source, digests)
         declared = self._declared()
         end = self._source.end().isoformat() if isinstance(self._source, MedsFolder) else ""
@@ -222,7 +235,7 @@ class FeatureBuilder:
         fingerprint = digest_record("feature-source", {"content": content, "declared": declared})
         return (
             EntryKey(
-                plan_digest=plan_digest(plan),
+                plan_digest=plan,
                 fingerprint=fingerprint,
                 software=software_version(),
             ),

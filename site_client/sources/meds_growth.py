@@ -82,7 +82,7 @@ def growth_of(
             f"CREATE TABLE touched AS SELECT DISTINCT {subject} AS {subject} "  # noqa: S608
             f"FROM {_read(new)} WHERE {subject} IS NOT NULL"
         )
-        of_touched = f"FROM {_read(old)} SEMI JOIN touched USING ({subject})"  # noqa: S608
+        of_touched = f"FROM {_read(old)} SEMI JOIN touched USING ({subject})"
         [(records,)] = ask(f"SELECT count(*) {of_touched}")
         if int(str(records)) > TOUCHED_SHARE_MAX * _records(old):
             return None
