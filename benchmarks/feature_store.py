@@ -4,8 +4,8 @@
 
 Sixty features from generated MEDS shards, as in `benchmarks.feature_build`. The second build is the
 command `cohortium-site features build` in a process of its own, its start included. The source grows
-by a shard with new patients, or by one with further events of one patient in a hundred of every
-shard; each time the file is another one, and goes before the next.
+by a shard with new patients, or by one with further events of one patient in a hundred of every shard;
+each time the file is another one, and goes before the next.
 """
 
 from __future__ import annotations

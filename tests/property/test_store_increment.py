@@ -82,8 +82,8 @@ def write(folder: Path, number: int, rows: list[tuple[Any, ...]]) -> None:
     os.utime(path, (seconds, seconds))
 
 
-def builder(folder: Path, store: str, *, data_until: bool) -> FeatureBuilder:
-    declared = tomllib.loads(SOURCE)["source"]
+def builder(folder: Path, store: str, *, data_until: bool, drop_duplicates: bool) -> FeatureBuilder:
+    declared = tomllib.loads(SOURCE)["source"] | {"drop_duplicates": drop_duplicates}
     if data_until:
         declared["data_until"] = datetime.date(2024, 6, 1)
     return FeatureBuilder(
@@ -111,18 +111,21 @@ def check_same(grown: FeatureBuilder, one: Built, full: FeatureBuilder, other: B
     assert ours.table.counts == theirs.table.counts
 
 
-def check_growth(additions: list[Any], *, data_until: bool) -> list[str]:
+def check_growth(
+    additions: list[Any], *, data_until: bool, drop_duplicates: bool = False
+) -> list[str]:
     folder = Path(tempfile.mkdtemp())
+    declared = {"data_until": data_until, "drop_duplicates": drop_duplicates}
     try:
         write_meds_metadata(folder)
         for name in ("codes.parquet", "dataset.json"):
             os.utime(folder / "meds/metadata" / name, (0, 0))
         write(folder, 0, everybody())
-        grown = builder(folder, "grown", data_until=data_until)
+        grown = builder(folder, "grown", **declared)
         hows = [grown.build(PLAN).how]
         for number, found in enumerate(additions, start=1):
             write(folder, number, rows_of(found))
-            full = builder(folder, f"full-{number}", data_until=data_until)
+            full = builder(folder, f"full-{number}", **declared)
             try:
                 other = full.build(PLAN)
             except DataSourceError as refused:
@@ -148,21 +151,25 @@ SLOWLY = settings(
 
 @pytest.mark.parametrize("share", [0.0, 1.0], ids=["rewritten", "apart"])
 @settings(SLOWLY, max_examples=2)
-@given(additions=additions, data_until=st.booleans())
+@given(additions=additions, data_until=st.booleans(), drop_duplicates=st.booleans())
 def test_an_increment_is_the_full_build_to_the_bit(
-    monkeypatch: pytest.MonkeyPatch, share: float, additions: list[Any], data_until: bool
+    monkeypatch: pytest.MonkeyPatch,
+    share: float,
+    additions: list[Any],
+    data_until: bool,
+    drop_duplicates: bool,
 ) -> None:
     monkeypatch.setattr(store_build, "DELTA_SHARE_MAX", share)
-    check_growth(additions, data_until=data_until)
+    check_growth(additions, data_until=data_until, drop_duplicates=drop_duplicates)
 
 
 @pytest.mark.slow
 @settings(SLOWLY, max_examples=60)
-@given(additions=additions, data_until=st.booleans())
+@given(additions=additions, data_until=st.booleans(), drop_duplicates=st.booleans())
 def test_an_increment_is_the_full_build_to_the_bit_on_many_sources(
-    additions: list[Any], data_until: bool
+    additions: list[Any], data_until: bool, drop_duplicates: bool
 ) -> None:
-    check_growth(additions, data_until=data_until)
+    check_growth(additions, data_until=data_until, drop_duplicates=drop_duplicates)
 
 
 VISIT = ("Visit//IP", None, None, None)
