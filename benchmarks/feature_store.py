@@ -3,9 +3,9 @@
     python -m benchmarks.feature_store [--patients 100000] [--repeats 3] [--folder FOLDER]
 
 Sixty features from generated MEDS shards, as in `benchmarks.feature_build`. The second build is the
-command `cohortium-site features build` in a process of its own, its start included. The source grows
-by a shard with new patients, or by one with further events of one patient in a hundred of every shard;
-each time the file is another one, and goes before the next.
+command `cohortium-site features build` in a process of its own, its start included. The source
+grows by a shard with new patients, or by one with further events of one patient in a hundred of
+every shard; each time the file is another one, and goes before the next.
 """
 
 from __future__ import annotations

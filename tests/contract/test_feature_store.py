@@ -29,12 +29,16 @@ from site_client.features.store_rows import rows_of_arrow, rows_to_arrow
 from site_client.open_site import open_records
 from site_client.sources.meds_mapping import MedsMapping
 from site_client.sources.open_source import open_source
+from site_client.sources.source_mapping import FhirMapping, OmopFolderMapping
 from site_client.sources.table import FeatureCounts, PatientTable
 from site_client.tasks import SiteTasks, feature_use
 from site_client.training.dp_sgd_engine import DpSgdEngine
+from tests.contract.test_event_patients import ZONE, plan_for_events
 from tests.contract.test_sources_of_events import LIMITS
 from tests.lib.event_hospital import SOURCE, admissions_plan, write_meds_hospital
+from tests.lib.fhir_writer import write_bundles
 from tests.lib.sites_in_process import InProcessSite, make_site
+from tests.lib.six_patients_omop import six_patients_tables, write_parquet
 
 PLAN = admissions_plan()
 MAPPING = MedsMapping.model_validate(tomllib.loads(SOURCE)["source"])
@@ -191,6 +195,45 @@ def test_a_damaged_entry_is_refused_and_a_build_makes_it_whole_again(tmp_path: P
     with pytest.raises(DataSourceError, match="is damaged: its description"):
         parse_entry((folder / ENTRY).read_bytes())
     assert store.build(PLAN).how == "full"
+
+
+OMOP = OmopFolderMapping(kind="omop", path="data")
+FHIR = FhirMapping(kind="fhir", path="data", time_zone=ZONE)
+
+
+@pytest.mark.parametrize("mapping", [OMOP, FHIR], ids=["omop", "fhir"])
+def test_other_sources_are_read_whole_when_a_byte_changed_and_else_not_at_all(
+    tmp_path: Path, mapping: OmopFolderMapping | FhirMapping
+) -> None:
+    (tmp_path / "data").mkdir()
+    if mapping is OMOP:
+        write_parquet(tmp_path / "data", six_patients_tables())
+    else:
+        write_bundles(tmp_path / "data")
+    store = FeatureBuilder(
+        FeatureStore(tmp_path / "features"),
+        mapping,
+        folder=tmp_path,
+        scratch=tmp_path / "scratch",
+        clock=FixedClock(),
+    )
+    plan = plan_for_events()
+    hows = [store.build(plan).how for _ in range(2)]
+    changed = max((tmp_path / "data").iterdir(), key=lambda path: path.stat().st_size)
+    before = changed.read_bytes()
+    if mapping is OMOP:
+        table = parquet.read_table(changed)
+        parquet.write_table(table, changed, compression="gzip")
+    else:
+        changed.write_bytes(before + b"\n")
+    hows.append(store.build(plan).how)
+    changed.write_bytes(before)
+    hows.append(store.build(plan).how)
+    assert hows == ["full", "cached", "full", "cached"]
+    assert store.rows(store.build(plan).entry).table.subject_ids == ("101", "102", "103")
+    names = [path.name.encode() for path in (tmp_path / "data").iterdir()]
+    for path in (tmp_path / "features").rglob("*.json"):
+        assert not any(name in path.read_bytes() for name in names)
 
 
 def test_only_the_agents_account_can_read_the_store(tmp_path: Path) -> None:
