@@ -122,7 +122,7 @@ def check_growth(
             os.utime(folder / "meds/metadata" / name, (0, 0))
         write(folder, 0, everybody())
         grown = builder(folder, "grown", **declared)
-        hows = [grown.build(PLAN).how]
+        hows: list[str] = [grown.build(PLAN).how]
         for number, found in enumerate(additions, start=1):
             write(folder, number, rows_of(found))
             full = builder(folder, f"full-{number}", **declared)
