@@ -180,7 +180,7 @@ def _read_as(role: str, column: str | None, kind: str | None) -> str:
         if column is None or kind is None:
             return "NULL::DOUBLE"
         name = sql_name(column)
-        return _shortest_decimal(name) if kind == "a 32-bit number" else f"{name}::DOUBLE"
+        return _recorded_decimal(name) if kind == "a 32-bit number" else f"{name}::DOUBLE"
     if column is None or kind is None:
         return "NULL::VARCHAR"
     if role == "subject_id" and kind == _WHOLE:
@@ -192,11 +192,12 @@ def _has_subject(name: str, kind: str) -> str:
     return f"{name} IS NOT NULL" if kind != "text" else f"coalesce({name}, '') <> ''"
 
 
-def _shortest_decimal(name: str) -> str:
-    """Return the shortest decimal that names a 32-bit number: that is what was recorded.
+def _recorded_decimal(name: str) -> str:
+    """Return the decimal that was recorded and that a 32-bit number stands for.
 
     Below 100,000 such numbers lie closer together than hundredths do: at most one number of two
-    decimals rounds to it, and nothing shorter does. Most are found so, without a text.
+    decimals rounds to it, and nothing shorter does. Most are found so; for the others DuckDB's
+    text, which is slow, is a decimal that names the same number.
     """
     hundredths = f"(round({name}::DOUBLE * 100) / 100)"
     return (
