@@ -54,7 +54,7 @@ def counts_record(
         asked: per feature, its codes and the units met.
         base: an entry whose units were met as well.
     """
-    known = {item.name: item.units for item in base.features} if base else {}
+    known = {item.name: item for item in base.features} if base else {}
     return {
         "rows": counts.rows,
         "patients": counts.patients,
@@ -69,8 +69,11 @@ def counts_record(
         "features": [
             FeatureRecord(
                 name=name,
-                codes=len(asked[name].codes) if name in asked else 0,
-                units=_units(asked.get(name), known.get(name, [])),
+                codes=max(
+                    len(asked[name].codes) if name in asked else 0,
+                    known[name].codes if name in known else 0,
+                ),
+                units=_units(asked.get(name), known[name].units if name in known else []),
                 **vars(item),
                 **vars(counts.variables.get(name, VariableCounts())),
             )

@@ -20,8 +20,13 @@ from common.ids import Digest
 
 FORMAT: Final = 1
 _LABEL: Final = "feature-entry"
-_MADE_BY: Final = ("features", "sources", "standardize")
-"""Packages of `site_client` that decide the rows."""
+_MADE_BY: Final = (
+    "common.study",
+    "site_client.features",
+    "site_client.sources",
+    "site_client.standardize",
+)
+"""Packages that decide the rows."""
 _Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Count = Annotated[int, Field(ge=0)]
 
@@ -215,9 +220,9 @@ def software_version() -> str:
     except PackageNotFoundError:
         released = "unknown"
     digest = hashlib.sha256()
-    root = importlib.resources.files("site_client")
     for package in _MADE_BY:
-        modules = (item for item in root.joinpath(package).iterdir() if item.name.endswith(".py"))
+        inside = importlib.resources.files(package).iterdir()
+        modules = (item for item in inside if item.name.endswith(".py"))
         for module in sorted(modules, key=lambda item: item.name):
             digest.update(module.read_bytes())
     return f"{released}+{digest.hexdigest()[:12]}"

@@ -88,9 +88,7 @@ def growth_of(
             return None
         path = scratch / "touched.parquet"
         selected = ", ".join(sql_name(name) for name in dict.fromkeys(columns.values()))
-        ask(
-            f"COPY (SELECT {selected} {of_touched}) TO {sql_text(str(path))} (FORMAT parquet)"
-        )
+        ask(f"COPY (SELECT {selected} {of_touched}) TO {sql_text(str(path))} (FORMAT parquet)")
         patients = ask(f"SELECT {subject}::VARCHAR FROM touched")  # noqa: S608
     part = ("touched.parquet", path)
     return MedsGrowth(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,23 @@ def test_rows_that_do_not_fit_the_plan_make_no_entry(tmp_path: Path) -> None:
         store.build(admissions_plan(cohort__index_date__codes=["Visit/ICU"]))
     assert FeatureStore(SitePaths(tmp_path).features).entries() == ()
     assert list(SitePaths(tmp_path).scratch.iterdir()) == []
+
+
+def test_a_build_removes_what_a_killed_one_left_in_the_scratch_folder(tmp_path: Path) -> None:
+    store = hospital(tmp_path)
+    left = SitePaths(tmp_path).scratch / "features-killed/staged-events"
+    left.mkdir(parents=True)
+    (left / "0.events").write_bytes(b"events of patients")
+    assert store.build(PLAN).how == "full"
+    assert list(SitePaths(tmp_path).scratch.iterdir()) == []
+
+
+def test_two_builds_at_a_time_make_one_entry(tmp_path: Path) -> None:
+    hospital(tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: builder(tmp_path).build(PLAN), range(2)))
+    assert sorted(built.how for built in found) == ["cached", "full"]
+    assert found[0].entry.id == found[1].entry.id
 
 
 def restarted(site: InProcessSite) -> InProcessSite:
