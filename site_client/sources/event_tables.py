@@ -68,13 +68,18 @@ class EventTables:
         return snapshot_digest("event-tables-source", self._mapping, self._files())
 
     def write_events(
-        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        *,
+        scratch: Path,
+        codes: frozenset[str] | None = None,
     ) -> SourceCounts:
         """Create the event table, a view over a table of all records; see `EventSource`.
 
         Further names in the connection begin with `table`.
         """
-        del scratch
+        del scratch, codes
         return _Writer(self._mapping, self._folder, self._files(), connection, table).write()
 
     def descendants(self, codes: frozenset[str]) -> Mapping[str, frozenset[str]]:

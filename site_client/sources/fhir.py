@@ -60,7 +60,12 @@ class FhirFolder:
         return digest.hexdigest()
 
     def write_events(
-        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        *,
+        scratch: Path,
+        codes: frozenset[str] | None = None,
     ) -> SourceCounts:
         """Create the view `table`; see `EventSource`.
 
@@ -69,6 +74,7 @@ class FhirFolder:
         Raises:
             DataSourceError: with file and line, never a value.
         """
+        del codes
         findings = Findings(WallClock(self._zone))
         with Shards(Path(tempfile.mkdtemp(prefix="fhir-", dir=scratch)), findings) as shards:
             for path in self._files():

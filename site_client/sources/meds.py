@@ -1,8 +1,8 @@
 """Medical Event Data Standard: Parquet files read in place, through a view over them.
 
 Sources: Medical-Event-Data-Standard/meds 0.4 (`DataSchema`, `CodeMetadataSchema`,
-`DatasetMetadataSchema`). The standard's numbers are 32-bit: the event table has the shortest
-decimal that names each, so that 88.4 recorded is 88.4 and not 88.40000152587890625.
+`DatasetMetadataSchema`). The standard's numbers are 32-bit: the event table has the decimal
+that was recorded, so that 88.4 is 88.4 and not 88.40000152587890625.
 """
 
 from __future__ import annotations
@@ -67,7 +67,12 @@ class MedsFolder:
         return snapshot_digest("meds-source", self._mapping, self._files())
 
     def write_events(
-        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        *,
+        scratch: Path,
+        codes: frozenset[str] | None = None,
     ) -> SourceCounts:
         """Create the event table: a view over the files; see `EventSource`.
 
@@ -80,21 +85,15 @@ class MedsFolder:
         end = (
             datetime.datetime.combine(until, datetime.time()) if until else taken_at(self._files())
         )
-        records, codes = f"{table}_records", f"{table}_codes"
+        records, mapped = f"{table}_records", f"{table}_codes"
+        # Exact repetitions can be told apart only among all events.
+        wanted = None if self._mapping.drop_duplicates else codes
         select = self._records_select(shards)
         run_sql(connection, f"CREATE VIEW {sql_name(records)} AS {select}", place=self._place)
         counted = self._count(connection, records, end)
         counts = self._excluded(counted)
-        self._write_codes(connection, codes, counted)
+        self._write_codes(connection, mapped, counted, wanted)
         self._write_view(connection, table, end)
-        # Filters read parts of a Parquet file (statistics, bloom filters) that counting does not:
-        # what is damaged there shows now, and not in the middle of a build.
-        run_sql(
-            connection,
-            "SELECT max(hash(subject_id, time, code, numeric_value, unit, text_value)) "  # noqa: S608
-            f"FROM {sql_name(table)}",
-            place=self._place,
-        )
         if self._mapping.drop_duplicates:
             self._drop_duplicates(connection, table, counts)
         return counts
@@ -140,6 +139,7 @@ class MedsFolder:
         return f"""
             SELECT {shards.subject_id} AS subject_id, {shards.time} AS time,
                 {shards.code} AS code, {shards.numeric_value} AS numeric_value,
+                {shards.is_finite} AS is_finite, {shards.has_subject} AS has_subject,
                 {self._known_unit(shards.unit)} AS unit, {shards.text_value} AS text_value
             FROM read_parquet({sql_files([path for _, path in self._shards()])},
                 union_by_name = true, hive_partitioning = false)"""  # noqa: S608
@@ -155,17 +155,15 @@ class MedsFolder:
     def _count(
         self, connection: duckdb.DuckDBPyConnection, records: str, end: datetime.datetime
     ) -> list[_Counted]:
-        # One pass over every column that the view will read: a damaged file shows here.
         rows = run_sql(
             connection,
             f"""
             SELECT code, count(*), count(*) FILTER (nobody), count(*) FILTER (late AND NOT nobody),
                 count(*) FILTER (unreadable AND NOT nobody),
-                count(*) FILTER (unreadable AND NOT nobody AND NOT late),
-                max(strlen(unit)), max(strlen(text_value))
-            FROM (SELECT *, coalesce(subject_id, '') = '' AS nobody,
+                count(*) FILTER (unreadable AND NOT nobody AND NOT late)
+            FROM (SELECT *, NOT has_subject AS nobody,
                     NOT coalesce({_in_time(end)}, true) AS late,
-                    NOT coalesce(isfinite(numeric_value), true) AS unreadable
+                    NOT coalesce(is_finite, true) AS unreadable
                 FROM {sql_name(records)})
             GROUP BY code LIMIT {CODES_MAX + 1}""",  # noqa: S608
             place=self._place,
@@ -176,7 +174,7 @@ class MedsFolder:
                 expected=f"at most {CODES_MAX:,}",
                 arrived="more; it is probably another column",
             )
-        return [_Counted(*row[:6]) for row in rows]
+        return [_Counted(*row) for row in rows]
 
     def _excluded(self, counted: Iterable[_Counted]) -> SourceCounts:
         excluded = dict.fromkeys(Exclusion, 0)
@@ -205,15 +203,20 @@ class MedsFolder:
         )
 
     def _write_codes(
-        self, connection: duckdb.DuckDBPyConnection, codes: str, counted: Iterable[_Counted]
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        mapped: str,
+        counted: Iterable[_Counted],
+        wanted: frozenset[str] | None,
     ) -> None:
         rows = [
             (item.code, target.code, target.unit, target.text, target.is_timed)
             for item in counted
             if item.code
             for target in self._codes.mapped(item.code)
+            if wanted is None or target.code in wanted
         ]
-        name = sql_name(codes)
+        name = sql_name(mapped)
         run_sql(
             connection,
             f"CREATE TABLE {name} (site_code VARCHAR, code VARCHAR, unit VARCHAR, text VARCHAR, "
@@ -236,12 +239,12 @@ class MedsFolder:
             f"""
             CREATE VIEW {sql_name(table)} AS
             SELECT subject_id, CASE WHEN is_timed THEN time END AS time, mapped.code AS code,
-                CASE WHEN isfinite(numeric_value) THEN numeric_value END AS numeric_value,
+                CASE WHEN is_finite THEN numeric_value END AS numeric_value,
                 coalesce(record.unit, mapped.unit) AS unit,
                 coalesce(mapped.text, text_value) AS text_value
             FROM {sql_name(f"{table}_records")} AS record
             JOIN {sql_name(f"{table}_codes")} AS mapped ON record.code = mapped.site_code
-            WHERE subject_id <> '' AND (time IS NULL OR NOT is_timed OR {_in_time(end)})""",  # noqa: S608
+            WHERE has_subject AND (time IS NULL OR NOT is_timed OR {_in_time(end)})""",  # noqa: S608
             place=self._place,
         )
 

@@ -65,9 +65,15 @@ class OmopFolder:
         return digest.hexdigest()
 
     def write_events(
-        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        *,
+        scratch: Path,
+        codes: frozenset[str] | None = None,
     ) -> SourceCounts:
-        """Create a view of the events, over files in `scratch`; see `EventSource`."""
+        """Create a view of all events, over files in `scratch`; see `EventSource`."""
+        del codes
         paths = find_tables(self._folder, _TABLES)
         check_needed(paths)
         tables = {name: open_file(connection, name, path) for name, path in paths.items()}

@@ -62,9 +62,15 @@ class OmopDuckDB:
         return digest.hexdigest()
 
     def write_events(
-        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        *,
+        scratch: Path,
+        codes: frozenset[str] | None = None,
     ) -> SourceCounts:
-        """Create a view of the events, over files in `scratch`; see `EventSource`."""
+        """Create a view of all events, over files in `scratch`; see `EventSource`."""
+        del codes
         with self._attached(connection) as tables:
             check_needed(tables)
             written = datetime.fromtimestamp(self._path.stat().st_mtime, tz=UTC)
