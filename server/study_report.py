@@ -91,7 +91,7 @@ def report_study(books: Books, study_id: StudyId) -> StudyReport:
     complete = [
         item.round_number
         for item in rounds
-        if item.state is RoundState.COMPLETE and item.round_number <= planned
+        if item.state is RoundState.COMPLETE and 1 <= item.round_number <= planned
     ]
     by_site: dict[str, list[Answer]] = {}
     for answer in answers:
