@@ -209,8 +209,8 @@ def _scaling_field(reply: TaskReply, plan: StudyPlan) -> LeavingField:
     count = len(numeric_columns(plan))
     return LeavingField(
         "scaling, once before round 1",
-        f"{3 * count} noised sums over the patients who train: for each of {count} numeric features "
-        "its values, their squares, and how many have one",
+        f"{3 * count} noised sums over the patients who train: for each of the {count} numeric "
+        "features its values, their squares, and how many have one",
         len(reply.update),
     )
 

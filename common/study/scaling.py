@@ -134,7 +134,7 @@ def split_model(arrays: Mapping[str, Floats]) -> tuple[dict[str, Floats], Scalin
 
 
 def sensitivity(features: int) -> float:
-    """Return how far, in L2, one patient more or less moves the moments of so many numeric features."""
+    """Return how far, in L2, one patient more or less moves the moments of so many features."""
     return SENSITIVITY_PER_FEATURE * math.sqrt(features)
 
 

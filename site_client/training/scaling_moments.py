@@ -44,7 +44,8 @@ def feature_moments(trained: FeatureMatrix, columns: NumericColumns) -> npt.NDAr
         columns: of the feature.
     """
     patients = len(trained.y)
-    recorded = is_recorded(trained, columns).reshape(patients, -1)
+    recorded = is_recorded(trained, columns)
+    recorded = recorded.reshape(patients, math.prod(recorded.shape[1:]))
     # A value outside the bounds would break the proof, whoever made the matrix.
     x = np.clip(trained.x[..., columns.values].astype(np.float64), -1.0, 1.0)
     x = x.reshape(patients, recorded.shape[1])
