@@ -202,7 +202,7 @@ def check_base(reply: ReleasedTask, expectation: Expectation) -> None:
 def check_size(reply: ReleasedTask, expectation: Expectation) -> None:
     """U7: its bytes are within the bound for this model."""
     most = 0
-    if expectation.kind is TaskKind.TRAIN:
+    if expectation.kind is not TaskKind.EVALUATE:
         most = _HEADER_BYTES + sum(4 * _product(shape) for shape in expectation.shapes.values())
     if len(reply.update) > min(most, limits.PARAMETERS_BYTES_MAX):
         _refuse("U7", f"at most {most} bytes", f"{len(reply.update)} bytes")
