@@ -16,7 +16,7 @@ from common.protocol import codec
 from common.protocol.codec import decode_reply, decode_request, encode_reply, encode_request
 from common.protocol.frames import join_frames, split_frames
 from common.protocol.messages import TaskKind
-from tests.lib.messages import refusal, release, request
+from tests.lib.messages import refusal, release, request, scale_release, scale_request
 
 
 def _changed(data: bytes, change: Callable[[Any], object]) -> bytes:
@@ -35,10 +35,7 @@ def test_a_final_evaluation_survives() -> None:
     assert decode_request(encode_request(last)) == last
 
 
-SCALE_REQUEST = replace(
-    request(), kind=TaskKind.SCALE, round_number=0, evaluate=False, parameters=b""
-)
-SCALE_RELEASE = replace(release(), kind=TaskKind.SCALE, round_number=0, evaluation=None)
+SCALE_REQUEST, SCALE_RELEASE = scale_request(), scale_release()
 
 
 def test_a_request_for_sums_survives() -> None:
