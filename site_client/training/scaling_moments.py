@@ -47,8 +47,8 @@ def feature_moments(trained: FeatureMatrix, columns: NumericColumns) -> npt.NDAr
     recorded = is_recorded(trained, columns)
     recorded = recorded.reshape(patients, math.prod(recorded.shape[1:]))
     # A value outside the bounds would break the proof, whoever made the matrix.
-    x = np.clip(trained.x[..., columns.values].astype(np.float64), -1.0, 1.0)
-    x = x.reshape(patients, recorded.shape[1])
+    x = np.nan_to_num(trained.x[..., columns.values].astype(np.float64), nan=0.0)
+    x = np.clip(x, -1.0, 1.0).reshape(patients, recorded.shape[1])
     values = recorded.sum(axis=1)
     moments = np.zeros((patients, 3), dtype=np.int64)
     for place, value in enumerate((x, x * x - SECOND_MOMENT_OFFSET)):

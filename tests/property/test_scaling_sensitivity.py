@@ -21,7 +21,7 @@ THREE_ROWS = make_plan(privacy__rows_per_patient_max=3)
 BINNED = make_plan(
     features__1__time_bins=4, features__1__window_days=364, model={"kind": "gru", "width": 2}
 )
-EXTREMES = (-1.0, 1.0, 0.0, 0.5**0.5, 1e-30, -1e-45, 0.3, 7.0, -np.inf)
+EXTREMES = (-1.0, 1.0, 0.0, 0.5**0.5, 1e-30, -1e-45, 0.3, 7.0, -np.inf, np.nan)
 
 
 @st.composite
