@@ -150,7 +150,7 @@ def _report_site(
         auroc=auroc([newest[1]]) if newest else None,
         epsilon_spent=float(statement["epsilon_spent"]) if statement else None,
         epsilon_remaining=float(statement["epsilon_remaining"]) if statement else None,
-        rounds=len({answer.round_number for answer in accepted}),
+        rounds=len({answer.round_number for answer in accepted} - {0}),
         last_outcome=f"{last.outcome.value} {last.number}".strip(),
     )
 
