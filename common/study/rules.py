@@ -14,6 +14,7 @@ from typing import Final
 
 from common.study import cohort_rules as of_cohort
 from common.study import feature_rules as of_features
+from common.study import scaling_rules as of_scaling
 from common.study import training_rules as of_training
 from common.study.plan import StudyPlan
 from common.study.problems import Problem
@@ -49,6 +50,7 @@ _NOISE: Final = (
     "privacy.epsilon",
     "privacy.delta",
     "privacy.noise_multiplier",
+    "scaling",
 )
 
 RULES: Final = (
@@ -220,6 +222,18 @@ RULES: Final = (
         of_features.rule_stars_stand_for_prefixes,
     ),
     Rule("P33", "What is taken from the feature catalogue is there, and changed only as allowed."),
+    Rule(
+        "P34",
+        "Scaling has a numeric feature.",
+        ("features", "scaling"),
+        of_scaling.rule_scaling_has_a_numeric_feature,
+    ),
+    Rule(
+        "P35",
+        "Scaling is taken over from a version exactly when round 1 starts from one.",
+        ("training.warm_start", "scaling"),
+        of_scaling.rule_scaling_goes_with_its_model,
+    ),
 )
 
 _STOPS: Final[dict[str, tuple[str, ...]]] = {

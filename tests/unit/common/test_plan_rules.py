@@ -7,6 +7,7 @@ import inspect
 import pytest
 
 from common import limits
+from common.privacy.calibration import plan_mechanisms
 from common.study.rules import RULES
 from common.study.training_rules import honest_update_norm
 from tests.lib.plans import EXAMPLES, make_document, make_plan, problems_of
@@ -251,3 +252,31 @@ def test_p32_a_star_where_codes_are_not_built_by_prefix(code: str) -> None:
 
 def test_p32_stars_are_allowed_in_every_list_of_codes() -> None:
     assert problems_of(features__1__codes=["ICD10CM/I50*", "ATC/C09AA*"]) == ()
+
+
+def test_p34_there_is_no_numeric_feature_to_scale() -> None:
+    only(
+        "P34",
+        "scaling",
+        features=make_document()["features"][2:],
+        monitoring=...,
+        scaling={"kind": "dp_mean_variance"},
+    )
+
+
+def test_p35_scaling_is_taken_over_exactly_with_a_warm_start() -> None:
+    warm = {"version": "ab" * 32}
+    own, taken = {"kind": "dp_mean_variance"}, {"kind": "of_warm_start"}
+    only("P35", "scaling.kind", scaling=taken)
+    only("P35", "scaling.kind", scaling=own, training__warm_start=warm)
+    assert problems_of(scaling=own) == ()
+    assert problems_of(scaling=taken, training__warm_start=warm) == ()
+
+
+def test_p23_given_noise_must_leave_room_for_the_scaling_release() -> None:
+    enough = {"privacy__noise_multiplier": 2.5}
+    assert problems_of(**enough, scaling={"kind": "dp_mean_variance"}) == ()
+    greedy = {"kind": "dp_mean_variance", "epsilon_fraction": 0.5}
+    close = plan_mechanisms(make_plan()).train_per_round.noise_multiplier
+    assert problems_of(privacy__noise_multiplier=close) == ()
+    only("P23", "privacy.noise_multiplier", privacy__noise_multiplier=close, scaling=greedy)
