@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-fast fuzz lint format stubs bundle images bench clean
+.PHONY: help install demo test test-fast fuzz lint format stubs bundle images catalogue-page bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ images: install ## build the images of coordinator, agent and courier
 
 bundle: install ## build the Flower bundle again; then pin its digest in bundle_pin.py
 	$(BIN)/python -c "from server.bundle import *; from pathlib import Path; Path('server/bundle', BUNDLE_NAME).write_bytes(build_bundle())"
+
+catalogue-page: install ## write docs/feature-catalogue.md from the catalogue's data files
+	$(BIN)/cohortium-coordinator plan catalogue --markdown > docs/feature-catalogue.md
 
 bench: install ## the measurements of docs/benchmarks.md
 	$(BIN)/python benchmarks/aggregation.py

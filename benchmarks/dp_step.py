@@ -66,7 +66,9 @@ ARCHITECTURES = (
     Architecture("logistic regression 64", lambda: LogisticRegressionModel(64), (64,)),
     Architecture("MLP 64-128-64-1", lambda: MultilayerPerceptronModel(64, (128, 64)), (64,)),
     Architecture("residual MLP 64, 2 blocks", lambda: ResidualPerceptronModel(64, 64, 2), (64,)),
-    Architecture("GRU 24 x 32, 32 wide", lambda: GatedRecurrentModel(32, 32), (BINS, 32), 20_000),
+    Architecture(
+        "GRU 24 x 32, 32 wide", lambda: GatedRecurrentModel(32, 32, bins=BINS), (BINS * 32,), 20_000
+    ),
 )
 
 

@@ -13,9 +13,11 @@ CLOCK_SKEW_S_MAX: Final = (
 )
 SITES_MAX: Final = 10_000
 FEATURES_MAX: Final = 10_000
+TIME_BINS_MAX: Final = 336  # two weeks by the hour
 ROUNDS_MAX: Final = 10_000
 LOCAL_STEPS_MAX: Final = 100_000
 CATEGORIES_MAX: Final = 200  # levels of one categorical feature
+PLAN_CODES_MAX: Final = 256  # Charlson's tumours alone are 198 codes in three editions of the ICD
 LINE_BYTES_MAX: Final = 1 << 20  # a CSV line longer than 1 MiB is not a table
 FHIR_LINE_BYTES_MAX: Final = (
     64 << 20

@@ -9,8 +9,13 @@ import torch
 from torch import nn
 
 from common.protocol.arrays import Parameters
-from common.study.columns import feature_columns
-from common.study.plan import LogisticRegression, ResidualPerceptron, StudyPlan
+from common.study.columns import bins_of_model, feature_columns
+from common.study.plan import (
+    GatedRecurrentUnit,
+    LogisticRegression,
+    ResidualPerceptron,
+    StudyPlan,
+)
 
 
 class LogisticRegressionModel(nn.Module):
@@ -82,22 +87,25 @@ class ResidualPerceptronModel(nn.Module):
 
 
 class GatedRecurrentModel(nn.Module):
-    """One gated recurrent unit over time bins: [patients, bins, columns] to logits [patients, 1].
+    """One gated recurrent unit over time bins: [patients, bins * columns] to logits [patients, 1].
+
+    A row holds the columns of the oldest bin first.
 
     The unit has the parameters of Opacus' DPGRU, so that either engine can train it.
     """
 
-    def __init__(self, columns: int, width: int) -> None:
+    def __init__(self, columns: int, width: int, *, bins: int) -> None:
         super().__init__()
         # Imported here: Opacus takes a second to load and configures the root logger.
         from opacus.layers import DPGRU
 
+        self.bins, self.columns = bins, columns
         self.unit = DPGRU(columns, width, batch_first=True)
         self.outlet = nn.Linear(width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits [patients, 1] from the state after the last bin."""
-        states, _ = self.unit(x)
+        states, _ = self.unit(x.reshape(-1, self.bins, self.columns))
         logits: torch.Tensor = self.outlet(states[:, -1])
         return logits
 
@@ -109,6 +117,9 @@ def build_model(plan: StudyPlan) -> nn.Module:
         return LogisticRegressionModel(columns)
     if isinstance(plan.model, ResidualPerceptron):
         return ResidualPerceptronModel(columns, plan.model.width, plan.model.blocks)
+    if isinstance(plan.model, GatedRecurrentUnit):
+        bins = bins_of_model(plan) or 1
+        return GatedRecurrentModel(columns // bins, plan.model.width, bins=bins)
     return MultilayerPerceptronModel(columns, plan.model.hidden)
 
 

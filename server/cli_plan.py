@@ -1,4 +1,4 @@
-"""`cohortium-coordinator plan …`: check a study plan, show its schema and digest."""
+"""`cohortium-coordinator plan …`: check and show a study plan, its schema and digest."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import typer
 
 from common.command_line import print_json
 from server.cli_calibrate import calibrate
+from server.cli_catalogue import catalogue
 from server.cli_context import Json
 
 app = typer.Typer(help="Check and calibrate study plans.", no_args_is_help=True)
 
 app.command()(calibrate)
+app.command()(catalogue)
 
 PlanFile = Annotated[Path, typer.Argument(help="A study plan, TOML.")]
 
@@ -46,6 +48,9 @@ def check(file: PlanFile, json: Json = False) -> None:
                 "delta": plan.privacy.delta,
                 "noise_multiplier": planned.train_per_round.noise_multiplier,
                 "evaluation_noise_multiplier": planned.evaluation_per_release.noise_multiplier,
+                "scaling_noise_multiplier": planned.scaling.noise_multiplier
+                if planned.scaling
+                else None,
                 "columns": len(feature_columns(plan)),
                 "parameters": parameters,
             }
@@ -63,6 +68,11 @@ def check(file: PlanFile, json: Json = False) -> None:
         f"{planned.evaluation_per_release.noise_multiplier:.4f} in each of "
         f"{plan.evaluation.releases} evaluations"
     )
+    if planned.scaling is not None:
+        print(
+            f"  scaling:  one release before round 1, multiplier "
+            f"{planned.scaling.noise_multiplier:.4f}, within the same epsilon"
+        )
     print(
         f"  model:    {plan.model.kind}, {len(feature_columns(plan))} columns, "
         f"{parameters} parameters"
@@ -75,6 +85,15 @@ def digest(file: PlanFile) -> None:
     from common.study.plan_file import plan_digest, read_plan
 
     print(plan_digest(read_plan(file)))
+
+
+@app.command()
+def show(file: PlanFile) -> None:
+    """Print a plan with everything written out: defaults, and what is from the catalogue."""
+    from common.study.plan_file import read_plan
+    from common.study.plan_toml import plan_toml
+
+    print(plan_toml(read_plan(file)), end="")
 
 
 @app.command()

@@ -24,10 +24,11 @@ from common.crypto.keys import OpeningKey, SigningKey
 from common.errors import ConfigError
 from common.ids import Digest, SiteId, parse_digest
 from common.limits import PARAMETERS_BYTES_MAX
+from common.privacy.calibration import plan_mechanisms
 from common.protocol.arrays import Parameters, decode_parameters
 from common.protocol.messages import LedgerStatement
-from common.study.columns import parameter_shapes
 from common.study.plan import StudyPlan
+from common.study.scaling import model_shapes, split_model
 from server.books import Books
 from server.config import CoordinatorPaths
 from server.coordinator import Coordinator, CoordinatorKeys
@@ -42,6 +43,7 @@ from server.study_register import StudyRegister
 from simulations.randomness import SiteRandomness, reproducible
 from simulations.virtual_site import RunningSite, VirtualSite
 from site_client.features.matrix import FeatureMatrix, split
+from site_client.features.scaled import scale
 from site_client.training.evaluation import score
 
 Progress = Callable[[int, int], None]
@@ -74,7 +76,7 @@ class FederationResult:
     """A finished simulated study.
 
     Args:
-        parameters: of the final model.
+        parameters: of the final model, with its scaling if it has one.
         version: its digest.
         rounds: as the coordinator recorded them, the final evaluation last.
         sites: by id.
@@ -168,7 +170,8 @@ def _run(
     try:
         study = books.register.register(plan, keys.signing)
         books.register.start_run(study.study_id, "simulation", restarts=0)
-        channel = _ProcessChannel(running, rounds=plan.training.rounds + 1, progress=progress)
+        rounds = plan.training.rounds + 1 + (plan_mechanisms(plan).scaling is not None)
+        channel = _ProcessChannel(running, rounds=rounds, progress=progress)
         Coordinator(
             books.register.find(study.study_id),
             books=books,
@@ -247,7 +250,7 @@ def _result(plan: StudyPlan, books: Books, sites: Sequence[RunningSite]) -> Fede
     version = parse_digest(rounds[-1].new_version)
     parameters = decode_parameters(
         books.rounds.read_parameters(version),
-        expected=parameter_shapes(plan),
+        expected=model_shapes(plan),
         bytes_max=PARAMETERS_BYTES_MAX,
     )
     answers = books.rounds.answers(study_id)
@@ -284,10 +287,17 @@ def _site_outcome(
 def score_exactly(
     plan: StudyPlan, parameters: Parameters, patients: FeatureMatrix
 ) -> tuple[float | None, float | None]:
-    """Return AUROC and accuracy without noise, each None where these patients cannot tell it."""
+    """Return AUROC and accuracy without noise, each None where these patients cannot tell it.
+
+    Args:
+        plan: of the study.
+        parameters: of the model, with its scaling if it has one.
+        patients: held out.
+    """
     if len(patients.y) == 0:
         return None, None
-    probabilities = score(plan, parameters, patients.x)
+    trained, scaling = split_model(parameters)
+    probabilities = score(plan, trained, scale(patients, plan, scaling).x)
     accuracy = float(np.mean((probabilities >= 0.5) == (patients.y == 1)))
     if patients.y.min() == patients.y.max():
         return None, accuracy

@@ -1,4 +1,4 @@
-"""`cohortium-site` check, approve, withdraw, pause, unpause and preview: deciding about a study."""
+"""`cohortium-site` approve, withdraw, pause, unpause and preview: deciding about a study."""
 
 from __future__ import annotations
 
@@ -23,56 +23,12 @@ if TYPE_CHECKING:
 
 PlanArgument = Annotated[Path, typer.Argument(help="A study plan, TOML.")]
 StudyArgument = Annotated[str, typer.Argument(help="The study's id.")]
-PREFLIGHT_FAILED_EXIT_CODE = 1
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this file to the application."""
-    for command in (check, approve, withdraw, pause, unpause, preview):
+    for command in (approve, withdraw, pause, unpause, preview):
         app.command()(command)
-
-
-def check(
-    context: typer.Context,
-    plan: Annotated[Path | None, typer.Argument(help="A study plan to check against.")] = None,
-    json: Json = False,
-) -> None:
-    """Check keys, clock, reachability, data and limits in plain words; exit 1 on a problem."""
-    from common.clock import SystemClock
-    from common.study.plan_file import read_plan
-    from site_client.preflight import check_site
-
-    wanted = None if plan is None else read_plan(plan)
-    result = check_site(paths_of(context), wanted, clock=SystemClock())
-    if json:
-        print_json(
-            {
-                "ok": result.is_ok,
-                "findings": [finding.as_record() for finding in result.findings],
-                "quality": None if result.quality is None else result.quality.as_record(),
-            }
-        )
-    else:
-        for finding in result.findings:
-            print(
-                f"{'OK     ' if finding.is_ok else 'PROBLEM'} {finding.question}: {finding.answer}"
-            )
-            if not finding.is_ok and finding.todo:
-                print(f"        to do: {finding.todo}")
-        if result.quality is not None:
-            table = Table("feature", "complete", "missing", "out of range", "unmapped")
-            for item in result.quality.features:
-                table.add_row(
-                    escape(item.name),
-                    f"{item.completeness:.0%}",
-                    str(item.missing),
-                    str(item.out_of_range),
-                    str(item.unmapped),
-                )
-            Console().print(table)
-            print("These counts are for you; they never leave this site.")
-    if not result.is_ok:
-        raise typer.Exit(PREFLIGHT_FAILED_EXIT_CODE)
 
 
 def approve(
@@ -172,11 +128,13 @@ def preview(context: typer.Context, plan: PlanArgument, json: Json = False) -> N
                 "rounds": result.rounds,
                 "evaluation_rounds": list(result.evaluation_rounds),
                 "fields": [vars(item) for item in result.fields],
+                "scaling": None if result.scaling is None else vars(result.scaling),
             }
         )
         return
     table = Table("what leaves", "in plain words", "bytes")
-    for item in result.fields:
+    once = () if result.scaling is None else (result.scaling,)
+    for item in (*once, *result.fields):
         table.add_row(escape(item.name), escape(item.what), f"{item.size_bytes:,}")
     Console().print(table)
     print(

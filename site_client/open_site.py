@@ -15,6 +15,7 @@ from site_client.enrolment import check_joined
 from site_client.feature_use import FeaturePins
 from site_client.release.ledger_file import SqliteLedgerStore
 from site_client.release.release_log import ReleaseLog
+from site_client.scaling_pin import ScalingPin
 from site_client.site_database import SiteDatabase
 from site_client.source_pin import SourcePin
 from site_client.tasks import SiteKeys, SiteRecords
@@ -55,6 +56,7 @@ def open_records(
         ledger=Ledger(SqliteLedgerStore(database), clock),
         log=ReleaseLog(database, clock),
         approvals=Approvals(database, clock, key),
+        scaling_pin=ScalingPin(database),
         source_pin=SourcePin(database),
         feature_pins=FeaturePins(database),
     )

@@ -19,10 +19,11 @@ from common.study.plan_file import plan_digest
 from site_client.config import SiteConfig, SitePaths, read_site_config
 from site_client.courier.main import CourierConfig, read_courier_config
 from site_client.open_site import OpenSite, open_site
+from site_client.quality.figures import QualityFigures
+from site_client.quality.report import QualityReport, report_quality
 from site_client.release.gate import SiteLimits
-from site_client.site_features import stored_rows
+from site_client.site_features import inspected_rows
 from site_client.sources.table import PatientTable
-from site_client.standardize.quality import QualityTable, assess_quality
 
 _REACH_WAIT_S: Final = 10.0
 AnswerT = TypeVar("AnswerT")
@@ -56,10 +57,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Preflight:
-    """All findings, and the quality table when a plan was given and the data could be read."""
+    """All findings, and the quality report when a plan was given and the data could be read."""
 
     findings: tuple[Finding, ...]
-    quality: QualityTable | None
+    quality: QualityReport | None
 
     @property
     def is_ok(self) -> bool:
@@ -81,17 +82,17 @@ def check_site(paths: SitePaths, plan: StudyPlan | None, *, clock: Clock) -> Pre
     )
     if courier is not None:
         findings.extend(_reach(courier, clock))
-    quality: QualityTable | None = None
+    quality: QualityReport | None = None
     if config is not None and plan is not None:
         rows = _ask(
             findings,
             "the data fit the plan",
-            lambda: stored_rows(plan, config.source, paths=paths, clock=clock),
+            lambda: inspected_rows(plan, config.source, paths=paths, clock=clock),
         )
         if rows is not None:
-            quality = assess_quality(rows.table)
+            quality = report_quality(plan, rows)
             findings.append(_cohort(config, rows.table))
-            findings.extend(_plausible(quality))
+            findings.extend(_plausible(quality.figures))
         findings.extend(_limits(config, plan, site))
         if site is not None:
             findings.append(_approval(site, plan, clock))
@@ -201,15 +202,14 @@ def _cohort(config: SiteConfig, table: PatientTable) -> Finding:
     )
 
 
-def _plausible(quality: QualityTable) -> Iterator[Finding]:
+def _plausible(quality: QualityFigures) -> Iterator[Finding]:
     """What no rule refuses and no steward should miss."""
     for item in quality.features:
-        if item.unmapped > limits.OUT_OF_RANGE_FRACTION_MAX * quality.patients:
+        if item.unmapped > limits.OUT_OF_RANGE_FRACTION_MAX * quality.rows:
             yield Finding(
                 f"the texts of {item.name} are mapped",
                 False,
-                f"{item.unmapped} of {quality.patients} are not named in `values` and count as "
-                "missing",
+                f"{item.unmapped} of {quality.rows} are not named in `values` and count as missing",
                 f"complete `values` under [source.features.{item.name}]",
             )
         elif item.recorded == 0:
@@ -219,7 +219,7 @@ def _plausible(quality: QualityTable) -> Iterator[Finding]:
                 "none is recorded",
                 "correct the mapping; if you do not record it, tell the coordinator",
             )
-    if not 0 < quality.positive < quality.patients:
+    if not 0 < quality.positive < quality.rows:
         yield Finding(
             "both outcomes occur",
             False,

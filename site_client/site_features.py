@@ -107,18 +107,20 @@ def builder_of(mapping: EventMapping, *, paths: SitePaths, clock: Clock) -> Feat
     )
 
 
-def stored_rows(
+def inspected_rows(
     plan: StudyPlan, mapping: SourceMapping, *, paths: SitePaths, clock: Clock
 ) -> SiteRows:
-    """Return a plan's rows of the source as it is now, by way of the store unless it is a table.
+    """Return a plan's rows of the source as it is now, and what a steward should know of events.
+
+    The source is read, for what is told of its events is not kept; its rows are kept in the store.
 
     Raises:
         PlanError, DataSourceError: see `FeatureBuilder.build`.
     """
     if isinstance(mapping, TableMapping):
         return _read_directly(plan, mapping, paths)
-    builder = builder_of(mapping, paths=paths, clock=clock)
-    return builder.rows(builder.build(plan).entry)
+    events = builder_of(mapping, paths=paths, clock=clock).inspect(plan)
+    return SiteRows(events.table, events)
 
 
 def _read_directly(plan: StudyPlan, mapping: TableMapping, paths: SitePaths) -> SiteRows:

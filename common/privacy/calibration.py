@@ -1,9 +1,10 @@
 """The smallest noise multiplier that keeps a plan inside its budget.
 
 Training and evaluation touch disjoint patients (held-out patients never train), so each of the two
-is calibrated to the plan's whole epsilon and delta. Parameters are fixed before the first release
-and a study stops at its planned number of rounds, so composition at that number holds however the
-releases are used in between.
+is calibrated to the plan's whole epsilon and delta. A release for scaling touches those who train:
+its noise is fixed first, and training gets what the composition of both leaves. Parameters are
+fixed before the first release and a study stops at its planned number of rounds, so composition at
+that number holds however the releases are used in between.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from common.privacy.mechanism import (
     PATIENT_HASH_PARTS,
     DiscreteGaussianCounts,
     DpSgdSteps,
+    GaussianVector,
     MechanismRecord,
     PatientPart,
 )
@@ -73,8 +75,20 @@ class PrivacyNumbers(Protocol):
         """Of a training step, or calibrate."""
 
 
+class ScalingNumbers(Protocol):
+    """What calibration reads of a plan's scaling part."""
+
+    @property
+    def epsilon_fraction(self) -> float:
+        """Share of epsilon that the scaling release alone may spend; 0 releases nothing."""
+
+
 class PlanNumbers(Protocol):
     """A study plan, as far as its noise is concerned."""
+
+    @property
+    def scaling(self) -> ScalingNumbers | None:
+        """The scaling release, if there is one."""
 
     @property
     def training(self) -> TrainingNumbers:
@@ -100,6 +114,7 @@ class PlannedMechanisms:
         releases: number of evaluations.
         evaluation_rounds: rounds whose request asks for an evaluation of the received model,
             rising; the last is rounds + 1, the final model.
+        scaling: the record of the one release before round 1, if the plan has it.
     """
 
     train_per_round: DpSgdSteps
@@ -107,30 +122,39 @@ class PlannedMechanisms:
     rounds: int
     releases: int
     evaluation_rounds: tuple[int, ...]
+    scaling: GaussianVector | None = None
 
     @property
     def counted(self) -> tuple[tuple[MechanismRecord, int], ...]:
         """Each record of the plan with how often it is done at most: what a site commits to."""
-        return ((self.train_per_round, self.rounds), (self.evaluation_per_release, self.releases))
+        before = () if self.scaling is None else ((self.scaling, 1),)
+        return (
+            *before,
+            (self.train_per_round, self.rounds),
+            (self.evaluation_per_release, self.releases),
+        )
 
 
 def plan_mechanisms(plan: PlanNumbers) -> PlannedMechanisms:
     """Return every noisy step that the plan makes at one site; raises `AccountingError`."""
     training, evaluation, privacy = plan.training, plan.evaluation, plan.privacy
     noise_multiplier = privacy.noise_multiplier
+    scaling_noise = scaling_noise_of(plan, epsilon=privacy.epsilon)
     if noise_multiplier == "calibrate":
         noise_multiplier = calibrate_training(
             epsilon=privacy.epsilon,
             delta=privacy.delta,
             sampling_probability=training.sampling_probability,
             steps=training.rounds * training.local_steps,
+            scaling_noise=scaling_noise,
         )
+    trained = training_part(evaluation.held_out_fraction)
     return PlannedMechanisms(
         train_per_round=DpSgdSteps(
             noise_multiplier=noise_multiplier,
             sampling_probability=training.sampling_probability,
             steps=training.local_steps,
-            part=training_part(evaluation.held_out_fraction),
+            part=trained,
         ),
         evaluation_per_release=DiscreteGaussianCounts(
             noise_multiplier=calibrate_evaluation(
@@ -142,6 +166,20 @@ def plan_mechanisms(plan: PlanNumbers) -> PlannedMechanisms:
         rounds=training.rounds,
         releases=evaluation.releases,
         evaluation_rounds=evaluation_rounds(rounds=training.rounds, releases=evaluation.releases),
+        scaling=None if scaling_noise is None else GaussianVector(scaling_noise, trained),
+    )
+
+
+def scaling_noise_of(plan: PlanNumbers, *, epsilon: float) -> float | None:
+    """Return the noise multiplier of the plan's scaling release at an epsilon, None without one.
+
+    Raises:
+        AccountingError: when no noise multiplier that makes sense keeps the release's share.
+    """
+    if plan.scaling is None or plan.scaling.epsilon_fraction == 0:
+        return None
+    return calibrate_scaling(
+        epsilon=plan.scaling.epsilon_fraction * epsilon, delta=plan.privacy.delta
     )
 
 
@@ -164,8 +202,27 @@ def evaluation_rounds(*, rounds: int, releases: int) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=256)
+def calibrate_scaling(*, epsilon: float, delta: float) -> float:
+    """Return the smallest noise multiplier whose one Gaussian vector stays within (epsilon, delta).
+
+    Raises:
+        AccountingError: when no noise multiplier that makes sense keeps it.
+    """
+
+    def spent(noise_multiplier: float) -> float:
+        return epsilon_of((GaussianVector(noise_multiplier),), delta=delta)
+
+    return _smallest_noise(spent, epsilon, guess=_gaussian_guess(epsilon, delta))
+
+
+@lru_cache(maxsize=256)
 def calibrate_training(
-    *, epsilon: float, delta: float, sampling_probability: float, steps: int
+    *,
+    epsilon: float,
+    delta: float,
+    sampling_probability: float,
+    steps: int,
+    scaling_noise: float | None = None,
 ) -> float:
     """Return the smallest noise multiplier whose `steps` DP-SGD steps stay within the budget.
 
@@ -173,14 +230,17 @@ def calibrate_training(
         epsilon, delta: the budget.
         sampling_probability: Poisson rate of each patient in a step.
         steps: all steps of the study, at most `limits.STEPS_TOTAL_MAX`.
+        scaling_noise: noise multiplier of the release before them about the same patients, if any.
 
     Raises:
         AccountingError: when no noise multiplier that makes sense keeps the budget.
     """
 
+    before = () if scaling_noise is None else (GaussianVector(scaling_noise),)
+
     def spent(noise_multiplier: float) -> float:
         record = DpSgdSteps(noise_multiplier, sampling_probability, steps)
-        return epsilon_of((record,), delta=delta)
+        return epsilon_of((record, *before), delta=delta)
 
     # Central limit: T steps at rate q are about one Gaussian release at noise sigma / (q sqrt(T)).
     guess = sampling_probability * math.sqrt(steps) * _gaussian_guess(epsilon, delta)

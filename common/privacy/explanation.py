@@ -84,6 +84,11 @@ def _study(study: StudyStatement, limits: Limits) -> str:
             f"{study.epsilon_committed:.4f}. This is what counts, even if the study stops "
             "early, because the reason to stop may lie in what it saw."
         )
+    if study.scales:
+        promise += (
+            " Within this it releases once, before the first round, noised sums over the patients "
+            "who train, from which the mean and the spread of each numeric feature are estimated."
+        )
     return (
         f"{promise} Used so far: {_releases(study.releases)}, ε {study.epsilon_spent:.4f}. "
         "In plain words: whoever starts at even odds, 50 %, and sees all that this study may ever "

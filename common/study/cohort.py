@@ -6,11 +6,14 @@ events, which make the rows from them.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from common.study.plan_types import Codes, PlanPart, Text
+
+AGE: Final = "LOINC/30525-0"
+"""A feature of this code is the age at the index date, by the date of birth."""
 
 
 class IndexDate(PlanPart):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from common.study.plan import NumericFeature, StudyPlan
+from common.study.cohort import AGE
+from common.study.plan import GatedRecurrentUnit, NumericFeature, StudyPlan
 from common.study.problems import Problem
 
 UNIT_OF_AGGREGATE: Final = {"count": "1", "any": "1", "time_since": "d"}
@@ -59,3 +60,50 @@ def rule_counting_aggregates_have_their_unit(plan: StudyPlan) -> Iterator[Proble
                 f"{unit}, the unit of {feature.aggregate}",
                 "correct the unit, or choose another aggregate",
             )
+
+
+def rule_time_bins_have_an_indicator(plan: StudyPlan) -> Iterator[Problem]:
+    """Values in time bins have an indicator, and age is not binned."""
+    for place, feature in enumerate(plan.features):
+        if not isinstance(feature, NumericFeature) or feature.time_bins is None:
+            continue
+        if feature.missing != "indicator":
+            yield Problem(
+                f"features[{place}].missing",
+                feature.missing,
+                'missing = "indicator": hardly a patient has a value in every bin',
+                "remove the key, or remove time_bins",
+            )
+        if AGE in feature.codes:
+            yield Problem(
+                f"features[{place}].time_bins",
+                str(feature.time_bins),
+                "no bins for the age at the index date",
+                "remove the key; a recurrent model repeats what has no bins",
+            )
+
+
+def rule_recurrent_models_have_one_time_line(plan: StudyPlan) -> Iterator[Problem]:
+    """A recurrent model has features in time bins, all of one window and number of bins."""
+    if not isinstance(plan.model, GatedRecurrentUnit):
+        return
+    first: NumericFeature | None = None
+    for place, feature in enumerate(plan.features):
+        if not isinstance(feature, NumericFeature) or feature.time_bins is None:
+            continue
+        first = first or feature
+        for key in ("time_bins", "window_days"):
+            if getattr(feature, key) != getattr(first, key):
+                yield Problem(
+                    f"features[{place}].{key}",
+                    str(getattr(feature, key)),
+                    f"{getattr(first, key)}, as of {first.name}: a bin is one stretch of time",
+                    "make them equal, or remove time_bins here",
+                )
+    if first is None:
+        yield Problem(
+            "model.kind",
+            "gru, and no feature has time_bins",
+            "one or more numeric features with time_bins",
+            "add time_bins to what changes in time, or choose another model",
+        )

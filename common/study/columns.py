@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from common.study.plan import (
     CategoricalFeature,
+    GatedRecurrentUnit,
     LogisticRegression,
     NumericFeature,
     ResidualPerceptron,
@@ -21,26 +22,54 @@ from common.study.plan_bytes import plan_digest
 MISSING_SUFFIX: Final = "__missing"
 
 
+def bins_of_feature(feature: NumericFeature | CategoricalFeature) -> int:
+    """Return in how many time bins a feature has values; 1 without bins."""
+    return (feature.time_bins or 1) if isinstance(feature, NumericFeature) else 1
+
+
+def bins_of_model(plan: StudyPlan) -> int | None:
+    """Return over how many time bins a recurrent model goes; None for another model."""
+    if not isinstance(plan.model, GatedRecurrentUnit):
+        return None
+    return max(bins_of_feature(feature) for feature in plan.features)
+
+
 def columns_of_feature(feature: NumericFeature | CategoricalFeature) -> tuple[str, ...]:
     """Return the matrix columns that one feature makes, in order.
 
     A numeric feature makes a column of its name, a categorical one a column `name=level` for each
-    level; either makes `name__missing` as well when its missing values have an indicator.
+    level; either makes `name__missing` as well when its missing values have an indicator. With time
+    bins it makes these in each, `name[1]` being of the oldest.
     """
+    names = _names_in_a_bin(feature)
+    bins = bins_of_feature(feature)
+    return names if bins == 1 else _in_bins(names, bins)
+
+
+def _names_in_a_bin(feature: NumericFeature | CategoricalFeature) -> tuple[str, ...]:
     if isinstance(feature, NumericFeature):
-        columns: tuple[str, ...] = (feature.name,)
+        names: tuple[str, ...] = (feature.name,)
     else:
-        columns = tuple(f"{feature.name}={level}" for level in feature.levels)
+        names = tuple(f"{feature.name}={level}" for level in feature.levels)
     if feature.missing == "indicator":
-        columns += (feature.name + MISSING_SUFFIX,)
-    return columns
+        names += (feature.name + MISSING_SUFFIX,)
+    return names
+
+
+def _in_bins(names: tuple[str, ...], bins: int) -> tuple[str, ...]:
+    return tuple(f"{name}[{place}]" for place in range(1, bins + 1) for name in names)
 
 
 def feature_columns(plan: StudyPlan) -> tuple[str, ...]:
-    """Return all matrix columns, features in the plan's order."""
-    return tuple(
-        itertools.chain.from_iterable(columns_of_feature(feature) for feature in plan.features)
-    )
+    """Return all matrix columns: features in the plan's order.
+
+    For a recurrent model bins come first: all features' columns of the oldest bin, then the next;
+    a feature without bins stands in each.
+    """
+    bins = bins_of_model(plan)
+    if bins is None:
+        return tuple(itertools.chain.from_iterable(map(columns_of_feature, plan.features)))
+    return _in_bins(tuple(itertools.chain.from_iterable(map(_names_in_a_bin, plan.features))), bins)
 
 
 def parameter_shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
@@ -50,12 +79,26 @@ def parameter_shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
         return {"linear.weight": (1, width), "linear.bias": (1,)}
     if isinstance(plan.model, ResidualPerceptron):
         return _residual_shapes(width, plan.model)
+    if isinstance(plan.model, GatedRecurrentUnit):
+        return _recurrent_shapes(width // (bins_of_model(plan) or 1), plan.model.width)
     shapes: dict[str, tuple[int, ...]] = {}
     widths = (width, *plan.model.hidden, 1)
     for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
         shapes[f"layers.{layer}.weight"] = (fan_out, fan_in)
         shapes[f"layers.{layer}.bias"] = (fan_out,)
     return shapes
+
+
+def _recurrent_shapes(columns: int, width: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of `torch.nn.GRU` and Opacus' DPGRU: three gates, one above the other."""
+    return {
+        "unit.weight_ih_l0": (3 * width, columns),
+        "unit.bias_ih_l0": (3 * width,),
+        "unit.weight_hh_l0": (3 * width, width),
+        "unit.bias_hh_l0": (3 * width,),
+        "outlet.weight": (1, width),
+        "outlet.bias": (1,),
+    }
 
 
 def _residual_shapes(columns: int, model: ResidualPerceptron) -> dict[str, tuple[int, ...]]:

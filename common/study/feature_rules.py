@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from common.study.code_digits import is_mistyped
+from common.study.code_lists import code_lists
+from common.study.code_prefix import PREFIX_SYSTEMS, CodeSet, is_misused_star
 from common.study.cohort_rules import UNIT_OF_AGGREGATE
 from common.study.columns import columns_of_feature
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
@@ -97,13 +99,7 @@ def rule_levels_are_distinct(plan: StudyPlan) -> Iterator[Problem]:
 
 def rule_codes_are_well_typed(plan: StudyPlan) -> Iterator[Problem]:
     """No code is listed twice in one place or has a wrong check digit."""
-    places = [(f"features[{place}]", item.codes) for place, item in enumerate(plan.features)]
-    cohort = plan.cohort
-    if cohort.index_date is not None:
-        places.append(("cohort.index_date", cohort.index_date.codes))
-    for name, criteria in (("require", cohort.require), ("exclude", cohort.exclude)):
-        places += [(f"cohort.{name}[{at}]", item.codes) for at, item in enumerate(criteria)]
-    for path, codes in [*places, ("label", plan.label.codes)]:
+    for path, codes in code_lists(plan):
         counts = Counter(codes)
         for code_place, code in enumerate(codes):
             if is_mistyped(code):
@@ -122,6 +118,20 @@ def rule_codes_are_well_typed(plan: StudyPlan) -> Iterator[Problem]:
                 )
 
 
+def rule_stars_stand_for_prefixes(plan: StudyPlan) -> Iterator[Problem]:
+    """A code ends in a star only where its beginning is its place in the classification."""
+    for path, codes in code_lists(plan):
+        for code_place, code in enumerate(codes):
+            if is_misused_star(code):
+                yield Problem(
+                    f"{path}.codes[{code_place}]",
+                    shorten(code),
+                    f"a star only at the end of a code of {', '.join(PREFIX_SYSTEMS)}, "
+                    "after two characters or more (ATC: three)",
+                    "list the codes one by one, or remove the star",
+                )
+
+
 def rule_label_name_is_no_feature(plan: StudyPlan) -> Iterator[Problem]:
     """The label is not among the features."""
     for place, feature in enumerate(plan.features):
@@ -136,10 +146,10 @@ def rule_label_name_is_no_feature(plan: StudyPlan) -> Iterator[Problem]:
 
 def rule_label_codes_are_no_feature_codes(plan: StudyPlan) -> Iterator[Problem]:
     """No feature is read from the codes that define the label."""
-    outcome = set(plan.label.codes)
+    outcome = CodeSet(plan.label.codes)
     for place, feature in enumerate(plan.features):
         for code_place, code in enumerate(feature.codes):
-            if code in outcome:
+            if outcome.meets(code):
                 yield Problem(
                     f"features[{place}].codes[{code_place}]",
                     f"{shorten(code)}, a code of the label",

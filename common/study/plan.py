@@ -14,6 +14,8 @@ from common import limits
 from common.study.cohort import CohortDefinition
 from common.study.plan_types import (
     Codes,
+    DeviationMin,
+    DeviationsMax,
     Finite,
     Name,
     Norm,
@@ -47,7 +49,9 @@ class NumericFeature(PlanPart):
 
     `plausible_range` bounds what is believed (a value outside is set missing and counted);
     `clip` are the public bounds to which values are clipped and then scaled to [-1, 1]. Values in
-    other units are converted, between mass and amount with the `analyte`'s molar mass.
+    other units are converted, between mass and amount with the `analyte`'s molar mass. With
+    `time_bins` the window is divided into so many equal bins, the oldest first, each with a value;
+    a bin without one has the last before it.
     """
 
     kind: Literal["numeric"]
@@ -59,6 +63,7 @@ class NumericFeature(PlanPart):
     clip: Annotated[tuple[Finite, Finite], Field(strict=False)]
     aggregate: NumericAggregate = "last"
     window_days: WindowDays = 365
+    time_bins: Annotated[int, Field(ge=2, le=limits.TIME_BINS_MAX)] | None = None
     unit_if_missing: Text | None = None
     analyte: Text | None = None
     missing: Literal["indicator", "none_allowed"] = "indicator"
@@ -103,6 +108,36 @@ class BinaryLabel(PlanPart):
     follow_up: Literal["assumed", "required"] = "assumed"
 
 
+class MeanVarianceScaling(PlanPart):
+    """Numeric features are scaled by means and deviations that the sites release once, with noise.
+
+    `epsilon_fraction` is the share of the study's epsilon that this release alone may spend; no
+    deviation is taken to be below `deviation_min` (of the range -1 to 1); values further than
+    `deviations_max` deviations from the mean are clipped.
+    """
+
+    kind: Literal["dp_mean_variance"]
+    epsilon_fraction: Annotated[float, Field(ge=0.01, le=0.5)] = 0.15
+    deviation_min: DeviationMin = 0.01
+    deviations_max: DeviationsMax = 4.0
+
+
+class WarmStartScaling(PlanPart):
+    """Numeric features are scaled as those of the version from which round 1 starts."""
+
+    kind: Literal["of_warm_start"]
+    deviation_min: DeviationMin = 0.01
+    deviations_max: DeviationsMax = 4.0
+
+    @property
+    def epsilon_fraction(self) -> float:
+        """Nothing is released: what made that version was charged when it was made."""
+        return 0.0
+
+
+ScalingSpec = Annotated[MeanVarianceScaling | WarmStartScaling, Field(discriminator="kind")]
+
+
 class FairnessGroup(PlanPart):
     """A categorical feature by whose levels performance is compared."""
 
@@ -136,8 +171,19 @@ class ResidualPerceptron(PlanPart):
     blocks: Annotated[int, Field(ge=1, le=16)]
 
 
+class GatedRecurrentUnit(PlanPart):
+    """A gated recurrent unit over the time bins (Cho et al. 2014); its last state gives the logit.
+
+    Features without time bins are the same in every bin.
+    """
+
+    kind: Literal["gru"]
+    width: Annotated[int, Field(ge=1, le=1024)]
+
+
 ModelSpec = Annotated[
-    LogisticRegression | MultilayerPerceptron | ResidualPerceptron, Field(discriminator="kind")
+    LogisticRegression | MultilayerPerceptron | ResidualPerceptron | GatedRecurrentUnit,
+    Field(discriminator="kind"),
 ]
 
 
@@ -259,6 +305,7 @@ class StudyPlan(PlanPart):
     ]
     label: BinaryLabel
     fairness_groups: Annotated[tuple[FairnessGroup, ...], Field(max_length=20, strict=False)] = ()
+    scaling: ScalingSpec | None = None
     model: ModelSpec
     training: Training
     evaluation: Evaluation

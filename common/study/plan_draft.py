@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from common.ids import SLUG_RULE
+from common.study.catalogue.expansion import expand
 from common.study.plan import Feature, StudyPlan
 from common.study.problems import Problem, shorten
 from common.study.rules import EACH_FEATURE, check_rules
@@ -53,8 +54,19 @@ def draft_of(document: Mapping[str, object], *, is_stored: bool = False) -> Plan
 
     Args:
         document: as parsed from TOML, or from stored JSON.
-        is_stored: whether real numbers are written as text, as in `plan_bytes`.
+        is_stored: whether real numbers are written as text, as in `plan_bytes`; such a document
+            holds every definition and takes none from the catalogue.
     """
+    if is_stored:
+        return _draft_of(document, is_stored=True)
+    expansion = expand(document)
+    draft = _draft_of(expansion.document, is_stored=False)
+    problems = expansion.in_file(draft.problems)
+    problems.sort(key=lambda problem: int(problem.number[1:]))
+    return PlanDraft(plan=None if problems else draft.plan, problems=tuple(problems))
+
+
+def _draft_of(document: Mapping[str, object], *, is_stored: bool) -> PlanDraft:
     problems = list(_text_problems(document))
     plan: StudyPlan | None = None
     try:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from common import limits
 from common.errors import PlanError
+from common.study.catalogue.schema import with_catalogue
 from common.study.plan import StudyPlan
 from common.study.plan_bytes import plan_bytes, plan_digest
 from common.study.plan_draft import draft_of
@@ -102,7 +103,7 @@ def plan_from_bytes(data: bytes) -> StudyPlan:
 
 def plan_schema() -> dict[str, Any]:
     """Return the JSON schema of a plan file, for editors."""
-    schema = StudyPlan.model_json_schema()
+    schema = with_catalogue(StudyPlan.model_json_schema())
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

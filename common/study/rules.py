@@ -1,7 +1,8 @@
 """The table of all numbered plan rules; `docs/study-plan.md` says each in a steward's words.
 
-P1 to P5 are found while the file is read (`plan_draft`); the others are one pure function each,
-in `feature_rules` and `training_rules`. A number is never given to another rule.
+P1 to P5 and P33 are found while the file is read (`plan_draft`, `catalogue`); the others are one
+pure function each, in `feature_rules`, `cohort_rules` and `training_rules`. A number is never
+given to another rule.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 
 from common.study import cohort_rules as of_cohort
 from common.study import feature_rules as of_features
+from common.study import scaling_rules as of_scaling
 from common.study import training_rules as of_training
 from common.study.plan import StudyPlan
 from common.study.problems import Problem
@@ -48,6 +50,7 @@ _NOISE: Final = (
     "privacy.epsilon",
     "privacy.delta",
     "privacy.noise_multiplier",
+    "scaling",
 )
 
 RULES: Final = (
@@ -199,6 +202,37 @@ RULES: Final = (
         "A count has the unit 1, and a time since an event the unit d.",
         (EACH_FEATURE,),
         of_cohort.rule_counting_aggregates_have_their_unit,
+    ),
+    Rule(
+        "P30",
+        "Values in time bins have an indicator, and age is not binned.",
+        (EACH_FEATURE,),
+        of_cohort.rule_time_bins_have_an_indicator,
+    ),
+    Rule(
+        "P31",
+        "A recurrent model has features in time bins, all of one window and number of bins.",
+        ("features", "model"),
+        of_cohort.rule_recurrent_models_have_one_time_line,
+    ),
+    Rule(
+        "P32",
+        "A code ends in a star only where codes are built by prefix: ATC and the ICD.",
+        (EACH_FEATURE, "label.codes"),
+        of_features.rule_stars_stand_for_prefixes,
+    ),
+    Rule("P33", "What is taken from the feature catalogue is there, and changed only as allowed."),
+    Rule(
+        "P34",
+        "Scaling has a numeric feature.",
+        ("features", "scaling"),
+        of_scaling.rule_scaling_has_a_numeric_feature,
+    ),
+    Rule(
+        "P35",
+        "Scaling is taken over from a version exactly when round 1 starts from one.",
+        ("training.warm_start", "scaling"),
+        of_scaling.rule_scaling_goes_with_its_model,
     ),
 )
 

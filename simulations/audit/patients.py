@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from common.study.columns import bins_of_feature
 from common.study.plan import NumericFeature, StudyPlan
 from site_client.features.matrix import FeatureMatrix, build_matrix
 from site_client.sources.table import MISSING_LEVEL, PatientTable
@@ -30,11 +31,13 @@ def generate_patients(plan: StudyPlan, count: int, rng: np.random.Generator) -> 
     numeric: dict[str, npt.NDArray[np.float64]] = {}
     levels: dict[str, npt.NDArray[np.int64]] = {}
     for feature in plan.features:
-        is_missing = rng.random(count) < (
+        bins = bins_of_feature(feature)
+        shape = (count, bins) if bins > 1 else (count,)
+        is_missing = rng.random(shape) < (
             MISSING_FRACTION if feature.missing == "indicator" else 0.0
         )
         if isinstance(feature, NumericFeature):
-            values = rng.uniform(*feature.plausible_range, size=count)
+            values = rng.uniform(*feature.plausible_range, size=shape)
             numeric[feature.name] = np.where(is_missing, np.nan, values)
         else:
             chosen = rng.integers(len(feature.levels), size=count)

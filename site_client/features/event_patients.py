@@ -8,7 +8,7 @@ of each row, and rows outside the plan's ages left out; (4) every other variable
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import PlanError
+from common.study.cohort import AGE
+from common.study.columns import bins_of_feature
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
 from site_client.features.definitions import Variable
+from site_client.features.event_inspection import EventInspection, inspect_events
 from site_client.features.extraction import VariableCounts, extract_staged
 from site_client.features.from_plan import (
-    AGE,
     Narrower,
     criteria_of,
     index_event_of,
@@ -28,6 +30,7 @@ from site_client.features.from_plan import (
     variable_of,
 )
 from site_client.features.index_dates import Attrition, make_index_rows
+from site_client.features.prefix_codes import asked_of_source, has_stars, narrower_of_plan
 from site_client.features.staged_events import stage_events
 from site_client.features.wanted_codes import put_codes
 from site_client.sources.events import BIRTH, DEATH, EventSource, SourceCounts
@@ -51,6 +54,7 @@ class EventPatients:
         variables: per feature, what was met in its window; age has none.
         asked: per feature, its codes and how units become the plan's; age has none.
         index_time: datetime64 [rows], the site's wall clock.
+        inspection: of the events behind the rows; None unless it was asked for.
     """
 
     table: PatientTable
@@ -59,15 +63,19 @@ class EventPatients:
     variables: Mapping[str, VariableCounts]
     asked: Mapping[str, Variable]
     index_time: npt.NDArray[np.datetime64]
+    inspection: EventInspection | None = None
 
 
-def read_event_patients(plan: StudyPlan, source: EventSource, *, scratch: Path) -> EventPatients:
+def read_event_patients(
+    plan: StudyPlan, source: EventSource, *, scratch: Path, is_inspected: bool = False
+) -> EventPatients:
     """Read a source of events for one plan.
 
     Args:
         plan: must say from which events index dates are made.
         source: of the site.
         scratch: a folder of this build alone.
+        is_inspected: whether to look into the events for a steward as well.
 
     Raises:
         PlanError: the plan has no index date, or a unit that is none.
@@ -81,16 +89,15 @@ def read_event_patients(plan: StudyPlan, source: EventSource, *, scratch: Path) 
             arrived="a plan for tables that have one row for each index date",
             todo="add [cohort.index_date] to the plan, or read a table at this site",
         )
-    known = source.descendants(_codes_of(plan))
-
-    def narrower(codes: frozenset[str]) -> Mapping[str, frozenset[str]]:
-        return {code: known[code] for code in codes}
-
-    # Who was seen when is a question about all events.
+    known = source.descendants(asked_of_source(plan))
+    # Who was seen when is a question about all events, and so is what begins like a code.
     asks_for_all = index.observed_days_min > 0 or plan.label.follow_up == "required"
-    wanted = None if asks_for_all else frozenset({BIRTH, DEATH}).union(*known.values())
+    wanted = None
+    if not (asks_for_all or has_stars(plan)):
+        wanted = frozenset({BIRTH, DEATH}).union(*known.values())
     with open_local(scratch=scratch) as connection:
         counts = source.write_events(connection, "events", scratch=scratch, codes=wanted)
+        narrower = narrower_of_plan(plan, known, connection)
         attrition = make_index_rows(
             connection,
             index=index_event_of(index, narrower),
@@ -98,14 +105,10 @@ def read_event_patients(plan: StudyPlan, source: EventSource, *, scratch: Path) 
             outcome=outcome_of(plan.label, narrower, lambda codes: _units_of(connection, codes)),
         )
         attrition.append(_keep_ages(connection, plan))
-        return _read_rows(connection, plan, narrower, tuple(attrition), counts)
-
-
-def _codes_of(plan: StudyPlan) -> frozenset[str]:
-    index = plan.cohort.index_date
-    asking = [*plan.features, plan.label, *plan.cohort.require, *plan.cohort.exclude]
-    named = frozenset(index.codes if index else ())
-    return named.union(*(item.codes for item in asking))
+        patients = _read_rows(connection, plan, narrower, tuple(attrition), counts)
+        if not is_inspected:
+            return patients
+        return replace(patients, inspection=inspect_events(connection, plan, narrower))
 
 
 def _read_rows(
@@ -115,13 +118,21 @@ def _read_rows(
     attrition: tuple[Attrition, ...],
     counts: SourceCounts,
 ) -> EventPatients:
+    columns: dict[str, npt.NDArray[np.float64]] = {}
+    met: dict[str, VariableCounts] = {}
     others = [feature for feature in plan.features if AGE not in feature.codes]
     asked = [variable_of(item, narrower, lambda _: ()) for item in others]
     with stage_events(connection, asked) as staged:
-        known = [variable_of(item, narrower, staged.units_of) for item in others]
-        extraction = extract_staged(staged, known)
-    columns = {item.name: extraction.values[:, 0, place] for place, item in enumerate(others)}
-    met = {item.name: extraction.counts[place] for place, item in enumerate(others)}
+        variables: dict[str, Variable] = {}
+        for bins in sorted({bins_of_feature(feature) for feature in others}):
+            alike = [feature for feature in others if bins_of_feature(feature) == bins]
+            known = [variable_of(item, narrower, staged.units_of) for item in alike]
+            extraction = extract_staged(staged, known, bins=bins)
+            for place, feature in enumerate(alike):
+                values = extraction.values[:, :, place]
+                columns[feature.name] = values if bins > 1 else values[:, 0]
+                met[feature.name] = extraction.counts[place]
+                variables[feature.name] = known[place]
     found = connection.execute(
         "SELECT subject_id::VARCHAR AS subject_id, index_time, label, age_days, age_years "
         "FROM index_rows ORDER BY row_id"
@@ -140,7 +151,8 @@ def _read_rows(
             is_age = AGE in feature.codes
             column = _ages(feature, rows) if is_age else columns[feature.name]
             numeric[feature.name] = column
-        missing = int(np.isnan(column).sum())
+        nothing = np.isnan(column)
+        missing = int((nothing if nothing.ndim == 1 else nothing.all(axis=1)).sum())
         outside = met[feature.name].implausible if feature.name in met else 0
         feature_counts[feature.name] = FeatureCounts(len(column) - missing, missing, outside)
     table = PatientTable(
@@ -156,7 +168,7 @@ def _read_rows(
         attrition,
         counts,
         met,
-        {item.name: variable for item, variable in zip(others, known, strict=True)},
+        variables,
         rows["index_time"].astype("datetime64[us]"),
     )
 

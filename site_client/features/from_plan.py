@@ -21,9 +21,6 @@ from site_client.features.definitions import (
 )
 from site_client.standardize.units import Conversion, unit_table
 
-AGE: Final = "LOINC/30525-0"
-"""A feature of this code is the age at the index date, by the date of birth."""
-
 Narrower = Callable[[frozenset[str]], Mapping[str, frozenset[str]]]
 """A source's `descendants`."""
 UnitsOf = Callable[[frozenset[str]], Iterable[str | None]]

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from common.privacy.calibration import held_out_part, training_part
 from common.privacy.mechanism import PATIENT_HASH_PARTS, PatientPart
-from common.study.columns import feature_columns
-from common.study.plan import NumericFeature, StudyPlan
+from common.study.columns import bins_of_model, feature_columns
+from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
+from site_client.features.extraction import forward_filled
 from site_client.sources.table import MISSING_LEVEL, PatientTable
 
 
@@ -54,30 +55,23 @@ def build_matrix(table: PatientTable, plan: StudyPlan, *, salt: bytes) -> Featur
     """Return the feature matrix of a table.
 
     A numeric value is clipped to the plan's public bounds and scaled to [-1, 1]; a missing one is
-    0, the middle, beside its indicator. Nothing is learnt from the site's own data, so no scaling
-    statistic needs a privacy budget.
+    0, the middle, beside its indicator. A time bin without a value has the last one before it, and
+    its indicator says that nothing was recorded in the bin itself. Nothing is learnt from the
+    site's own data, so no scaling statistic needs a privacy budget.
 
     Args:
         salt: the site's secret, the same for every study.
     """
-    columns: list[npt.NDArray[np.float32]] = []
-    for feature in plan.features:
-        if isinstance(feature, NumericFeature):
-            values = table.numeric[feature.name]
-            is_missing = np.isnan(values)
-            low, high = feature.clip
-            scaled = (np.clip(values, low, high) - low) / (high - low) * 2 - 1
-            columns.append(np.where(is_missing, 0.0, scaled).astype(np.float32))
-        else:
-            levels = table.levels[feature.name]
-            is_missing = levels == MISSING_LEVEL
-            for index in range(len(feature.levels)):
-                columns.append((levels == index).astype(np.float32))
-        if feature.missing == "indicator":
-            columns.append(is_missing.astype(np.float32))
+    bins = bins_of_model(plan)
+    blocks = [_block(table, feature) for feature in plan.features]
+    if bins is not None:
+        blocks = [np.repeat(block, bins // block.shape[1], axis=1) for block in blocks]
+        x = np.concatenate(blocks, axis=2).reshape(table.rows, -1)
+    else:
+        x = np.concatenate([block.reshape(table.rows, -1) for block in blocks], axis=1)
     matrix = FeatureMatrix(
         columns=feature_columns(plan),
-        x=np.ascontiguousarray(np.stack(columns, axis=1)),
+        x=np.ascontiguousarray(x),
         y=table.label,
         part=np.array([patient_part(item, salt=salt) for item in table.subject_ids], np.int64),
     )
@@ -85,6 +79,26 @@ def build_matrix(table: PatientTable, plan: StudyPlan, *, salt: bytes) -> Featur
     if samples == 1:
         return matrix
     return _grouped(matrix, table.subject_ids, samples=samples, salt=salt)
+
+
+def _block(
+    table: PatientTable, feature: NumericFeature | CategoricalFeature
+) -> npt.NDArray[np.float32]:
+    """Return one feature as [rows, bins, columns]."""
+    if isinstance(feature, NumericFeature):
+        recorded = table.numeric[feature.name].reshape(table.rows, -1)
+        is_missing = np.isnan(recorded)
+        values = forward_filled(recorded[..., None])[..., 0]
+        low, high = feature.clip
+        scaled = (np.clip(values, low, high) - low) / (high - low) * 2 - 1
+        columns = [np.where(np.isnan(values), 0.0, scaled)]
+    else:
+        levels = table.levels[feature.name].reshape(table.rows, 1)
+        is_missing = levels == MISSING_LEVEL
+        columns = [levels == index for index in range(len(feature.levels))]
+    if feature.missing == "indicator":
+        columns.append(is_missing)
+    return np.stack(columns, axis=2).astype(np.float32)
 
 
 def _grouped(

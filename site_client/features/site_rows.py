@@ -30,7 +30,14 @@ class SiteRows:
     events: EventPatients | None
 
 
-def read_rows(plan: StudyPlan, mapping: SourceMapping, *, folder: Path, scratch: Path) -> SiteRows:
+def read_rows(
+    plan: StudyPlan,
+    mapping: SourceMapping,
+    *,
+    folder: Path,
+    scratch: Path,
+    is_inspected: bool = False,
+) -> SiteRows:
     """Read a site's source for one plan and check the rows against it.
 
     Args:
@@ -38,6 +45,7 @@ def read_rows(plan: StudyPlan, mapping: SourceMapping, *, folder: Path, scratch:
         mapping: `[source]` of `site.toml`.
         folder: where `site.toml` lies; a relative path starts there.
         scratch: a folder of the agent's own; what a build puts there is deleted with it.
+        is_inspected: whether to look into a source's events for a steward as well.
 
     Raises:
         PlanError: the plan has no index date, and the source no rows of its own.
@@ -48,7 +56,7 @@ def read_rows(plan: StudyPlan, mapping: SourceMapping, *, folder: Path, scratch:
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     source = open_source(mapping, folder=folder)
     with tempfile.TemporaryDirectory(prefix="build-", dir=scratch) as build:
-        events = read_event_patients(plan, source, scratch=Path(build))
+        events = read_event_patients(plan, source, scratch=Path(build), is_inspected=is_inspected)
     check_rows(plan, counts_of(events))
     return SiteRows(events.table, events)
 

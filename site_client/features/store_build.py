@@ -24,7 +24,7 @@ from site_client.features.definitions import Variable
 from site_client.features.event_patients import EventPatients, read_event_patients
 from site_client.features.row_counts import RowCounts, counts_of
 from site_client.features.site_rows import SiteRows, check_rows
-from site_client.features.store import FeatureStore
+from site_client.features.store import FeatureStore, StoreWriter
 from site_client.features.store_counts import counts_in, counts_record
 from site_client.features.store_entry import (
     EntryKey,
@@ -118,29 +118,54 @@ class FeatureBuilder:
             base = None if fresh else self._base(plan, state)
             with self._scratch_folder() as scratch:
                 made = self._grown(plan, base, scratch) if base else None
-                made = made or self._read(plan, scratch)
-            check_rows(plan, made.counts)
-            if self._now(plan_digest(plan), digests) != (key, state):
-                raise _changed_meanwhile()
-            record = counts_record(made.counts, made.asked, base=made.base)
+                if made is None:
+                    made = _made_of(read_event_patients(plan, self._source, scratch=scratch))
+            entry = self._keep(writer, plan, made, key, state, digests)
+        return Built(entry, entry.build)
 
-            def describe(files: dict[str, RowsFile]) -> FeatureEntry:
-                return FeatureEntry(
-                    key=key,
-                    study_id=plan.study.id,
-                    plan=plan_bytes(plan).decode(),
-                    built_at_s=self._clock.now_s(),
-                    source=state,
-                    build="increment" if made.base else "full",
-                    base=made.base.id if made.base else "",
-                    recomputed=made.recomputed,
-                    files=files,
-                    **record,
-                )
+    def inspect(self, plan: StudyPlan) -> EventPatients:
+        """Read the whole source, keep its rows, and return them with what a steward should know.
 
-            shared = {} if made.base is None or ROWS in made.tables else {ROWS: made.base}
-            entry = writer.write(made.tables, describe, shared=shared)
-            return Built(entry, entry.build)
+        Raises:
+            PlanError, DataSourceError: see `build`.
+        """
+        with self._store.writing() as writer, self._scratch_folder() as scratch:
+            digests = FileDigests(self._store.file_digests)
+            key, state = self._now(plan_digest(plan), digests)
+            events = read_event_patients(plan, self._source, scratch=scratch, is_inspected=True)
+            self._keep(writer, plan, _made_of(events), key, state, digests)
+        return events
+
+    def _keep(
+        self,
+        writer: StoreWriter,
+        plan: StudyPlan,
+        made: _Made,
+        key: EntryKey,
+        state: SourceState,
+        digests: FileDigests,
+    ) -> FeatureEntry:
+        check_rows(plan, made.counts)
+        if self._now(plan_digest(plan), digests) != (key, state):
+            raise _changed_meanwhile()
+        record = counts_record(made.counts, made.asked, base=made.base)
+
+        def describe(files: dict[str, RowsFile]) -> FeatureEntry:
+            return FeatureEntry(
+                key=key,
+                study_id=plan.study.id,
+                plan=plan_bytes(plan).decode(),
+                built_at_s=self._clock.now_s(),
+                source=state,
+                build="increment" if made.base else "full",
+                base=made.base.id if made.base else "",
+                recomputed=made.recomputed,
+                files=files,
+                **record,
+            )
+
+        shared = {} if made.base is None or ROWS in made.tables else {ROWS: made.base}
+        return writer.write(made.tables, describe, shared=shared)
 
     def cached(self, plan: Digest) -> Built | None:
         """Return the whole entry of a plan for the source as it is now; None when there is none.
@@ -190,11 +215,6 @@ class FeatureBuilder:
         known.sort(key=lambda entry: -len(entry.source.files))
         return next(filter(self._store.is_whole, known), None)
 
-    def _read(self, plan: StudyPlan, scratch: Path) -> _Made:
-        events = read_event_patients(plan, self._source, scratch=scratch)
-        rows = {ROWS: rows_to_arrow(events.table, events.index_time)}
-        return _Made(rows, counts_of(events), events.asked, None, events.table.patients)
-
     def _grown(self, plan: StudyPlan, base: FeatureEntry, scratch: Path) -> _Made | None:
         growth = self._growth(base, scratch)
         if growth is None:
@@ -241,6 +261,11 @@ class FeatureBuilder:
             ),
             state,
         )
+
+
+def _made_of(events: EventPatients) -> _Made:
+    rows = {ROWS: rows_to_arrow(events.table, events.index_time)}
+    return _Made(rows, counts_of(events), events.asked, None, events.table.patients)
 
 
 def read_entry(store: FeatureStore, entry: FeatureEntry) -> SiteRows:

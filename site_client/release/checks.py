@@ -25,6 +25,7 @@ from common.protocol.arrays import Parameters, is_finite, l2_norm
 from common.protocol.messages import EvaluationCounts, TaskKind
 from common.study.columns import parameter_shapes
 from common.study.plan import StudyPlan
+from common.study.scaling import MomentBounds, moment_shapes, numeric_columns
 
 _NORM_SLACK: Final = 1.0005
 
@@ -34,7 +35,8 @@ class Produced:
     """What training and evaluation made, before the gate.
 
     Args:
-        update: trained minus received parameters; None for an evaluation only.
+        update: trained minus received parameters, or a scaling release's sums; None for an
+            evaluation only.
         evaluation: noisy counts, or None.
         mechanisms: every noisy step that was done.
         is_reproducible: whether its randomness was of the test mode.
@@ -52,10 +54,11 @@ class Asked:
 
     Args:
         plan: approved.
-        kind: train or evaluate.
+        kind: train, scale or evaluate.
         evaluate: whether an evaluation was asked for.
         base_version: of the received model.
         mechanisms: charged to the ledger.
+        declared_cohort_size: public; it bounds the sums of a scaling release.
     """
 
     plan: StudyPlan
@@ -63,6 +66,7 @@ class Asked:
     evaluate: bool
     base_version: Digest
     mechanisms: tuple[MechanismRecord, ...]
+    declared_cohort_size: int = limits.COHORT_SIZE_MIN
 
 
 def check_produced(produced: Produced, asked: Asked, *, is_real_ledger: bool) -> None:
@@ -88,12 +92,16 @@ def check_charged(done: Sequence[MechanismRecord], charged: Sequence[MechanismRe
 
 
 def check_shapes(update: Parameters | None, asked: Asked) -> None:
-    """G3: the update has the plan's names, shapes and type, and is absent from an evaluation."""
+    """G3: the update has the plan's names, shapes and type, and is absent from an evaluation.
+
+    What a scaling release carries instead is its sums.
+    """
     if asked.kind is TaskKind.EVALUATE:
         if update is not None:
             _refuse("G3", "no update in an evaluation", "an update")
         return
-    shapes = parameter_shapes(asked.plan)
+    is_scaling = asked.kind is TaskKind.SCALE
+    shapes = moment_shapes(asked.plan) if is_scaling else parameter_shapes(asked.plan)
     is_fit = update is not None and {
         name: (array.shape, str(array.dtype)) for name, array in update.items()
     } == {name: (tuple(shape), "float32") for name, shape in shapes.items()}
@@ -108,8 +116,17 @@ def check_finite(update: Parameters | None) -> None:
 
 
 def check_norm(update: Parameters | None, asked: Asked) -> None:
-    """G5: its L2 norm is within the plan's bound."""
+    """G5: its L2 norm is within the plan's bound.
+
+    That of a scaling release's sums is within what the declared patients can add, and the noise.
+    """
     most = asked.plan.training.update_norm_max
+    if asked.kind is TaskKind.SCALE:
+        most = MomentBounds(
+            len(numeric_columns(asked.plan)),
+            asked.declared_cohort_size,
+            asked.mechanisms[0].noise_multiplier,
+        ).norm_max
     if update is not None and l2_norm(update) > most * _NORM_SLACK:
         _refuse("G5", f"an L2 norm of at most {most}", "a larger one")
 

@@ -233,6 +233,7 @@ class Gate:
             evaluate=request.evaluate,
             base_version=request.base_version,
             mechanisms=request.mechanisms,
+            declared_cohort_size=request.declared_cohort_size,
         )
         try:
             produced = produce()

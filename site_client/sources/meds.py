@@ -1,8 +1,8 @@
 """Medical Event Data Standard: Parquet files read in place, through a view over them.
 
 Sources: Medical-Event-Data-Standard/meds 0.4 (`DataSchema`, `CodeMetadataSchema`,
-`DatasetMetadataSchema`). The standard's numbers are 32-bit: the event table has the shortest
-decimal that names each, so that 88.4 recorded is 88.4 and not 88.40000152587890625.
+`DatasetMetadataSchema`). The standard's numbers are 32-bit: the event table has the decimal
+that was recorded, so that 88.4 is 88.4 and not 88.40000152587890625.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class PatientTable:
 
     Args:
         subject_ids: [rows], never leaves the agent.
-        numeric: feature to float64 [rows], NaN when missing.
+        numeric: feature to float64 [rows], or [rows, bins] with time bins; NaN when missing.
         levels: feature to int64 [rows], index of the level, -1 when missing.
         label: float32 [rows], 0 or 1.
         counts: per feature.
@@ -150,6 +150,12 @@ class _Reader:
             if source is None:
                 raise _refuse_mapping(where, "a mapping of this feature of the plan", "none")
             if isinstance(feature, NumericFeature):
+                if feature.time_bins is not None:
+                    raise _refuse_mapping(
+                        where,
+                        "a source of events: a table has one value a row",
+                        f"time_bins = {feature.time_bins} in the plan",
+                    )
                 if source.unit != feature.unit:
                     raise _refuse_mapping(
                         where, f'unit = "{feature.unit}", the plan\'s', f"unit = {source.unit!r}"

@@ -85,11 +85,11 @@ def recurrent_terms(
 
     Args:
         model: one recurrent layer and a linear layer.
-        batch: x is [patients, bins, columns] or [patients, samples, bins, columns].
+        batch: x is [patients, bins * columns] or [patients, samples, bins * columns].
         workspace: of this model.
     """
-    bins, columns = batch.x.shape[-2:]
-    x = batch.x.reshape(-1, bins, columns)
+    columns = model.columns
+    x = batch.x.reshape(-1, model.bins, columns)
     unit = cast("Gates", model.unit)
     passes = _forward(unit, x, workspace)
     state, width = passes.last, passes.last.shape[1]

@@ -60,8 +60,8 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "logistic regression": (lambda: LogisticRegressionModel(COLUMNS), "table"),
     "perceptron": (lambda: MultilayerPerceptronModel(COLUMNS, (7, 5)), "table"),
     "residual perceptron": (lambda: ResidualPerceptronModel(COLUMNS, 8, 2), "table"),
-    "recurrent": (lambda: GatedRecurrentModel(COLUMNS, 4), "bins"),
-    "wide recurrent": (lambda: GatedRecurrentModel(COLUMNS, 9), "bins"),
+    "recurrent": (lambda: GatedRecurrentModel(COLUMNS, 4, bins=BINS), "bins"),
+    "wide recurrent": (lambda: GatedRecurrentModel(COLUMNS, 9, bins=BINS), "bins"),
     "recorded": (LookedUp, "codes"),
     "stock": (Scaled, "table"),
 }
@@ -85,7 +85,7 @@ def make_batch(
     if kind == "codes":
         x = torch.randint(0, ROWS, (*lead, BINS))
     else:
-        x = torch.randn(*lead, *((BINS,) if kind == "bins" else ()), COLUMNS, dtype=dtype)
+        x = torch.randn(*lead, (BINS if kind == "bins" else 1) * COLUMNS, dtype=dtype)
     y = (torch.rand(lead) < 0.4).to(dtype)
     weight = torch.where(y > 0, 3.0, 1.0).to(dtype)
     if samples:  # a patient's loss is the mean over the samples that are there

@@ -12,7 +12,16 @@ from common.protocol.codec import decode_reply, decode_request, encode_reply, en
 from common.protocol.enrolment import read_enrolment, read_request, request_digest
 from common.protocol.envelope import envelope_digest, open_envelope, read_header
 from common.protocol.messages import Direction
-from tests.lib.messages import SHAPES, Party, header, refusal, release, request
+from tests.lib.messages import (
+    SHAPES,
+    Party,
+    header,
+    refusal,
+    release,
+    request,
+    scale_release,
+    scale_request,
+)
 from tests.lib.protocol_vectors import VECTORS, parties
 
 
@@ -51,6 +60,14 @@ def test_messages_have_the_same_bytes(vectors: dict[str, str]) -> None:
     assert decode_request(bytes.fromhex(vectors["request"])) == request()
     assert decode_reply(bytes.fromhex(vectors["release"])) == release()
     assert decode_reply(bytes.fromhex(vectors["refusal"])) == refusal()
+
+
+def test_messages_about_scaling_have_the_same_bytes() -> None:
+    frozen = json.loads((VECTORS / "scaling.json").read_text(encoding="ascii"))
+    assert encode_request(scale_request()).hex() == frozen["request"]
+    assert encode_reply(scale_release()).hex() == frozen["release"]
+    assert decode_request(bytes.fromhex(frozen["request"])) == scale_request()
+    assert decode_reply(bytes.fromhex(frozen["release"])) == scale_release()
 
 
 def test_a_request_sealed_under_version_1_opens(

@@ -6,10 +6,15 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from common.errors import ConfigError, DataSourceError, PlanError
+from common.limits import PARAMETERS_BYTES_MAX
+from common.protocol.arrays import decode_parameters
 from common.protocol.messages import RefusedTask, ReleasedTask
+from common.study.columns import parameter_shapes
+from common.study.plan_file import read_plan
 from site_client.config import SitePaths, read_site_config
 from site_client.features.site_rows import read_rows
 from site_client.source_pin import identifier_of
@@ -23,7 +28,7 @@ from site_client.sources.open_source import open_source
 from site_client.sources.source_mapping import MedsMapping
 from site_client.sources.table_mapping import TableMapping
 from tests.lib.event_hospital import CREATININE, SOURCE, admissions_plan, write_meds_hospital
-from tests.lib.sites_in_process import make_site
+from tests.lib.sites_in_process import PLAN, make_site
 
 HEAD = """
 [site]
@@ -37,6 +42,7 @@ cohort_size_min = 50
 [source]
 """
 LIMITS = HEAD.split("[source]", maxsplit=1)[0].split("300\n")[1]
+BINNED = CREATININE | {"window_days": 1, "time_bins": 24}
 KINDS: dict[str, tuple[str, type]] = {
     "omop": ('path = "cdm"\ntime_zone = "Europe/London"\ndata_until = 2026-01-01', OmopFolder),
     "omop_duckdb": ('path = "cdm.db"\nschema = "cdm"', OmopDuckDB),
@@ -102,6 +108,45 @@ def test_a_site_with_events_trains_and_evaluates_and_leaves_nothing_in_its_scrat
     # What the study began with stays, whatever becomes of the source.
     (tmp_path / "meds").rename(tmp_path / "moved")
     assert isinstance(site.ask(site.envelope(2)), ReleasedTask)
+
+
+def test_bins_are_equal_parts_of_the_window_and_hold_their_later_end(tmp_path: Path) -> None:
+    write_meds_hospital(tmp_path, patients=40)
+    table = rows_of(tmp_path, features__1=BINNED).table
+    recorded = ~np.isnan(table.numeric["creatinine"])
+    # The index date is 24 hours after admission; values are of hours 1, 9 and 20.
+    assert np.flatnonzero(recorded.all(axis=0)).tolist() == [0, 8, 19]
+    assert recorded.sum() == 3 * len(recorded)
+    latest = rows_of(tmp_path).table.numeric["creatinine"]
+    assert np.array_equal(table.numeric["creatinine"][:, 19], latest)
+
+
+def test_a_recurrent_model_trains_on_time_bins_of_events(tmp_path: Path) -> None:
+    write_meds_hospital(tmp_path, patients=200)
+    plan = admissions_plan(features__1=BINNED, model={"kind": "gru", "width": 4})
+    site = make_site(tmp_path, source=SOURCE, plan=plan, limits=LIMITS)
+    trained = site.ask(site.envelope(1))
+    assert isinstance(trained, ReleasedTask)
+    update = decode_parameters(
+        trained.update, expected=parameter_shapes(plan), bytes_max=PARAMETERS_BYTES_MAX
+    )
+    assert all(np.isfinite(array).all() and array.any() for array in update.values())
+
+
+def test_a_table_has_no_time_bins(tmp_path: Path) -> None:
+    plan = read_plan(PLAN)
+    features = tuple(
+        item.model_copy(update={"time_bins": 4}) if item.name == "cholesterol" else item
+        for item in plan.features
+    )
+    site = make_site(tmp_path)
+    with pytest.raises(DataSourceError, match="cholesterol"):
+        read_rows(
+            plan.model_copy(update={"features": features}),
+            site.config.source,
+            folder=tmp_path,
+            scratch=tmp_path / "scratch",
+        )
 
 
 def test_a_site_that_changes_from_events_to_a_table_is_refused_after_its_first_release(

@@ -16,6 +16,7 @@ from common.clock import Clock, FixedClock
 from common.crypto.keys import OpeningKey, SealingKey, SigningKey
 from common.ids import Digest, ReleaseId, RequestId, SiteId, StudyId, parse_site_id
 from common.privacy.calibration import plan_mechanisms
+from common.privacy.mechanism import MechanismRecord
 from common.protocol.arrays import Parameters, encode_parameters
 from common.protocol.codec import decode_request, encode_reply
 from common.protocol.envelope import open_envelope, seal_envelope
@@ -33,6 +34,7 @@ from common.protocol.messages import (
 from common.protocol.round_states import StudyState
 from common.study.columns import parameter_shapes
 from common.study.plan import StudyPlan
+from common.study.scaling import MOMENTS, SECOND_MOMENT_OFFSET, moment_shapes
 from server.books import Books
 from server.config import CoordinatorPaths, ServerConfig
 from server.consortium import found_consortium
@@ -116,6 +118,7 @@ class MemorySite:
         """Return the honest reply: it depends on nothing but site, round and model."""
         planned = plan_mechanisms(self.plan)
         is_training = request.kind is TaskKind.TRAIN
+        is_scaling = request.kind is TaskKind.SCALE
         seed = hashlib.sha256(
             f"{self.site_id} {request.round_number} {request.base_version}".encode()
         ).digest()
@@ -130,7 +133,11 @@ class MemorySite:
             counts=(tuple(range(40 + bins, 40, -1)), tuple(range(40, 40 + bins))),
             noise_multiplier=planned.evaluation_per_release.noise_multiplier,
         )
-        mechanisms = (planned.train_per_round,) if is_training else ()
+        mechanisms: tuple[MechanismRecord, ...] = (planned.train_per_round,) if is_training else ()
+        if is_scaling:
+            assert planned.scaling is not None
+            mechanisms = (planned.scaling,)
+            update = {MOMENTS: self.moments()}
         if request.evaluate:
             mechanisms = (*mechanisms, planned.evaluation_per_release)
         return ReleasedTask(
@@ -140,7 +147,7 @@ class MemorySite:
             base_version=request.base_version,
             release_id=ReleaseId(seed.hex()),
             declared_cohort_size=self.cohort_size,
-            update=encode_parameters(update) if is_training else b"",
+            update=encode_parameters(update) if is_training or is_scaling else b"",
             evaluation=evaluation if request.evaluate else None,
             mechanisms=mechanisms,
             statement=LedgerStatement(
@@ -150,6 +157,14 @@ class MemorySite:
                 ledger_head=Digest(seed.hex()),
             ),
         )
+
+    def moments(self) -> np.ndarray:
+        """Return what the site releases for scaling: three quarters of its patients, half at 0.2,
+        half at 0.4, and no noise."""
+        count = 0.75 * self.cohort_size
+        [shape] = moment_shapes(self.plan).values()
+        column = np.array([0.3 * count, (0.1 - SECOND_MOMENT_OFFSET) * count, count], np.float32)
+        return np.repeat(column[:, None], shape[1], axis=1)
 
     def _header(self, request: EnvelopeHeader, signing: SigningKey) -> EnvelopeHeader:
         return replace(

@@ -93,10 +93,18 @@ requests = st.builds(
     TaskRequest,
     plan_digest=hex64.map(Digest),
     round_number=rounds,
-    kind=st.sampled_from(TaskKind),
+    kind=st.sampled_from([TaskKind.TRAIN, TaskKind.EVALUATE]),
     evaluate=st.just(value=True),
     base_version=hex64.map(Digest),
     parameters=bodies,
+) | st.builds(
+    TaskRequest,
+    plan_digest=hex64.map(Digest),
+    round_number=st.just(0),
+    kind=st.just(TaskKind.SCALE),
+    evaluate=st.just(value=False),
+    base_version=hex64.map(Digest),
+    parameters=st.just(b""),
 )
 refusals = st.builds(
     RefusedTask,

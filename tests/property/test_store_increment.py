@@ -22,6 +22,7 @@ from site_client.features.store import FeatureStore
 from site_client.features.store_build import Built, FeatureBuilder
 from site_client.sources.meds_mapping import MedsMapping
 from tests.lib.event_hospital import (
+    CREATININE,
     SOURCE,
     admissions_plan,
     write_meds_metadata,
@@ -37,6 +38,7 @@ PLAN = admissions_plan(
     cohort__exclude=[
         {"description": "On dialysis", "codes": ["SNOMED/108241001"], "days_before": 20}
     ],
+    features__1=CREATININE | {"window_days": 6, "time_bins": 3},
     label__prediction_window_days=5,
     label__follow_up="required",
 )

@@ -3,7 +3,9 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import pytest
 
+from common.models import build_model
 from common.study.columns import (
     feature_columns,
     initial_parameters,
@@ -13,6 +15,8 @@ from common.study.columns import (
 from tests.lib.plans import make_plan
 
 MLP = {"kind": "mlp", "hidden": [8, 3]}
+RESIDUAL = {"kind": "residual_mlp", "width": 5, "blocks": 2}
+GRU = {"kind": "gru", "width": 4}
 
 
 def test_columns_follow_the_plan_with_levels_and_indicators() -> None:
@@ -38,6 +42,34 @@ def test_shapes_of_both_models() -> None:
         "layers.2.bias": (1,),
     }
     assert parameter_count(make_plan(model=MLP)) == 8 * 6 + 8 + 3 * 8 + 3 + 3 + 1
+
+
+def test_time_bins_make_their_columns_in_each_bin_the_oldest_first() -> None:
+    plan = make_plan(features__1__time_bins=2)
+    assert feature_columns(plan) == (
+        "age",
+        "systolic_bp[1]",
+        "systolic_bp__missing[1]",
+        "systolic_bp[2]",
+        "systolic_bp__missing[2]",
+        "sex=female",
+        "sex=male",
+        "sex__missing",
+    )
+
+
+def test_a_recurrent_model_has_all_features_in_every_bin() -> None:
+    plan = make_plan(features__1__time_bins=2, model=GRU)
+    names = ("age", "systolic_bp", "systolic_bp__missing", "sex=female", "sex=male", "sex__missing")
+    assert feature_columns(plan) == tuple(f"{name}[{place}]" for place in (1, 2) for name in names)
+
+
+@pytest.mark.parametrize("model", [{"kind": "logistic_regression"}, MLP, RESIDUAL, GRU])
+def test_the_shapes_are_those_of_the_torch_model(model: dict[str, object]) -> None:
+    plan = make_plan(features__1__time_bins=3, model=model)
+    built = build_model(plan).named_parameters()
+    assert parameter_shapes(plan) == {name: tuple(item.shape) for name, item in built}
+    assert initial_parameters(plan).keys() == parameter_shapes(plan).keys()
 
 
 def test_logistic_regression_starts_at_zero() -> None:
@@ -66,4 +98,4 @@ def test_the_first_model_is_a_function_of_the_plan_and_frozen() -> None:
         return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
     assert digest(60) == digest(60) != digest(61)
-    assert digest(60) == "2c7f84d3eb8a99a019769bc2434ac2ab0874816312115ae225877b6430c9b569"
+    assert digest(60) == "c2379cd4876be6c80b3567435d00f074b550fa2e80e20b5cd87f20500502e11e"

@@ -7,6 +7,7 @@ import inspect
 import pytest
 
 from common import limits
+from common.privacy.calibration import plan_mechanisms
 from common.study.rules import RULES
 from common.study.training_rules import honest_update_norm
 from tests.lib.plans import EXAMPLES, make_document, make_plan, problems_of
@@ -26,7 +27,8 @@ def test_the_valid_plan_has_no_problem() -> None:
 def test_numbers_count_up_and_every_rule_has_a_test_and_a_line_in_the_docs() -> None:
     assert [rule.number for rule in RULES] == [f"P{n}" for n in range(1, len(RULES) + 1)]
     tests = "".join(name for name, _ in inspect.getmembers(inspect.getmodule(only)))
-    tests += (EXAMPLES.parents[1] / "tests/unit/common/test_plan_file.py").read_text()
+    for file in ("test_plan_file.py", "test_catalogue.py"):
+        tests += (EXAMPLES.parents[1] / "tests/unit/common" / file).read_text()
     docs = (EXAMPLES.parent / "study-plan.md").read_text()
     for rule in RULES:
         assert f"test_{rule.number.lower()}_" in tests, rule.number
@@ -176,6 +178,30 @@ def test_p29_a_count_in_another_unit_is_refused() -> None:
         only("P29", "features[1].unit", features__1__aggregate=aggregate, features__1__unit=unit)
 
 
+def test_p30_time_bins_without_an_indicator_and_of_the_age_are_refused() -> None:
+    only(
+        "P30", "features[1].missing", features__1__time_bins=4, features__1__missing="none_allowed"
+    )
+    only("P30", "features[0].time_bins", features__0__time_bins=4, features__0__missing="indicator")
+
+
+def test_p31_a_recurrent_model_without_one_time_line_is_refused() -> None:
+    gru = {"kind": "gru", "width": 4}
+    only("P31", "model.kind", model=gru)
+    binned = make_document()["features"][1] | {"time_bins": 4, "window_days": 2}
+    for key, other in (("time_bins", 5), ("window_days", 3)):
+        features = [binned, binned | {"name": "other", key: other}]
+        only(
+            "P31",
+            f"features[1].{key}",
+            model=gru,
+            features=features,
+            fairness_groups=[],
+            monitoring=...,
+        )
+    assert problems_of(model=gru, features__1=binned) == ()
+
+
 def test_a_plan_without_monitoring_or_groups_is_complete() -> None:
     assert problems_of(monitoring=..., fairness_groups=...) == ()
 
@@ -211,3 +237,46 @@ def test_places_count_the_features_of_the_file_not_the_well_formed_ones() -> Non
     same_name = next(problem for problem in problems if problem.number == "P6")
     assert same_name.path == "features[3].name"
     assert "features[1]" in same_name.found
+
+
+def test_p13_a_feature_with_a_star_reaches_the_label() -> None:
+    changed = {"label__codes": ["ICD10CM/I50.9"], "features__1__codes": ["ICD10CM/I5*"]}
+    only("P13", "features[1].codes[0]", **changed)
+
+
+@pytest.mark.parametrize("code", ["SNOMED/8411*", "ICD10CM/I*"])
+def test_p32_a_star_where_codes_are_not_built_by_prefix(code: str) -> None:
+    found = problems_of(features__1__codes=[code])
+    assert ("P32", "features[1].codes[0]") in [(item.number, item.path) for item in found]
+
+
+def test_p32_stars_are_allowed_in_every_list_of_codes() -> None:
+    assert problems_of(features__1__codes=["ICD10CM/I50*", "ATC/C09AA*"]) == ()
+
+
+def test_p34_there_is_no_numeric_feature_to_scale() -> None:
+    only(
+        "P34",
+        "scaling",
+        features=make_document()["features"][2:],
+        monitoring=...,
+        scaling={"kind": "dp_mean_variance"},
+    )
+
+
+def test_p35_scaling_is_taken_over_exactly_with_a_warm_start() -> None:
+    warm = {"version": "ab" * 32}
+    own, taken = {"kind": "dp_mean_variance"}, {"kind": "of_warm_start"}
+    only("P35", "scaling.kind", scaling=taken)
+    only("P35", "scaling.kind", scaling=own, training__warm_start=warm)
+    assert problems_of(scaling=own) == ()
+    assert problems_of(scaling=taken, training__warm_start=warm) == ()
+
+
+def test_p23_given_noise_must_leave_room_for_the_scaling_release() -> None:
+    enough = {"privacy__noise_multiplier": 2.5}
+    assert problems_of(**enough, scaling={"kind": "dp_mean_variance"}) == ()
+    greedy = {"kind": "dp_mean_variance", "epsilon_fraction": 0.5}
+    close = plan_mechanisms(make_plan()).train_per_round.noise_multiplier
+    assert problems_of(privacy__noise_multiplier=close) == ()
+    only("P23", "privacy.noise_multiplier", privacy__noise_multiplier=close, scaling=greedy)

@@ -12,7 +12,14 @@ from common.models import build_model, load_parameters, read_parameters
 from common.privacy.mechanism import DpSgdSteps
 from common.protocol.arrays import Parameters, l2_norm
 from common.study.columns import feature_columns, initial_parameters, parameter_shapes
-from common.study.plan import Adam, MultilayerPerceptron, Sgd, StudyPlan
+from common.study.plan import (
+    Adam,
+    GatedRecurrentUnit,
+    MultilayerPerceptron,
+    NumericFeature,
+    Sgd,
+    StudyPlan,
+)
 from common.study.plan_file import read_plan
 from site_client.features.matrix import FeatureMatrix
 from site_client.training.dp_sgd_engine import (
@@ -27,9 +34,18 @@ from tests.lib.sites_in_process import PLAN
 NO_NOISE = 1e-9
 
 
-@pytest.fixture(params=["logistic_regression", "mlp"])
+@pytest.fixture(params=["logistic_regression", "mlp", "gru"])
 def plan(request: pytest.FixtureRequest) -> StudyPlan:
     plan = read_plan(PLAN)
+    if request.param == "gru":
+        features = tuple(
+            item.model_copy(update={"time_bins": 3})
+            if isinstance(item, NumericFeature) and item.missing == "indicator"
+            else item
+            for item in plan.features
+        )
+        model = GatedRecurrentUnit(kind="gru", width=3)
+        return plan.model_copy(update={"features": features, "model": model})
     if request.param == "mlp":
         return plan.model_copy(update={"model": MultilayerPerceptron(kind="mlp", hidden=(7, 5))})
     return plan

@@ -17,9 +17,10 @@ from common.study.plan import NumericFeature
 from common.study.plan_file import read_plan
 from simulations.heart_sites import heart_sites
 from site_client.features.matrix import build_matrix, patient_part, split
-from site_client.sources.table import read_table
+from site_client.features.site_rows import SiteRows
+from site_client.quality.assessment import assess_quality
+from site_client.sources.table import MISSING_LEVEL, PatientTable, read_table
 from site_client.sources.table_mapping import TableMapping
-from site_client.standardize.quality import assess_quality
 from site_client.training.evaluation import count_by_score
 from tests.lib.plans import make_plan
 from tests.lib.sites_in_process import PLAN
@@ -56,7 +57,7 @@ def test_the_matrix_equals_a_slow_pandas_reference(tmp_path: Path, number: int) 
     np.testing.assert_allclose(matrix.x, expected.to_numpy(), atol=1e-6)
     assert np.array_equal(matrix.y, (frame.heart_disease == "1").to_numpy(np.float32))
     assert np.abs(matrix.x).max() <= 1.0
-    quality = assess_quality(table)
+    quality = assess_quality(plan, SiteRows(table, None))
     assert quality.patients == len(frame)
     assert [item.missing for item in quality.features] == [
         int((frame[mapping.features[item.name].column] == "").sum()) for item in plan.features
@@ -135,7 +136,7 @@ def test_several_rows_of_a_patient_are_one_patient_with_at_most_the_plans_sample
     plan = make_plan(privacy__rows_per_patient_max=2)
     mapping, folder = _rows_table(tmp_path, ROWS)
     table = read_table(plan, mapping, folder=folder)
-    assert table.patients == 3 and assess_quality(table).patients == 3
+    assert table.patients == 3 and assess_quality(plan, SiteRows(table, None)).patients == 3
     matrix = build_matrix(table, plan, salt=SALT)
     assert matrix.weight is not None
     assert matrix.x.shape == (3, 2, len(matrix.columns)) and matrix.y.shape == (3, 2)
@@ -179,3 +180,41 @@ def test_a_second_row_of_a_patient_is_refused_where_the_plan_allows_one(tmp_path
     grouped = build_matrix(read_table(plan, mapping, folder=folder), plan, salt=SALT)
     np.testing.assert_array_equal(grouped.x[:, 0], plain.x)
     assert not grouped.x[:, 1:].any()
+
+
+BINNED = np.array([[np.nan, 90.0, np.nan], [200.0, np.nan, 145.0], [np.nan, np.nan, np.nan]])
+
+
+def _binned_table() -> PatientTable:
+    return PatientTable(
+        subject_ids=("a", "b", "c"),
+        numeric={"age": np.array([20.0, 55.0, 90.0]), "systolic_bp": BINNED},
+        levels={"sex": np.array([0, 1, MISSING_LEVEL])},
+        label=np.array([0.0, 1.0, 0.0], dtype=np.float32),
+        counts={},
+        unlabelled=0,
+    )
+
+
+def test_a_bin_without_a_value_has_the_last_one_before_it_and_an_indicator() -> None:
+    plan = make_plan(features__1__time_bins=3)
+    matrix = build_matrix(_binned_table(), plan, salt=SALT)
+    column = {name: matrix.x[:, place] for place, name in enumerate(matrix.columns)}
+    values = np.stack([column[f"systolic_bp[{place}]"] for place in (1, 2, 3)], axis=1)
+    # 90 and 200 are the clip bounds, 145 the middle, as is what nobody recorded before.
+    np.testing.assert_allclose(values, [[0, -1, -1], [1, 1, 0], [0, 0, 0]], atol=1e-7)
+    masks = np.stack([column[f"systolic_bp__missing[{place}]"] for place in (1, 2, 3)], axis=1)
+    assert np.array_equal(masks, np.isnan(BINNED))
+
+
+def test_a_recurrent_models_matrix_has_the_same_values_bin_after_bin() -> None:
+    flat = make_plan(features__1__time_bins=3)
+    recurrent = make_plan(features__1__time_bins=3, model={"kind": "gru", "width": 2})
+    table = _binned_table()
+    known = build_matrix(table, flat, salt=SALT)
+    of = {name: known.x[:, place] for place, name in enumerate(known.columns)}
+    matrix = build_matrix(table, recurrent, salt=SALT)
+    assert matrix.columns == feature_columns(recurrent)
+    for place, name in enumerate(matrix.columns):
+        bare = name.partition("[")[0]
+        assert np.array_equal(matrix.x[:, place], of[name] if name in of else of[bare])

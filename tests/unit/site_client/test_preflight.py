@@ -86,7 +86,7 @@ def test_a_site_in_order_has_no_problem_and_sees_its_data_quality(hospital: Hosp
     assert isinstance(result, Preflight)
     assert result.is_ok, [item for item in result.findings if not item.is_ok]
     assert result.quality is not None
-    assert len(result.quality.features) == len(STUDY.features)
+    assert len(result.quality.figures.features) == len(STUDY.features)
     assert all(
         set(item.as_record()) == {"question", "ok", "answer", "to_do"} for item in (result.findings)
     )

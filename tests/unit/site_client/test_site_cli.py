@@ -14,6 +14,7 @@ import pytest
 from common.command_line import run_command
 from common.protocol.messages import ReleasedTask
 from common.study.plan_file import plan_digest, read_plan
+from common.study.scaling import numeric_columns
 from simulations.heart_sites import heart_sites
 from site_client.cli import app
 from site_client.config import SitePaths
@@ -93,6 +94,20 @@ def test_preview_shows_each_thing_that_leaves_with_its_size_and_charges_nothing(
     assert "numbers in" in command("preview", str(PLAN))[1]
 
 
+def test_preview_shows_the_sums_that_a_plan_with_scaling_releases_once(
+    command: Command, tmp_path: Path
+) -> None:
+    assert _json(command("preview", str(PLAN), "--json"))["scaling"] is None
+    plan = tmp_path / "scaled.toml"
+    plan.write_text(PLAN.read_text() + '\n[scaling]\nkind = "dp_mean_variance"\n')
+    record = _json(command("preview", str(plan), "--json"))
+    numeric = len(numeric_columns(read_plan(plan)))
+    assert f"{3 * numeric} noised sums" in record["scaling"]["what"]
+    assert 12 * numeric < record["scaling"]["size_bytes"] < 12 * numeric + 200
+    assert [item["name"] for item in record["fields"]][:2] == ["update", "evaluation"]
+    assert "scaling, once" in command("preview", str(plan))[1]
+
+
 def test_preview_of_data_that_do_not_fit_says_where_with_the_sources_exit_code(
     command: Command, home: Path
 ) -> None:
@@ -133,6 +148,33 @@ def test_check_ends_with_1_when_something_is_to_be_done(command: Command) -> Non
     code, out, _ = command("check", str(PLAN), "--json")
     assert code == 1
     assert json.loads(out)["ok"] is False
+
+
+def test_check_writes_one_page_for_the_steward_and_one_that_may_leave(
+    command: Command, tmp_path: Path
+) -> None:
+    local, shareable = tmp_path / "local.html", tmp_path / "shareable.html"
+    words = ("check", str(PLAN), "--html", str(local), "--shareable", str(shareable))
+    _, out, _ = command(*words)
+    assert f"Written: {local}" in out and f"Written: {shareable}" in out
+    assert "Nothing was sent" in out and "What needs a look" in out
+    assert "the counts are exact" in local.read_text()
+    assert "the counts are exact" not in shareable.read_text()
+    assert "disclosure control, not differential privacy" in shareable.read_text()
+    record = json.loads(command(*words, "--json")[1])
+    assert record["pages"] == {"html": str(local), "shareable": str(shareable)}
+    quality = record["quality"]
+    assert quality["patients"] == quality["rows"] > 100 and quality["concerns"] == []
+    assert {"completeness", "auroc_both", "parts", "units"} <= set(quality["features"][0])
+
+
+def test_a_page_without_a_plan_or_a_folder_is_one_clear_error(
+    command: Command, tmp_path: Path
+) -> None:
+    code, out, err = command("check", "--html", str(tmp_path / "page.html"))
+    assert (code, out) == (2, "") and "a page is about one plan" in err
+    code, out, err = command("check", str(PLAN), "--html", str(tmp_path / "no/page.html"))
+    assert (code, out) == (11, "") and "the page cannot be written" in err
 
 
 def test_no_command_shows_a_patients_value(command: Command, home: Path) -> None:

@@ -1,0 +1,1 @@
+"""The feature catalogue: shipped definitions of common features, and how a plan takes them."""

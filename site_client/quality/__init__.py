@@ -1,0 +1,1 @@
+"""Data quality for a steward: figures, what needs a look, and pages to read them on."""
