@@ -101,6 +101,9 @@ def card(
     out: Annotated[Path, typer.Option(help="Folder for card.md and card.html.")],
 ) -> None:
     """Write a version's model card as Markdown and HTML."""
+    from common.limits import PARAMETERS_BYTES_MAX
+    from common.protocol.arrays import decode_parameters
+    from common.study.scaling import model_shapes, split_model
     from server.books import open_books
     from server.durable_file import write_durably
     from server.model_card import render_card
@@ -110,7 +113,13 @@ def card(
     books = open_books(paths, config)
     found = books.registry.find(version)
     study = books.register.find(found.study_id)
-    rendered = render_card(found, study, report_study(books, found.study_id))
+    arrays = decode_parameters(
+        books.rounds.read_parameters(found.version),
+        expected=model_shapes(study.plan),
+        bytes_max=PARAMETERS_BYTES_MAX,
+    )
+    scaling = split_model(arrays)[1]
+    rendered = render_card(found, study, report_study(books, found.study_id), scaling=scaling)
     out.mkdir(parents=True, exist_ok=True)
     write_durably(out / "card.md", rendered.markdown.encode())
     write_durably(out / "card.html", rendered.html.encode())

@@ -56,6 +56,9 @@ def check(file: PlanFile, json: Json = False) -> None:
                 "noise_multiplier": planned.train_per_round.noise_multiplier,
                 "evaluation_noise_multiplier": planned.evaluation_per_release.noise_multiplier,
                 "selection_noise_multipliers": selection_noise,
+                "scaling_noise_multiplier": planned.scaling.noise_multiplier
+                if planned.scaling
+                else None,
                 "columns": len(feature_columns(plan)),
                 "parameters": parameters,
             }
@@ -76,6 +79,11 @@ def check(file: PlanFile, json: Json = False) -> None:
         f"{planned.evaluation_per_release.noise_multiplier:.4f} in each of "
         f"{plan.evaluation.releases} evaluations"
     )
+    if planned.scaling is not None:
+        print(
+            f"  scaling:  one release before round 1, multiplier "
+            f"{planned.scaling.noise_multiplier:.4f}, within the same epsilon"
+        )
     print(
         f"  model:    {plan.model.kind}, {len(feature_columns(plan))} columns, "
         f"{parameters} parameters"

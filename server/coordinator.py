@@ -28,10 +28,12 @@ from common.protocol.messages import (
 )
 from common.protocol.round_states import StudyState
 from common.study.columns import parameter_shapes
+from common.study.scaling import MOMENTS, model_shapes, moment_shapes, split_model
 from server.aggregation import WeightedMean
 from server.books import Books
 from server.registry.first_model import first_model
 from server.round_book import Outcome
+from server.scaling_estimate import estimate_scaling
 from server.selection_rounds import SelectionRounds, cells_asked
 from server.server_optimizer import ServerOptimizer
 from server.site_channel import Arrived, Missing, SiteChannel
@@ -90,7 +92,7 @@ class Coordinator:
         self._channel = channel
         self._clock = clock
         self._should_stop = should_stop
-        self._shapes = parameter_shapes(study.plan)
+        self._shapes = model_shapes(study.plan)
         self._planned: PlannedMechanisms = plan_mechanisms(study.plan)
 
     def run(self) -> None:
@@ -108,7 +110,7 @@ class Coordinator:
         while position.next_round <= plan.training.rounds:
             if self._should_stop():
                 return
-            following = self._train_round(position)
+            following = self._next_round(position)
             if following is None:
                 return
             position = following
@@ -129,19 +131,25 @@ class Coordinator:
                 self._study.plan, registry=self._books.registry, rounds=self._books.rounds
             )
             self._books.rounds.store_parameters(parameters)
-            return _Position(1, parameters, optimizer())
+            return _Position(1 if self._planned.scaling is None else 0, parameters, optimizer())
         parameters = self._books.rounds.read_parameters(parse_digest(last.new_version))
         state = self._books.rounds.read_optimizer_state(parse_digest(last.optimizer_state))
-        if last.round_number <= self._study.plan.training.rounds:
+        if 1 <= last.round_number <= self._study.plan.training.rounds:
             # A crash may have come between the checkpoint and its registration.
             self._books.registry.register(self._study, last.round_number)
         # The final evaluation is stored as round `rounds + 1` and changes no model.
         return _Position(last.round_number + 1, parameters, optimizer(state=state))
 
-    def _train_round(self, position: _Position) -> _Position | None:
+    def _next_round(self, position: _Position) -> _Position | None:
         """Run one round with retries; return the next position, or None when the study stops."""
-        mean = self._with_quorum(position.next_round, TaskKind.TRAIN, position.parameters)
-        return None if mean is None else self._complete(position, mean)
+        number = position.next_round
+        is_scaling = number == 0
+        # Before there is a scaling there is no model to send.
+        content = b"" if is_scaling else position.parameters
+        mean = self._with_quorum(number, TaskKind.SCALE if is_scaling else TaskKind.TRAIN, content)
+        if mean is None:
+            return None
+        return (self._complete_scaling if is_scaling else self._complete)(position, mean)
 
     def _count(self, number: int, question: bytes) -> bool:
         return self._with_quorum(number, TaskKind.COUNT, question) is not None
@@ -174,10 +182,11 @@ class Coordinator:
         before = decode_parameters(
             position.parameters, expected=self._shapes, bytes_max=len(position.parameters)
         )
-        stepped = position.optimizer.step(before, mean.mean())
+        trained, scaling = split_model(before)
+        stepped = position.optimizer.step(trained, mean.mean())
         if number == self._study.plan.training.rounds:
             stepped = position.optimizer.last(stepped)
-        after = encode_parameters(stepped)
+        after = encode_parameters(stepped | ({} if scaling is None else scaling.arrays()))
         self._books.rounds.complete_round(
             self._study.study_id,
             number,
@@ -187,6 +196,30 @@ class Coordinator:
         self._books.registry.register(self._study, number)
         logger.info("round %d complete: %d updates", number, mean.count)
         return _Position(number + 1, after, position.optimizer)
+
+    def _complete_scaling(self, position: _Position, mean: WeightedMean) -> _Position:
+        """Make the first model whole with the scaling that follows from all sites' sums."""
+        plan, scaling = self._study.plan, self._planned.scaling
+        estimated = estimate_scaling(
+            mean.mean()[MOMENTS] * mean.count,
+            plan,
+            noise_multiplier=0.0 if scaling is None else scaling.noise_multiplier,
+            sites=mean.count,
+        )
+        start = decode_parameters(
+            position.parameters,
+            expected=parameter_shapes(plan),
+            bytes_max=len(position.parameters),
+        )
+        after = encode_parameters(start | estimated.arrays())
+        self._books.rounds.complete_round(
+            self._study.study_id,
+            0,
+            parameters=after,
+            optimizer_state=position.optimizer.state_bytes(),
+        )
+        logger.info("numeric features scaled from %d sites' sums", mean.count)
+        return _Position(1, after, position.optimizer)
 
     def _final_evaluation(self, position: _Position) -> None:
         study_id = self._study.study_id
@@ -214,7 +247,8 @@ class Coordinator:
         logger.info("round %d opened", number)
         expectation = self._expectation(number, kind, base_version)
         if is_count:
-            expectation = replace(expectation, cells=cells_asked(self._study.plan, content))
+            cells = cells_asked(self._study.plan, content)
+            expectation = replace(expectation, shapes={}, cells=cells)
         sites = {site.site_id: site for site in self._books.sites.active_sites()}
         request_ids = {site_id: RequestId(secrets.token_hex(16)) for site_id in sites}
         task = TaskRequest(
@@ -230,7 +264,7 @@ class Coordinator:
             site_id: partial(self._seal, task, site, request_ids[site_id], issued_at_s)
             for site_id, site in sites.items()
         }
-        mean = WeightedMean({} if is_count else self._shapes)
+        mean = WeightedMean(expectation.shapes)
         outstanding = {request_id: site_id for site_id, request_id in request_ids.items()}
         memories = self._memories(sites)
         deadline_s = float(self._study.plan.training.round_deadline_s)
@@ -278,8 +312,10 @@ class Coordinator:
         except UpdateRefused as error:
             self._refused(number, site.site_id, Outcome.REFUSED_BY_COORDINATOR, error.number)
             return
-        if expectation.kind is not TaskKind.EVALUATE:
+        if expectation.kind in (TaskKind.TRAIN, TaskKind.COUNT):
             mean.add(update, weight=float(reply.declared_cohort_size))
+        if expectation.kind is TaskKind.SCALE:
+            mean.add(update, weight=1.0)
         self._books.rounds.record_accepted(self._study.study_id, site.site_id, reply)
         logger.info("round %d: %s accepted", number, site.site_id)
 
@@ -310,12 +346,15 @@ class Coordinator:
         )
 
     def _expectation(self, number: int, kind: TaskKind, base_version: Digest) -> Expectation:
+        plan = self._study.plan
         is_evaluated = number in self._planned.evaluation_rounds
         mechanisms: list[MechanismRecord] = []
         if kind is TaskKind.COUNT and self._planned.selection is not None:
             mechanisms.append(self._planned.selection.of_round(number))
         if kind is TaskKind.TRAIN:
             mechanisms.append(self._planned.train_per_round)
+        if kind is TaskKind.SCALE and self._planned.scaling is not None:
+            mechanisms.append(self._planned.scaling)
         if is_evaluated:
             mechanisms.append(self._planned.evaluation_per_release)
         return Expectation(
@@ -325,10 +364,10 @@ class Coordinator:
             kind=kind,
             is_evaluated=is_evaluated,
             base_version=base_version,
-            shapes=self._shapes,
-            update_norm_max=self._study.plan.training.update_norm_max,
+            shapes=moment_shapes(plan) if kind is TaskKind.SCALE else parameter_shapes(plan),
+            update_norm_max=plan.training.update_norm_max,
             mechanisms=tuple(mechanisms),
-            score_bins=self._study.plan.evaluation.score_bins,
+            score_bins=plan.evaluation.score_bins,
         )
 
     def _memories(self, sites: Mapping[SiteId, Site]) -> dict[SiteId, SiteMemory]:

@@ -10,6 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from common.clock import utc_text
 from common.privacy.unit import NOT_COVERED_SENTENCE, UNIT_SENTENCE
 from common.study.plan import NumericFeature
+from common.study.scaling import Scaling, in_units
 from server.registry.store import ModelVersion
 from server.study_register import Study
 from server.study_report import StudyReport
@@ -44,6 +45,19 @@ Predicted: {{ label }}, within {{ horizon }} days.
 {% for row in features -%}
 | {{ row.name }} | {{ row.codes }} | {{ row.unit }} | {{ row.clip }} |
 {% endfor %}
+{% if scaling -%}
+Each numeric input is clipped to its bounds, then scaled: (value - mean) / deviation, clipped at
+{{ deviations_max }} deviations. Means and deviations are estimates that carry the noise added for
+privacy; where they say too little, the middle and half the width of the bounds stand in their
+place. They travel in the model's file as `scaling.mean` and `scaling.sd`, for values between the
+bounds written as -1 to 1.
+
+| feature | mean | deviation | unit |
+|---|---|---|---|
+{% for row in scaling -%}
+| {{ row.name }} | {{ row.mean }} | {{ row.deviation }} | {{ row.unit }} |
+{% endfor %}
+{% endif -%}
 ## Training
 
 {{ model }}, {{ strategy }}, {{ rounds_planned }} rounds of {{ local_steps }} local steps.
@@ -105,9 +119,16 @@ class ModelCard:
     html: str
 
 
-def render_card(version: ModelVersion, study: Study, report: StudyReport) -> ModelCard:
-    """Return the model card of one version; the HTML is static and runs no script."""
-    facts = _facts(version, study, report)
+def render_card(
+    version: ModelVersion, study: Study, report: StudyReport, *, scaling: Scaling | None = None
+) -> ModelCard:
+    """Return the model card of one version; the HTML is static and runs no script.
+
+    Args:
+        version, study, report: what made it.
+        scaling: that its file holds.
+    """
+    facts = _facts(version, study, report) | _scaling_facts(study, scaling)
     # Markdown is text for people; what could break its tables is replaced, not escaped.
     plain = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
     markdown = plain.from_string(_MARKDOWN).render(_clean(facts))
@@ -155,7 +176,7 @@ def _facts(version: ModelVersion, study: Study, report: StudyReport) -> dict[str
         "local_steps": plan.training.local_steps,
         "rounds": [
             {
-                "number": item["round"],
+                "number": item["round"] or "scaling",
                 "present": ", ".join(item["releases"]) or "none",
                 "absent": "; ".join(f"{site}: {why}" for site, why in item["absent"].items())
                 or "none",
@@ -177,6 +198,23 @@ def _facts(version: ModelVersion, study: Study, report: StudyReport) -> dict[str
             for site in report.sites
         ],
         "pooled": _auroc_text(report.pooled),
+    }
+
+
+def _scaling_facts(study: Study, scaling: Scaling | None) -> dict[str, Any]:
+    if scaling is None or study.plan.scaling is None:
+        return {"scaling": [], "deviations_max": ""}
+    return {
+        "deviations_max": f"{study.plan.scaling.deviations_max:g}",
+        "scaling": [
+            {
+                "name": feature.name,
+                "mean": f"{mean:.4g}",
+                "deviation": f"{deviation:.4g}",
+                "unit": feature.unit,
+            }
+            for feature, mean, deviation in in_units(scaling, study.plan)
+        ],
     }
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from common.privacy.accountant import epsilon_of
-from common.privacy.calibration import calibrate_training
-from common.privacy.mechanism import DpSgdSteps
+from common.privacy.calibration import calibrate_training, scaling_noise_of
+from common.privacy.mechanism import DpSgdSteps, GaussianVector
 from common.study.plan import StudyPlan
 
 EPSILONS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -21,7 +21,7 @@ class NoiseLine:
     Args:
         epsilon: promised.
         noise_multiplier: the smallest that keeps the promise over all rounds.
-        epsilon_spent: what all rounds spend with it.
+        epsilon_spent: what all rounds spend with it, the scaling release among them.
         is_plans: whether this is the plan's own epsilon.
     """
 
@@ -64,13 +64,17 @@ def noise_lines(
     steps = training.rounds * training.local_steps
     lines = []
     for epsilon in sorted({*epsilons, plan.privacy.epsilon}):
+        scaling_noise = scaling_noise_of(plan, epsilon=epsilon)
         noise = calibrate_training(
             epsilon=epsilon,
             delta=delta,
             sampling_probability=training.sampling_probability,
             steps=steps,
+            scaling_noise=scaling_noise,
         )
-        spent = epsilon_of((DpSgdSteps(noise, training.sampling_probability, steps),), delta=delta)
+        before = () if scaling_noise is None else (GaussianVector(scaling_noise),)
+        record = DpSgdSteps(noise, training.sampling_probability, steps)
+        spent = epsilon_of((record, *before), delta=delta)
         lines.append(NoiseLine(epsilon, noise, spent, epsilon == plan.privacy.epsilon))
     return tuple(lines)
 

@@ -92,7 +92,7 @@ def report_study(books: Books, study_id: StudyId) -> StudyReport:
     complete = [
         item.round_number
         for item in rounds
-        if item.state is RoundState.COMPLETE and item.round_number <= planned
+        if item.state is RoundState.COMPLETE and 1 <= item.round_number <= planned
     ]
     by_site: dict[str, list[Answer]] = {}
     for answer in answers:
@@ -151,7 +151,7 @@ def _report_site(
         auroc=auroc([newest[1]]) if newest else None,
         epsilon_spent=float(statement["epsilon_spent"]) if statement else None,
         epsilon_remaining=float(statement["epsilon_remaining"]) if statement else None,
-        rounds=len({answer.round_number for answer in accepted}),
+        rounds=len({answer.round_number for answer in accepted} - {0}),
         last_outcome=f"{last.outcome.value} {last.number}".strip(),
     )
 

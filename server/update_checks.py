@@ -14,7 +14,8 @@
 (U12) its release was never accepted before
 (U13) its evaluation is present exactly when asked for, and well formed
 (U14) its declared cohort size is at most the admitted one, and the same as in earlier rounds
-(U15) its counts are one for each cell asked for, and none is beyond its cohort and its noise
+(U15) its sums for scaling are those that so many patients can have, with the noise
+(U16) its counts are one for each cell asked for, and none is beyond its cohort and its noise
 
 Each is a pure function that raises `UpdateRefused` with its number; `open_reply` and then
 `check_release` run them in order. A refused reply ends nothing: the round goes on with the others.
@@ -44,6 +45,7 @@ from common.protocol.messages import (
     TaskKind,
     TaskReply,
 )
+from common.study.scaling import MOMENTS, MomentBounds
 from server.site_directory import Site
 
 _HEADER_BYTES: Final = 1 << 20  # safetensors' own header, far above what names and shapes need
@@ -59,8 +61,8 @@ class Expectation:
     Args:
         study_id: the study.
         plan_digest: of its plan.
-        round_number: 1 to rounds + 1.
-        kind: train, evaluate or count.
+        round_number: 0 to rounds + 1.
+        kind: train, scale, evaluate or count.
         is_evaluated: whether the reply must carry an evaluation.
         base_version: of the model, or of the question, that was sent.
         shapes: name to shape of every array of an update.
@@ -122,16 +124,17 @@ def open_reply(
 def check_release(
     reply: ReleasedTask, *, expectation: Expectation, memory: SiteMemory
 ) -> Parameters:
-    """Run U6 to U15 and return the update's arrays, empty for an evaluation or a count."""
+    """Run U6 to U16 and return the update's arrays, empty for an evaluation or a count."""
     check_base(reply, expectation)
     check_size(reply, expectation)
     update = check_shapes(reply, expectation)
     check_finite(update)
-    check_norm(update, expectation)
+    check_norm(update, expectation, reply.declared_cohort_size)
     check_mechanisms(reply, expectation)
     check_new(reply, memory)
     check_evaluation(reply, expectation)
     check_cohort_size(reply, memory)
+    check_moments(update, expectation, reply.declared_cohort_size)
     check_counts(reply, expectation)
     return update
 
@@ -205,7 +208,7 @@ def check_base(reply: ReleasedTask, expectation: Expectation) -> None:
 def check_size(reply: ReleasedTask, expectation: Expectation) -> None:
     """U7: its bytes are within the bound for this model."""
     most = CELL_BYTES * expectation.cells
-    if expectation.kind is TaskKind.TRAIN:
+    if expectation.kind in (TaskKind.TRAIN, TaskKind.SCALE):
         most = _HEADER_BYTES + sum(4 * _product(shape) for shape in expectation.shapes.values())
     if len(reply.update) > min(most, limits.PARAMETERS_BYTES_MAX):
         _refuse("U7", f"at most {most} bytes", f"{len(reply.update)} bytes")
@@ -213,7 +216,7 @@ def check_size(reply: ReleasedTask, expectation: Expectation) -> None:
 
 def check_shapes(reply: ReleasedTask, expectation: Expectation) -> Parameters:
     """U8: its arrays have the plan's names, shapes and type."""
-    if expectation.kind is not TaskKind.TRAIN:
+    if expectation.kind in (TaskKind.EVALUATE, TaskKind.COUNT):
         return {}
     try:
         return decode_parameters(
@@ -229,11 +232,16 @@ def check_finite(update: Parameters) -> None:
         _refuse("U9", "finite numbers", "NaN or infinity")
 
 
-def check_norm(update: Parameters, expectation: Expectation) -> None:
-    """U10: its L2 norm is within the plan's bound."""
-    norm = l2_norm(update)
-    if norm > expectation.update_norm_max * _NORM_SLACK:
-        _refuse("U10", f"an L2 norm of at most {expectation.update_norm_max}", f"{norm:.4g}")
+def check_norm(update: Parameters, expectation: Expectation, cohort_size: int) -> None:
+    """U10: its L2 norm is within the plan's bound.
+
+    That of sums for scaling is within what the declared patients can add, and the noise.
+    """
+    norm, most = l2_norm(update), expectation.update_norm_max
+    if expectation.kind is TaskKind.SCALE:
+        most = _moment_bounds(expectation, cohort_size).norm_max
+    if norm > most * _NORM_SLACK:
+        _refuse("U10", f"an L2 norm of at most {most:g}", f"{norm:.4g}")
 
 
 def check_mechanisms(reply: ReleasedTask, expectation: Expectation) -> None:
@@ -277,8 +285,27 @@ def check_cohort_size(reply: ReleasedTask, memory: SiteMemory) -> None:
         _refuse("U14", f"{memory.cohort_size} patients, as declared before", str(size))
 
 
+def check_moments(update: Parameters, expectation: Expectation, cohort_size: int) -> None:
+    """U15: its sums for scaling are those that so many patients can have, with the noise.
+
+    A site is to move the common mean by no more than its patients, each in [-1, 1], could.
+    """
+    if expectation.kind is not TaskKind.SCALE:
+        return
+    if not _moment_bounds(expectation, cohort_size).are_plausible(update[MOMENTS]):
+        _refuse("U15", "sums of values in [-1, 1] over at most the declared patients", "others")
+
+
+def _moment_bounds(expectation: Expectation, cohort_size: int) -> MomentBounds:
+    return MomentBounds(
+        features=expectation.shapes[MOMENTS][1],
+        patients=cohort_size,
+        noise_multiplier=expectation.mechanisms[0].noise_multiplier,
+    )
+
+
 def check_counts(reply: ReleasedTask, expectation: Expectation) -> None:
-    """U15: its counts are one for each cell asked for, and none is beyond its cohort and its noise.
+    """U16: its counts are one for each cell asked for, and none is beyond its cohort and its noise.
 
     A site may have twice the patients that it declares; noise passes twelve standard deviations
     about once in 10^32 cells.
@@ -288,11 +315,11 @@ def check_counts(reply: ReleasedTask, expectation: Expectation) -> None:
     try:
         counts = decode_counts(reply.update, cells=expectation.cells)
     except ProtocolError as error:
-        _refuse("U15", error.expected, error.arrived)
+        _refuse("U16", error.expected, error.arrived)
     noise = _NOISE_DEVIATIONS * expectation.mechanisms[-1].noise_multiplier
     most = 2 * reply.declared_cohort_size + noise
     if len(counts) and (counts.max() > most or counts.min() < -noise):
-        _refuse("U15", f"counts from {-noise:.0f} to {most:.0f}", "one beyond")
+        _refuse("U16", f"counts from {-noise:.0f} to {most:.0f}", "one beyond")
 
 
 def _product(shape: tuple[int, ...]) -> int:

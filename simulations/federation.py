@@ -24,11 +24,12 @@ from common.crypto.keys import OpeningKey, SigningKey
 from common.errors import ConfigError, RoundFailed
 from common.ids import Digest, SiteId, parse_digest
 from common.limits import PARAMETERS_BYTES_MAX
+from common.privacy.calibration import plan_mechanisms
 from common.protocol.arrays import Parameters, decode_parameters
 from common.protocol.messages import LedgerStatement
-from common.study.columns import parameter_shapes
 from common.study.contingency import JOINT_ROUND
 from common.study.plan import StudyPlan
+from common.study.scaling import model_shapes, split_model
 from common.study.selection_words import check_trains
 from server.books import Books
 from server.config import CoordinatorPaths
@@ -46,6 +47,7 @@ from server.study_register import StudyRegister
 from simulations.randomness import SiteRandomness, reproducible
 from simulations.virtual_site import RunningSite, VirtualSite
 from site_client.features.matrix import FeatureMatrix, split
+from site_client.features.scaled import scale
 from site_client.training.evaluation import score
 
 Progress = Callable[[int, int], None]
@@ -78,7 +80,7 @@ class FederationResult:
     """A finished simulated study.
 
     Args:
-        parameters: of the final model.
+        parameters: of the final model, with its scaling if it has one.
         version: its digest.
         rounds: as the coordinator recorded them, the final evaluation last.
         sites: by id.
@@ -123,7 +125,7 @@ def run_in_memory(
         PlanError: for a plan that only selects.
     """
     check_trains(plan)
-    rounds = plan.training.rounds + 1
+    rounds = plan.training.rounds + 1 + (plan_mechanisms(plan).scaling is not None)
     with run_consortium(
         plan, sites, randomness=randomness, folder=folder, progress=progress, rounds=rounds
     ) as (books, running):
@@ -310,7 +312,7 @@ def _result(plan: StudyPlan, books: Books, sites: Sequence[RunningSite]) -> Fede
     version = parse_digest(rounds[-1].new_version)
     parameters = decode_parameters(
         books.rounds.read_parameters(version),
-        expected=parameter_shapes(plan),
+        expected=model_shapes(plan),
         bytes_max=PARAMETERS_BYTES_MAX,
     )
     answers = books.rounds.answers(study_id)
@@ -347,10 +349,17 @@ def _site_outcome(
 def score_exactly(
     plan: StudyPlan, parameters: Parameters, patients: FeatureMatrix
 ) -> tuple[float | None, float | None]:
-    """Return AUROC and accuracy without noise, each None where these patients cannot tell it."""
+    """Return AUROC and accuracy without noise, each None where these patients cannot tell it.
+
+    Args:
+        plan: of the study.
+        parameters: of the model, with its scaling if it has one.
+        patients: held out.
+    """
     if len(patients.y) == 0:
         return None, None
-    probabilities = score(plan, parameters, patients.x)
+    trained, scaling = split_model(parameters)
+    probabilities = score(plan, trained, scale(patients, plan, scaling).x)
     accuracy = float(np.mean((probabilities >= 0.5) == (patients.y == 1)))
     if patients.y.min() == patients.y.max():
         return None, accuracy

@@ -18,6 +18,7 @@ from site_client.approvals import Approvals
 from site_client.config import LimitsSection, SiteConfig, SiteSection
 from site_client.features.matrix import FeatureMatrix, build_matrix
 from site_client.release.release_log import ReleaseLog
+from site_client.scaling_pin import ScalingPin
 from site_client.site_database import SiteDatabase
 from site_client.sources.table_mapping import LabelMapping, TableMapping
 from site_client.tasks import SiteKeys, SiteRecords, SiteTasks
@@ -109,6 +110,7 @@ class RunningSite:
             ledger=Ledger(MemoryLedgerStore(), clock),
             log=ReleaseLog(self._database, clock),
             approvals=Approvals(self._database, clock, self.keys.signing.verify_key),
+            scaling_pin=ScalingPin(self._database),
         )
         records.approvals.approve(
             plan,

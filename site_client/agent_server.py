@@ -22,7 +22,7 @@ from common.errors import AgentUnavailable, ProtocolError
 from common.protocol import agent_pb2, agent_pb2_grpc
 from site_client.config import SitePaths, read_site_config
 from site_client.open_site import open_site
-from site_client.tasks import SiteTasks
+from site_client.tasks import SiteTasks, feature_use
 
 STOP_WAIT_S: Final = 5.0
 _WORKERS: Final = 8
@@ -70,6 +70,9 @@ def run_agent(paths: SitePaths) -> None:
         site = open_site(paths, clock=SystemClock())
         site.records.log.verify()
         site.records.ledger.verify()
+        use = feature_use(config, paths, site.records, SystemClock())
+        if use is not None:
+            use.drop_older()
         tasks = SiteTasks(
             config,
             folder=paths.home,

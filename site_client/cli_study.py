@@ -128,11 +128,13 @@ def preview(context: typer.Context, plan: PlanArgument, json: Json = False) -> N
                 "rounds": result.rounds,
                 "evaluation_rounds": list(result.evaluation_rounds),
                 "fields": [vars(item) for item in result.fields],
+                "scaling": None if result.scaling is None else vars(result.scaling),
             }
         )
         return
     table = Table("what leaves", "in plain words", "bytes")
-    for item in result.fields:
+    once = () if result.scaling is None else (result.scaling,)
+    for item in (*once, *result.fields):
         table.add_row(escape(item.name), escape(item.what), f"{item.size_bytes:,}")
     Console().print(table)
     print(

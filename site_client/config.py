@@ -95,6 +95,11 @@ class SitePaths:
         return self.state / "scratch"
 
     @property
+    def features(self) -> Path:
+        """The feature store, mode 0700."""
+        return self.state / "features"
+
+    @property
     def run(self) -> Path:
         """Folder of the socket, shared with the courier."""
         return self.home / "run"
@@ -141,12 +146,19 @@ class LimitsSection(_Part):
     threads: Annotated[int, Field(ge=1, le=256)] = 1
 
 
+class FeaturesSection(_Part):
+    """How long features made from the source are kept; those of a running study stay."""
+
+    keep_days: Annotated[int, Field(ge=1, le=3650)] = 90
+
+
 class SiteConfig(_Part):
     """All of `site.toml`."""
 
     site: SiteSection
     limits: LimitsSection
     source: SourceMapping
+    features: FeaturesSection = FeaturesSection()
 
 
 def read_site_config(paths: SitePaths) -> SiteConfig:

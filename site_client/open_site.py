@@ -12,8 +12,10 @@ from common.protocol.enrolment import EnrolmentRecord, read_enrolment
 from site_client.approvals import Approvals
 from site_client.config import SitePaths
 from site_client.enrolment import check_joined
+from site_client.feature_use import FeaturePins
 from site_client.release.ledger_file import SqliteLedgerStore
 from site_client.release.release_log import ReleaseLog
+from site_client.scaling_pin import ScalingPin
 from site_client.site_database import SiteDatabase
 from site_client.source_pin import SourcePin
 from site_client.tasks import SiteKeys, SiteRecords
@@ -54,6 +56,8 @@ def open_records(
         ledger=Ledger(SqliteLedgerStore(database), clock),
         log=ReleaseLog(database, clock),
         approvals=Approvals(database, clock, key),
+        scaling_pin=ScalingPin(database),
         source_pin=SourcePin(database),
+        feature_pins=FeaturePins(database),
     )
     return records, database

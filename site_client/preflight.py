@@ -19,11 +19,11 @@ from common.study.plan_file import plan_digest
 from common.study.selection_words import words_of_selection
 from site_client.config import SiteConfig, SitePaths, read_site_config
 from site_client.courier.main import CourierConfig, read_courier_config
-from site_client.features.site_rows import read_rows
 from site_client.open_site import OpenSite, open_site
 from site_client.quality.figures import QualityFigures
 from site_client.quality.report import QualityReport, report_quality
 from site_client.release.gate import SiteLimits
+from site_client.site_features import inspected_rows
 from site_client.sources.table import PatientTable
 
 _REACH_WAIT_S: Final = 10.0
@@ -90,9 +90,7 @@ def check_site(paths: SitePaths, plan: StudyPlan | None, *, clock: Clock) -> Pre
         rows = _ask(
             findings,
             "the data fit the plan",
-            lambda: read_rows(
-                plan, config.source, folder=paths.home, scratch=paths.scratch, is_inspected=True
-            ),
+            lambda: inspected_rows(plan, config.source, paths=paths, clock=clock),
         )
         if rows is not None:
             quality = report_quality(plan, rows)

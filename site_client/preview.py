@@ -25,19 +25,22 @@ from common.protocol.messages import (
     RefusedTask,
     ReleasedTask,
     TaskKind,
+    TaskReply,
     TaskRequest,
 )
 from common.protocol.refusals import REFUSALS
-from common.study.columns import initial_parameters, parameter_shapes
+from common.study.columns import parameter_shapes
 from common.study.contingency import JOINT_ROUND, SINGLE_ROUND
 from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest
+from common.study.scaling import initial_model, numeric_columns
 from common.study.selection_words import words_of_count
 from site_client.approvals import Approvals
 from site_client.config import SiteConfig
 from site_client.features.site_rows import read_rows
 from site_client.open_site import OpenSite
 from site_client.release.release_log import ReleaseLog
+from site_client.scaling_pin import ScalingPin
 from site_client.site_database import SiteDatabase
 from site_client.tasks import SiteRecords, SiteTasks
 from site_client.training.engine import TrainingEngine
@@ -76,6 +79,7 @@ class Preview:
         rounds: of the plan: of training, or the two counts of a plan that selects.
         evaluation_rounds: whose replies carry an evaluation as well.
         when: what leaves in which round, in words.
+        scaling: what leaves once before round 1, in a plan that scales from sites' sums.
     """
 
     fields: tuple[LeavingField, ...]
@@ -83,6 +87,7 @@ class Preview:
     rounds: int
     evaluation_rounds: tuple[int, ...]
     when: str
+    scaling: LeavingField | None = None
 
 
 def preview_round(
@@ -119,32 +124,47 @@ def preview_round(
         ledger=Ledger(MemoryLedgerStore(), clock),
         log=ReleaseLog(database, clock),
         approvals=approvals,
+        scaling_pin=ScalingPin(database),
     )
     tasks = SiteTasks(config, folder=folder, keys=keys, records=records, clock=clock, engine=engine)
-    rounds = plan.training.rounds if plan.selection is None else JOINT_ROUND
-    number = next((item for item in planned.evaluation_rounds if item <= rounds), rounds + 1)
-    if plan.selection is not None:
-        number = SINGLE_ROUND  # which pairs are counted depends on the first count
-    request = _request(plan, number, config, coordinator_signing, site, clock)
-    envelope = tasks.handle(request).envelope
+    last = plan.training.rounds if plan.selection is None else JOINT_ROUND
+    number = _shown_round(plan, planned.evaluation_rounds)
+    rounds = (number,) if planned.scaling is None else (0, number)
+    envelopes = [
+        tasks.handle(_request(plan, item, config, coordinator_signing, site, clock)).envelope
+        for item in rounds
+    ]
     database.close()
-    _, payload = open_envelope(
-        envelope,
-        verify_key=keys.signing.verify_key,
-        opening_key=coordinator_opening,
-        direction=Direction.REPLY,
-    )
-    reply = decode_reply(payload)
+    replies = [
+        decode_reply(
+            open_envelope(
+                envelope,
+                verify_key=keys.signing.verify_key,
+                opening_key=coordinator_opening,
+                direction=Direction.REPLY,
+            )[1]
+        )
+        for envelope in envelopes
+    ]
+    reply = replies[-1]
     if isinstance(reply, RefusedTask) and reply.number == "R14":
         # Says here what the number means.
         read_rows(plan, config.source, folder=folder, scratch=scratch)
     return Preview(
         fields=_fields(reply, plan) if isinstance(reply, ReleasedTask) else _refused(reply.number),
-        envelope_bytes=len(envelope),
-        rounds=rounds,
+        scaling=_scaling_field(replies[0], plan) if planned.scaling is not None else None,
+        envelope_bytes=len(envelopes[-1]),
+        rounds=last,
         evaluation_rounds=planned.evaluation_rounds,
         when=_when(plan, planned.evaluation_rounds),
     )
+
+
+def _shown_round(plan: StudyPlan, evaluation_rounds: tuple[int, ...]) -> int:
+    if plan.selection is not None:
+        return SINGLE_ROUND  # which pairs are counted depends on the first count
+    rounds = plan.training.rounds
+    return next((item for item in evaluation_rounds if item <= rounds), rounds + 1)
 
 
 def _request(
@@ -176,13 +196,14 @@ def _request(
 
 
 def _task(plan: StudyPlan, number: int) -> TaskRequest:
-    parameters = encode_parameters(initial_parameters(plan))
-    is_training = number <= plan.training.rounds
+    is_scaling = number == 0
+    parameters = b"" if is_scaling else encode_parameters(initial_model(plan))
+    kind = TaskKind.TRAIN if number <= plan.training.rounds else TaskKind.EVALUATE
     return TaskRequest(
         plan_digest=plan_digest(plan),
         round_number=number,
-        kind=TaskKind.TRAIN if is_training else TaskKind.EVALUATE,
-        evaluate=True,
+        kind=TaskKind.SCALE if is_scaling else kind,
+        evaluate=not is_scaling,
         base_version=parameters_digest(parameters),
         parameters=parameters,
     )
@@ -233,6 +254,18 @@ def _fields(reply: ReleasedTask, plan: StudyPlan) -> tuple[LeavingField, ...]:
             2 * bins * 4,
         ),
         *_PUBLIC_FIELDS,
+    )
+
+
+def _scaling_field(reply: TaskReply, plan: StudyPlan) -> LeavingField:
+    if isinstance(reply, RefusedTask):
+        return _refused(reply.number)[0]
+    count = len(numeric_columns(plan))
+    return LeavingField(
+        "scaling, once before round 1",
+        f"{3 * count} noised sums over the patients who train: for each of the {count} numeric "
+        "features its values, their squares, and how many have one",
+        len(reply.update),
     )
 
 

@@ -1,4 +1,4 @@
-"""The numbered checks a request passes before any patient's row is read (R1 to R13, R19).
+"""The numbered checks a request passes before any patient's row is read (R1 to R13, R19, R20).
 
 R1 to R5 are the envelope's: shape, signature, address, age, message. The others compare the request
 with what this site approved and limits. Each is a pure function that raises `RequestRefused` with
@@ -7,7 +7,7 @@ its number from `common.protocol.refusals`; `SiteTasks` runs them in order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Never
 
 import numpy as np
@@ -28,9 +28,9 @@ from common.protocol.counts import count_question_digest, decode_candidates
 from common.protocol.envelope import check_fresh, open_envelope
 from common.protocol.messages import Direction, EnvelopeHeader, TaskKind, TaskRequest
 from common.protocol.refusals import REFUSALS
-from common.study.columns import parameter_shapes
 from common.study.contingency import JOINT_ROUND, ContingencyTable, cell_count, count_tables
-from common.study.plan import StudyPlan
+from common.study.plan import MeanVarianceScaling, StudyPlan
+from common.study.scaling import Scaling, is_in_bounds, model_shapes
 from site_client.approvals import Approval
 from site_client.release.gate import SiteLimits
 
@@ -92,9 +92,14 @@ def check_round(request: TaskRequest, plan: StudyPlan, *, evaluates: bool) -> No
             refuse("R8")
         return
     rounds = plan.training.rounds
-    is_training = request.kind is TaskKind.TRAIN and request.round_number <= rounds
+    is_training = request.kind is TaskKind.TRAIN and 1 <= request.round_number <= rounds
     is_final = request.kind is TaskKind.EVALUATE and request.round_number == rounds + 1
-    if not (is_training or is_final) or request.evaluate != evaluates:
+    is_scaling = (
+        request.kind is TaskKind.SCALE
+        and request.round_number == 0
+        and isinstance(plan.scaling, MeanVarianceScaling)
+    )
+    if not (is_training or is_final or is_scaling) or request.evaluate != evaluates:
         refuse("R8")
 
 
@@ -123,14 +128,19 @@ def check_stale(
 def check_model(request: TaskRequest, plan: StudyPlan) -> Parameters:
     """R10: the model fits the plan: names, shapes, size, digest, every number finite and bounded.
 
-    A huge number could be chosen so that only the patients with certain features overflow.
+    A huge number could be chosen so that only the patients with certain features overflow. Before
+    there is a model (scale) there is nothing but an empty body, so that there is one such request.
     """
     if parameters_digest(request.parameters) != request.base_version:
         refuse("R10")
+    if request.kind is TaskKind.SCALE:
+        if request.parameters:
+            refuse("R10")
+        return {}
     try:
         parameters = decode_parameters(
             request.parameters,
-            expected=parameter_shapes(plan),
+            expected=model_shapes(plan),
             bytes_max=limits.PARAMETERS_BYTES_MAX,
         )
     except ProtocolError:
@@ -141,25 +151,38 @@ def check_model(request: TaskRequest, plan: StudyPlan) -> Parameters:
     return parameters
 
 
+def check_scaling(
+    scaling: Scaling | None, plan: StudyPlan, *, is_same: Callable[[Scaling], bool]
+) -> None:
+    """R19: the model's scaling is within its bounds, and the one that this study began with.
+
+    Args:
+        scaling: that came with the model; R10 has asked whether the plan has one.
+        is_same: whether it is the pinned one; pins the first.
+    """
+    if scaling is not None and not (is_in_bounds(scaling, plan) and is_same(scaling)):
+        refuse("R19")
+
+
 def check_candidates(request: TaskRequest, plan: StudyPlan) -> tuple[ContingencyTable, ...]:
-    """R19: round 1 asks for every candidate alone, round 2 for the pairs of the plan's number.
+    """R20: round 1 asks for every candidate alone, round 2 for the pairs of the plan's number.
 
     Returns the tables to count.
     """
     if count_question_digest(request.parameters) != request.base_version or plan.selection is None:
-        refuse("R19")
+        refuse("R20")
     try:
         candidates = decode_candidates(request.parameters)
     except ProtocolError:
-        refuse("R19")
+        refuse("R20")
     is_joint = request.round_number == JOINT_ROUND
     if len(candidates) != (plan.selection.joint_candidates if is_joint else 0):
-        refuse("R19")
+        refuse("R20")
     if candidates and candidates[-1] >= len(plan.features):
-        refuse("R19")
+        refuse("R20")
     tables = count_tables(plan, candidates)
     if cell_count(tables) > limits.COUNTED_CELLS_MAX:
-        refuse("R19")
+        refuse("R20")
     return tables
 
 

@@ -28,6 +28,8 @@ CREATE TABLE IF NOT EXISTS failed_releases (release_id TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS source_pin (
   subject_id TEXT PRIMARY KEY, digest TEXT NOT NULL, salt_digest TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS feature_pins (plan_digest TEXT PRIMARY KEY, entry_id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS scaling_pin (plan_digest TEXT PRIMARY KEY, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS paused (study_id TEXT PRIMARY KEY);
 """
 _BUSY_WAIT_S: Final = 10.0

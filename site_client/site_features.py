@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol
 
+from common.clock import Clock
+from common.errors import DataSourceError
 from common.ids import Digest
 from common.study.plan import StudyPlan
+from site_client.config import SitePaths
+from site_client.feature_use import FeatureUse
 from site_client.features.matrix import FeatureMatrix, build_matrix
-from site_client.features.site_rows import read_rows
+from site_client.features.site_rows import SiteRows, read_rows
+from site_client.features.store import FeatureStore
+from site_client.features.store_build import FeatureBuilder, read_entry
 from site_client.source_pin import SourcePin
-from site_client.sources.source_mapping import SourceMapping
+from site_client.sources.source_mapping import EventMapping, SourceMapping
 from site_client.sources.table_mapping import TableMapping
 
 
@@ -25,46 +30,112 @@ class Features(Protocol):
 class SourceFeatures:
     """Features of the site's own source.
 
-    A table is read again when its file changed. Events are read once for a plan: a study goes on
-    with the patients with whom it began, until the agent starts anew.
+    A table is read again when its file changed. Events come from the feature store: of the entry
+    with which the study began here; before its first release, of the plan's newest one; and when
+    there is none, the source is read.
 
     Args:
         mapping: `[source]` of `site.toml`.
-        folder: where it lies.
-        scratch: the agent's own folder for builds.
+        paths: of the site.
         salt: the site's secret.
+        clock: tells when an entry was built.
         pin: what the patients of earlier releases were identified by; None: not checked.
+        use: which entries studies began with; None: nothing is fixed, and nothing expires.
     """
 
     def __init__(
         self,
         mapping: SourceMapping,
         *,
-        folder: Path,
-        scratch: Path,
+        paths: SitePaths,
         salt: bytes,
+        clock: Clock,
         pin: SourcePin | None,
+        use: FeatureUse | None,
     ) -> None:
         self._mapping = mapping
-        self._folder = folder
-        self._scratch = scratch
+        self._paths = paths
         self._salt = salt
+        self._clock = clock
         self._pin = pin
+        self._use = use
         self._made: tuple[tuple[Digest, int, int], FeatureMatrix] | None = None
 
     def matrix(self, digest: Digest, plan: StudyPlan) -> FeatureMatrix:
         """Return the features of a plan; raises `DataSourceError`."""
         key = (digest, *self._state())
         if self._made is None or self._made[0] != key:
-            rows = read_rows(plan, self._mapping, folder=self._folder, scratch=self._scratch)
+            rows, entry_id = self._rows(digest, plan)
             if self._pin is not None:
-                self._pin.check(self._mapping, folder=self._folder, salt=self._salt)
+                self._pin.check(self._mapping, folder=self._paths.home, salt=self._salt)
+            if self._use is not None and entry_id:
+                self._use.pins.pin(digest, entry_id)
             self._made = (key, build_matrix(rows.table, plan, salt=self._salt))
         return self._made[1]
+
+    def _rows(self, digest: Digest, plan: StudyPlan) -> tuple[SiteRows, str]:
+        if isinstance(self._mapping, TableMapping):
+            return _read_directly(plan, self._mapping, self._paths), ""
+        began_with = self._use.pins.find(digest) if self._use is not None else None
+        if began_with is not None:
+            return _pinned(FeatureStore(self._paths.features), began_with), began_with
+        builder = builder_of(self._mapping, paths=self._paths, clock=self._clock)
+        entry = builder.newest(plan)
+        if entry is not None:
+            return builder.rows(entry), entry.id
+        built = builder.build(plan)
+        if self._use is not None:
+            self._use.drop_older()
+        return builder.rows(built.entry), built.entry.id
 
     def _state(self) -> tuple[int, int]:
         if not isinstance(self._mapping, TableMapping):
             return 0, 0
-        path = self._folder / self._mapping.path
+        path = self._paths.home / self._mapping.path
         status = path.stat() if path.exists() else None
         return (status.st_mtime_ns, status.st_size) if status else (0, 0)
+
+
+def builder_of(mapping: EventMapping, *, paths: SitePaths, clock: Clock) -> FeatureBuilder:
+    """Return what makes entries of the site's feature store from its source of events."""
+    return FeatureBuilder(
+        FeatureStore(paths.features),
+        mapping,
+        folder=paths.home,
+        scratch=paths.scratch,
+        clock=clock,
+    )
+
+
+def inspected_rows(
+    plan: StudyPlan, mapping: SourceMapping, *, paths: SitePaths, clock: Clock
+) -> SiteRows:
+    """Return a plan's rows of the source as it is now, and what a steward should know of events.
+
+    The source is read, for what is told of its events is not kept; its rows are kept in the store.
+
+    Raises:
+        PlanError, DataSourceError: see `FeatureBuilder.build`.
+    """
+    if isinstance(mapping, TableMapping):
+        return _read_directly(plan, mapping, paths)
+    events = builder_of(mapping, paths=paths, clock=clock).inspect(plan)
+    return SiteRows(events.table, events)
+
+
+def _read_directly(plan: StudyPlan, mapping: TableMapping, paths: SitePaths) -> SiteRows:
+    return read_rows(plan, mapping, folder=paths.home, scratch=paths.scratch)
+
+
+def _pinned(store: FeatureStore, entry_id: str) -> SiteRows:
+    try:
+        return read_entry(store, store.entry(entry_id))
+    except DataSourceError:
+        pass
+    raise DataSourceError(
+        "the rows with which this study began here are damaged or gone",
+        expected=f"the entry {entry_id} of the feature store, as it was",
+        arrived="another content, or none",
+        todo=f"decide whether the study may go on with today's rows; then run `cohortium-site "
+        f"features drop {entry_id} --in-use` and start the agent again",
+    )

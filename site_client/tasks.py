@@ -40,19 +40,25 @@ from common.protocol.messages import (
 )
 from common.protocol.refusals import REFUSALS
 from common.study.plan import StudyPlan
+from common.study.scaling import Scaling, split_model
 from site_client import request_checks
 from site_client.approvals import Approval, Approvals
 from site_client.config import SiteConfig, SitePaths
+from site_client.feature_use import FeaturePins, FeatureUse
 from site_client.features.matrix import FeatureMatrix, split
+from site_client.features.scaled import scale
+from site_client.features.store import FeatureStore
 from site_client.release.checks import Produced
 from site_client.release.gate import Gate, Released, ReleaseRequest, SiteLimits
 from site_client.release.release_log import ReleaseLog
+from site_client.scaling_pin import ScalingPin
 from site_client.site_features import Features, SourceFeatures
 from site_client.source_pin import SourcePin
 from site_client.training.counts import count_patients
 from site_client.training.engine import TrainingEngine, TrainingTask
 from site_client.training.evaluation import evaluate
 from site_client.training.randomness import Randomness
+from site_client.training.scaling_moments import release_moments
 
 BUSY_WAIT_S: Final = 600.0
 WAITING_MAX: Final = 4
@@ -83,7 +89,9 @@ class SiteRecords:
     ledger: Ledger
     log: ReleaseLog
     approvals: Approvals
+    scaling_pin: ScalingPin
     source_pin: SourcePin | None = None
+    feature_pins: FeaturePins | None = None
 
 
 class SiteTasks:
@@ -134,10 +142,11 @@ class SiteTasks:
         )
         self._features = features or SourceFeatures(
             config.source,
-            folder=folder,
-            scratch=SitePaths(folder).scratch,
+            paths=SitePaths(folder),
             salt=keys.salt,
+            clock=clock,
             pin=records.source_pin,
+            use=feature_use(config, SitePaths(folder), records, clock),
         )
         self._planned: tuple[Digest, PlannedMechanisms] | None = None
 
@@ -221,7 +230,7 @@ class SiteTasks:
             release_id=release_id,
             is_cached=self._records.log.payload(release_id) is not None,
         )
-        parameters = {} if is_count else request_checks.check_model(request, plan)
+        parameters, scaling = ({}, None) if is_count else self._model(request, plan)
         request_checks.check_study_limit(plan, self._limits)
         matrix = self._features.matrix(request.plan_digest, plan)
         request_checks.check_cohort(
@@ -231,15 +240,26 @@ class SiteTasks:
             release,
             reply_header,
             request_digest=digest,
-            produce=partial(self._produce, release, parameters, matrix),
+            produce=partial(self._produce, release, parameters, scaling, matrix),
         )
         logger.info("round %d of %s answered", header.round_number, header.study_id)
         return released
 
+    def _model(self, request: TaskRequest, plan: StudyPlan) -> tuple[Parameters, Scaling | None]:
+        parameters, scaling = split_model(request_checks.check_model(request, plan))
+        request_checks.check_scaling(
+            scaling, plan, is_same=partial(self._records.scaling_pin.is_same, request.plan_digest)
+        )
+        return parameters, scaling
+
     def _produce(
-        self, release: ReleaseRequest, parameters: Parameters, matrix: FeatureMatrix
+        self,
+        release: ReleaseRequest,
+        parameters: Parameters,
+        scaling: Scaling | None,
+        matrix: FeatureMatrix,
     ) -> Produced:
-        trained, held_out = split(matrix, release.plan)
+        trained, held_out = split(scale(matrix, release.plan, scaling), release.plan)
         randomness = self._randomness()
         planned = self._plan_mechanisms(release.plan_digest, release.plan)
         done: list[MechanismRecord] = []
@@ -265,6 +285,15 @@ class SiteTasks:
             )
             update = result.update
             done.append(result.mechanism)
+        if release.kind is TaskKind.SCALE and planned.scaling is not None:
+            update = release_moments(
+                trained,
+                release.plan,
+                mechanism=planned.scaling,
+                declared_cohort_size=release.declared_cohort_size,
+                randomness=randomness,
+            )
+            done.append(planned.scaling)
         if release.evaluate:
             evaluation = evaluate(
                 held_out.first_samples(),
@@ -336,6 +365,21 @@ def _refusal_number(error: Exception) -> str:
     return "R99"
 
 
+def feature_use(
+    config: SiteConfig, paths: SitePaths, records: SiteRecords, clock: Clock
+) -> FeatureUse | None:
+    """Return what the site's studies use of its feature store; None for a throw-away site."""
+    if records.feature_pins is None:
+        return None
+    return FeatureUse(
+        FeatureStore(paths.features),
+        records.approvals,
+        records.feature_pins,
+        clock,
+        config.features.keep_days,
+    )
+
+
 def _mechanisms(
     request: TaskRequest, planned: PlannedMechanisms, *, evaluates: bool
 ) -> tuple[MechanismRecord, ...]:
@@ -344,6 +388,8 @@ def _mechanisms(
     mechanisms: list[MechanismRecord] = []
     if request.kind is TaskKind.TRAIN:
         mechanisms.append(planned.train_per_round)
+    if request.kind is TaskKind.SCALE and planned.scaling is not None:
+        mechanisms.append(planned.scaling)
     if evaluates:
         mechanisms.append(planned.evaluation_per_release)
     return tuple(mechanisms)

@@ -1,32 +1,31 @@
 """The smallest noise multiplier that keeps a plan inside its budget.
 
 Training and evaluation touch disjoint patients (held-out patients never train), so each of the two
-is calibrated to the plan's whole epsilon and delta. Parameters are fixed before the first release
-and a study stops at its planned number of rounds, so composition at that number holds however the
-releases are used in between.
+is calibrated to the plan's whole epsilon and delta. A release for scaling touches those who train:
+its noise is fixed first, and training gets what the composition of both leaves. Parameters are
+fixed before the first release and a study stops at its planned number of rounds, so composition at
+that number holds however the releases are used in between.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sized
+from collections.abc import Sized
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 from common import limits
-from common.errors import AccountingError
 from common.privacy.accountant import epsilon_of, epsilon_of_counted
 from common.privacy.mechanism import (
     PATIENT_HASH_PARTS,
     DiscreteGaussianCounts,
     DpSgdSteps,
+    GaussianVector,
     MechanismRecord,
     PatientPart,
 )
-
-_GRID: Final = 10_000
-"""Noise multipliers are whole multiples of 1/10,000: equal on every machine and short to read."""
+from common.privacy.noise_search import GRID, gaussian_guess, smallest_noise
 
 
 class TrainingNumbers(Protocol):
@@ -81,12 +80,24 @@ class SelectionNumbers(Protocol):
         """Candidates whose pairs are counted in the second round."""
 
 
+class ScalingNumbers(Protocol):
+    """What calibration reads of a plan's scaling part."""
+
+    @property
+    def epsilon_fraction(self) -> float:
+        """Share of epsilon that the scaling release alone may spend; 0 releases nothing."""
+
+
 class PlanNumbers(Protocol):
     """A study plan, as far as its noise is concerned."""
 
     @property
     def features(self) -> Sized:
         """The features, in a selection the candidates."""
+
+    @property
+    def scaling(self) -> ScalingNumbers | None:
+        """The scaling release, if there is one."""
 
     @property
     def training(self) -> TrainingNumbers:
@@ -131,6 +142,7 @@ class PlannedMechanisms:
         releases: number of evaluations.
         evaluation_rounds: rounds whose request asks for an evaluation of the received model,
             rising; the last is rounds + 1, the final model; none of a plan that selects.
+        scaling: the record of the one release before round 1, if the plan has it.
         selection: of a plan that selects, else None.
     """
 
@@ -139,6 +151,7 @@ class PlannedMechanisms:
     rounds: int
     releases: int
     evaluation_rounds: tuple[int, ...]
+    scaling: GaussianVector | None = None
     selection: SelectionMechanisms | None = None
 
     @property
@@ -148,7 +161,12 @@ class PlannedMechanisms:
             if self.selection.single == self.selection.joint:
                 return ((self.selection.single, 2),)
             return ((self.selection.single, 1), (self.selection.joint, 1))
-        return ((self.train_per_round, self.rounds), (self.evaluation_per_release, self.releases))
+        before = () if self.scaling is None else ((self.scaling, 1),)
+        return (
+            *before,
+            (self.train_per_round, self.rounds),
+            (self.evaluation_per_release, self.releases),
+        )
 
 
 def plan_mechanisms(plan: PlanNumbers) -> PlannedMechanisms:
@@ -156,19 +174,22 @@ def plan_mechanisms(plan: PlanNumbers) -> PlannedMechanisms:
     training, evaluation, privacy = plan.training, plan.evaluation, plan.privacy
     selection = _selection_mechanisms(plan)
     noise_multiplier = privacy.noise_multiplier
+    scaling_noise = scaling_noise_of(plan, epsilon=privacy.epsilon)
     if noise_multiplier == "calibrate":
         noise_multiplier = calibrate_training(
             epsilon=privacy.epsilon,
             delta=privacy.delta,
             sampling_probability=training.sampling_probability,
             steps=training.rounds * training.local_steps,
+            scaling_noise=scaling_noise,
         )
+    trained = training_part(evaluation.held_out_fraction)
     return PlannedMechanisms(
         train_per_round=DpSgdSteps(
             noise_multiplier=noise_multiplier,
             sampling_probability=training.sampling_probability,
             steps=training.local_steps,
-            part=training_part(evaluation.held_out_fraction),
+            part=trained,
         ),
         evaluation_per_release=DiscreteGaussianCounts(
             noise_multiplier=calibrate_evaluation(
@@ -182,6 +203,9 @@ def plan_mechanisms(plan: PlanNumbers) -> PlannedMechanisms:
         evaluation_rounds=()
         if selection is not None
         else evaluation_rounds(rounds=training.rounds, releases=evaluation.releases),
+        scaling=None
+        if scaling_noise is None or selection is not None
+        else GaussianVector(scaling_noise, trained),
         selection=selection,
     )
 
@@ -195,6 +219,19 @@ def _selection_mechanisms(plan: PlanNumbers) -> SelectionMechanisms | None:
         candidates=len(plan.features),
         joint_candidates=plan.selection.joint_candidates,
         part=training_part(plan.evaluation.held_out_fraction),
+    )
+
+
+def scaling_noise_of(plan: PlanNumbers, *, epsilon: float) -> float | None:
+    """Return the noise multiplier of the plan's scaling release at an epsilon, None without one.
+
+    Raises:
+        AccountingError: when no noise multiplier that makes sense keeps the release's share.
+    """
+    if plan.scaling is None or plan.scaling.epsilon_fraction == 0:
+        return None
+    return calibrate_scaling(
+        epsilon=plan.scaling.epsilon_fraction * epsilon, delta=plan.privacy.delta
     )
 
 
@@ -217,8 +254,27 @@ def evaluation_rounds(*, rounds: int, releases: int) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=256)
+def calibrate_scaling(*, epsilon: float, delta: float) -> float:
+    """Return the smallest noise multiplier whose one Gaussian vector stays within (epsilon, delta).
+
+    Raises:
+        AccountingError: when no noise multiplier that makes sense keeps it.
+    """
+
+    def spent(noise_multiplier: float) -> float:
+        return epsilon_of((GaussianVector(noise_multiplier),), delta=delta)
+
+    return smallest_noise(spent, epsilon, guess=gaussian_guess(epsilon, delta))
+
+
+@lru_cache(maxsize=256)
 def calibrate_training(
-    *, epsilon: float, delta: float, sampling_probability: float, steps: int
+    *,
+    epsilon: float,
+    delta: float,
+    sampling_probability: float,
+    steps: int,
+    scaling_noise: float | None = None,
 ) -> float:
     """Return the smallest noise multiplier whose `steps` DP-SGD steps stay within the budget.
 
@@ -226,18 +282,21 @@ def calibrate_training(
         epsilon, delta: the budget.
         sampling_probability: Poisson rate of each patient in a step.
         steps: all steps of the study, at most `limits.STEPS_TOTAL_MAX`.
+        scaling_noise: noise multiplier of the release before them about the same patients, if any.
 
     Raises:
         AccountingError: when no noise multiplier that makes sense keeps the budget.
     """
 
+    before = () if scaling_noise is None else (GaussianVector(scaling_noise),)
+
     def spent(noise_multiplier: float) -> float:
         record = DpSgdSteps(noise_multiplier, sampling_probability, steps)
-        return epsilon_of((record,), delta=delta)
+        return epsilon_of((record, *before), delta=delta)
 
     # Central limit: T steps at rate q are about one Gaussian release at noise sigma / (q sqrt(T)).
-    guess = sampling_probability * math.sqrt(steps) * _gaussian_guess(epsilon, delta)
-    return _smallest_noise(spent, epsilon, guess=max(guess, 0.5))
+    guess = sampling_probability * math.sqrt(steps) * gaussian_guess(epsilon, delta)
+    return smallest_noise(spent, epsilon, guess=max(guess, 0.5))
 
 
 @lru_cache(maxsize=256)
@@ -256,10 +315,10 @@ def calibrate_evaluation(*, epsilon: float, delta: float, releases: int) -> floa
         record = DiscreteGaussianCounts(noise_multiplier, 1)
         return epsilon_of_counted({record: releases}, delta=delta)
 
-    return _smallest_noise(
+    return smallest_noise(
         spent,
         epsilon,
-        guess=math.sqrt(releases) * _gaussian_guess(epsilon, delta),
+        guess=math.sqrt(releases) * gaussian_guess(epsilon, delta),
         noise_multiplier_max=limits.DISCRETE_NOISE_MULTIPLIER_MAX,
     )
 
@@ -287,7 +346,7 @@ def calibrate_selection(
     def records(noise: float) -> SelectionMechanisms:
         single, joint = (
             DiscreteGaussianCounts(
-                math.ceil(noise * math.sqrt(2 * number) * _GRID) / _GRID, number, part
+                math.ceil(noise * math.sqrt(2 * number) * GRID) / GRID, number, part
             )
             for number in tables
         )
@@ -300,69 +359,5 @@ def calibrate_selection(
         return epsilon_of_counted(counted, delta=delta)
 
     noise_max = limits.DISCRETE_NOISE_MULTIPLIER_MAX / math.sqrt(2 * max(tables)) - 1
-    guess = _gaussian_guess(epsilon, delta)
-    return records(_smallest_noise(spent, epsilon, guess=guess, noise_multiplier_max=noise_max))
-
-
-def _gaussian_guess(epsilon: float, delta: float) -> float:
-    tail = math.sqrt(2 * math.log(1 / delta))
-    return (tail + math.sqrt(tail * tail + 2 * epsilon)) / (2 * epsilon)
-
-
-def _smallest_noise(
-    spent: Callable[[float], float],
-    epsilon: float,
-    *,
-    guess: float,
-    noise_multiplier_max: float = limits.NOISE_MULTIPLIER_MAX,
-) -> float:
-    """Search the grid for the smallest noise with `spent(noise) <= epsilon`."""
-    good, bad = _bracket(spent, epsilon, guess, noise_multiplier_max)
-    for turn in range(200):
-        if good - bad <= 1:
-            return good / _GRID
-        middle = (good + bad) // 2
-        if turn % 3 != 2:  # two interpolations, then one halving: fast, and never stuck
-            middle = min(max(_interpolate(spent, epsilon, good, bad), bad + 1), good - 1)
-        if spent(middle / _GRID) <= epsilon:
-            good = middle
-        else:
-            bad = middle
-    raise _no_noise(epsilon, noise_multiplier_max)
-
-
-def _bracket(
-    spent: Callable[[float], float], epsilon: float, guess: float, noise_multiplier_max: float
-) -> tuple[int, int]:
-    """Return grid numbers (good, bad): good keeps the budget, bad does not or is off the grid."""
-    lowest = math.ceil(limits.NOISE_MULTIPLIER_MIN * _GRID)
-    highest = math.floor(noise_multiplier_max * _GRID)
-    good = min(max(round(guess * _GRID), lowest), highest)
-    while spent(good / _GRID) > epsilon:
-        if good == highest:
-            raise _no_noise(epsilon, noise_multiplier_max)
-        good = min(good * 2, highest)
-    bad = good
-    while spent(bad / _GRID) <= epsilon:
-        good = bad
-        if bad == lowest:
-            return good, lowest - 1  # the floor of the grid is enough
-        bad = max(bad * 2 // 3, lowest)
-    return good, bad
-
-
-def _interpolate(spent: Callable[[float], float], epsilon: float, good: int, bad: int) -> int:
-    # log(epsilon) is close to linear in log(noise); `spent` is cached, so asking again is free.
-    over = math.log(spent(bad / _GRID) / epsilon)
-    under = math.log(max(spent(good / _GRID), 1e-12) / epsilon)
-    share = over / (over - under) if over > under else 0.5
-    return round(bad * math.pow(good / bad, share))
-
-
-def _no_noise(epsilon: float, noise_multiplier_max: float) -> AccountingError:
-    return AccountingError(
-        "no noise keeps the plan inside its budget",
-        expected=f"a noise multiplier up to {noise_multiplier_max:.0f}",
-        arrived=f"epsilon={epsilon} for more steps or releases than it can pay",
-        todo="plan fewer rounds, steps or releases, or a larger epsilon",
-    )
+    guess = gaussian_guess(epsilon, delta)
+    return records(smallest_noise(spent, epsilon, guess=guess, noise_multiplier_max=noise_max))

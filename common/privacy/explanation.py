@@ -85,6 +85,11 @@ def _study(study: StudyStatement, limits: Limits) -> str:
             f"{study.epsilon_committed:.4f}. This is what counts, even if the study stops "
             "early, because the reason to stop may lie in what it saw."
         )
+    if study.scales:
+        promise += (
+            " Within this it releases once, before the first round, noised sums over the patients "
+            "who train, from which the mean and the spread of each numeric feature are estimated."
+        )
     return (
         f"{does}{promise} Used so far: {_releases(study.releases)}, "
         f"ε {study.epsilon_spent:.4f}. "

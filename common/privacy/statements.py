@@ -11,7 +11,7 @@ from common.ids import Digest, StudyId
 from common.privacy.accountant import epsilon_by_part, epsilon_of_counted, guess_right_max_of
 from common.privacy.ledger_chain import committed_charges, head_of, spent_charges
 from common.privacy.ledger_entry import CommittedEntry, LedgerEntry, ReservedEntry
-from common.privacy.mechanism import PatientPart
+from common.privacy.mechanism import GaussianVector, PatientPart
 from common.privacy.renyi_filter import RenyiFilter
 from common.privacy.spending_limits import Charges, Composition
 from common.privacy.step_words import words_of_steps
@@ -33,6 +33,7 @@ class StudyStatement:
         does: in words, each kind of noisy step that it committed to.
         releases: number of reservations.
         first_at_s, last_at_s: of its entries, seconds since 1970.
+        scales: whether a plan of it releases sums for scaling once.
     """
 
     study_id: StudyId
@@ -46,6 +47,7 @@ class StudyStatement:
     releases: int
     first_at_s: int
     last_at_s: int
+    scales: bool = False
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,9 @@ def _study_statement(own: Sequence[LedgerEntry], study_id: StudyId, delta: float
         releases=sum(isinstance(entry, ReservedEntry) for entry in own),
         first_at_s=own[0].at_s,
         last_at_s=own[-1].at_s,
+        scales=any(
+            isinstance(record, GaussianVector) for item in commitments for record, _ in item.planned
+        ),
     )
 
 

@@ -40,17 +40,20 @@ def decode_request(data: bytes) -> TaskRequest:
     fields = _fields(head, "task-request")
     request = TaskRequest(
         plan_digest=parse_digest(fields.text("plan_digest")),
-        round_number=fields.integer("round", minimum=1, maximum=_ROUND_MAX),
+        round_number=fields.integer("round", minimum=0, maximum=_ROUND_MAX),
         kind=_kind(fields),
         evaluate=fields.boolean("evaluate"),
         base_version=parse_digest(fields.text("base_version")),
         parameters=bytes(parameters),
     )
     fields.close()
+    _check_scale(fields, request)
     if request.kind is TaskKind.EVALUATE and not request.evaluate:
         raise fields.refuse("evaluate", "true, because the kind is evaluate")
     if request.kind is TaskKind.COUNT and request.evaluate:
         raise fields.refuse("evaluate", "false, because the kind is count")
+    if request.kind is TaskKind.SCALE and (request.evaluate or request.parameters):
+        raise fields.refuse("evaluate", "false and no model, because the kind is scale")
     _check_same(_request_head(request), head)
     return request
 
@@ -134,7 +137,7 @@ def _decode_release(fields: Fields, update: memoryview) -> ReleasedTask:
         raise fields.refuse("mechanisms", "a short list")
     reply = ReleasedTask(
         plan_digest=parse_digest(fields.text("plan_digest")),
-        round_number=fields.integer("round", minimum=1, maximum=_ROUND_MAX),
+        round_number=fields.integer("round", minimum=0, maximum=_ROUND_MAX),
         kind=_kind(fields),
         base_version=parse_digest(fields.text("base_version")),
         release_id=parse_release_id(fields.text("release_id")),
@@ -145,6 +148,9 @@ def _decode_release(fields: Fields, update: memoryview) -> ReleasedTask:
         statement=_statement(fields.value("statement")),
     )
     fields.close()
+    _check_scale(fields, reply)
+    if reply.kind is TaskKind.SCALE and reply.evaluation is not None:
+        raise fields.refuse("evaluation", "null, because the kind is scale")
     if reply.kind is TaskKind.EVALUATE and reply.evaluation is None:
         raise fields.refuse("evaluation", "counts, because the kind is evaluate")
     if reply.kind is TaskKind.EVALUATE and reply.update:
@@ -160,7 +166,7 @@ def _decode_refusal(fields: Fields, rest: memoryview) -> RefusedTask:
         raise fields.refuse("number", "a refusal number and nothing else")
     refusal = RefusedTask(
         plan_digest=parse_digest(fields.text("plan_digest")),
-        round_number=fields.integer("round", minimum=1, maximum=_ROUND_MAX),
+        round_number=fields.integer("round", minimum=0, maximum=_ROUND_MAX),
         number=number,
     )
     fields.close()
@@ -203,7 +209,12 @@ def _kind(fields: Fields) -> TaskKind:
     try:
         return TaskKind(text)
     except ValueError:
-        raise fields.refuse("kind", "train, evaluate or count") from None
+        raise fields.refuse("kind", "train, scale, evaluate or count") from None
+
+
+def _check_scale(fields: Fields, message: TaskRequest | ReleasedTask) -> None:
+    if (message.kind is TaskKind.SCALE) != (message.round_number == 0):
+        raise fields.refuse("round", "0 exactly when the kind is scale")
 
 
 def _evaluation(record: Canonical) -> EvaluationCounts | None:

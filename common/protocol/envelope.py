@@ -151,7 +151,7 @@ def _parse_header(head: bytes) -> EnvelopeHeader:
         direction=Direction(direction),
         study_id=parse_study_id(fields.text("study")),
         site_id=parse_site_id(fields.text("site")),
-        round_number=fields.integer("round", minimum=1, maximum=limits.ROUNDS_MAX + 1),
+        round_number=fields.integer("round", minimum=0, maximum=limits.ROUNDS_MAX + 1),
         request_id=parse_request_id(fields.text("request_id")),
         issued_at_s=fields.integer("issued_at_s", minimum=0, maximum=_TIME_MAX),
         expires_at_s=fields.integer("expires_at_s", minimum=0, maximum=_TIME_MAX),

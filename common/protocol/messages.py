@@ -21,6 +21,7 @@ class TaskKind(StrEnum):
     """What the coordinator asks of a site."""
 
     TRAIN = "train"  # train one round; the reply may also carry the received model's evaluation
+    SCALE = "scale"  # noised sums of the numeric features, once, before round 1
     EVALUATE = "evaluate"  # score the received model only, after the last round
     COUNT = "count"  # count the training patients in a selection's tables; nothing is trained
 
@@ -33,7 +34,7 @@ class EnvelopeHeader:
         direction: request or reply.
         study_id: the study.
         site_id: the site asked, or the site that replies.
-        round_number: 1 to the plan's rounds; rounds + 1 for the final evaluation.
+        round_number: 1 to the plan's rounds; 0 to scale; rounds + 1 for the final evaluation.
         request_id: chosen by the coordinator, repeated in the reply.
         issued_at_s: seconds since 1970, sender's clock.
         expires_at_s: after it the receiver refuses.
@@ -58,13 +59,13 @@ class TaskRequest:
 
     Args:
         plan_digest: the exact plan the site must have approved.
-        round_number: 1 to the plan's rounds; rounds + 1 for the final evaluation.
-        kind: train, evaluate or count.
+        round_number: 1 to the plan's rounds; 0 to scale; rounds + 1 for the final evaluation.
+        kind: train, scale, evaluate or count.
         evaluate: whether to evaluate the received model as well (always for EVALUATE, never for
             COUNT).
-        base_version: `parameters_digest` of `parameters`.
-        parameters: the model, as safetensors bytes (`common.protocol.arrays`); for COUNT the
-            candidates whose pairs are asked for (`common.protocol.counts`).
+        base_version: `parameters_digest` of `parameters`; for COUNT `count_question_digest`.
+        parameters: the model, as safetensors bytes (`common.protocol.arrays`); empty for SCALE; for
+            COUNT the candidates whose pairs are asked for (`common.protocol.counts`).
     """
 
     plan_digest: Digest
@@ -115,8 +116,8 @@ class ReleasedTask:
         plan_digest, round_number, kind, base_version: as in the request it answers.
         release_id: the gate's name for it, the same on every retry.
         declared_cohort_size: public number of patients declared by the site, used as weight.
-        update: trained minus received parameters, safetensors bytes; empty for EVALUATE; for COUNT
-            the noised counts (`common.protocol.counts`).
+        update: trained minus received parameters, safetensors bytes; the noised sums for SCALE; the
+            noised counts for COUNT (`common.protocol.counts`); empty for EVALUATE.
         evaluation: present exactly when the request asked for it.
         mechanisms: every noisy step in this release.
         statement: the ledger after this release.

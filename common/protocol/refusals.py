@@ -25,6 +25,7 @@ REFUSALS: Final[dict[str, str]] = {
     "R16": "the site is busy with another request; ask again",
     "R17": "hospital IT has paused this study at this site",
     "R18": "the gate let nothing out; hospital IT sees the details",
-    "R19": "the candidates whose pairs are asked for are not ones that the plan allows",
+    "R19": "the model's scaling is outside its bounds, or not the one this study began with",
+    "R20": "the candidates whose pairs are asked for are not ones that the plan allows",
     "R99": "a fault inside the site's software; hospital IT sees the details",
 }

@@ -14,6 +14,8 @@ from common import limits
 from common.study.cohort import CohortDefinition
 from common.study.plan_types import (
     Codes,
+    DeviationMin,
+    DeviationsMax,
     Finite,
     Name,
     Norm,
@@ -104,6 +106,36 @@ class BinaryLabel(PlanPart):
     unit_if_missing: Text | None = None
     analyte: Text | None = None
     follow_up: Literal["assumed", "required"] = "assumed"
+
+
+class MeanVarianceScaling(PlanPart):
+    """Numeric features are scaled by means and deviations that the sites release once, with noise.
+
+    `epsilon_fraction` is the share of the study's epsilon that this release alone may spend; no
+    deviation is taken to be below `deviation_min` (of the range -1 to 1); values further than
+    `deviations_max` deviations from the mean are clipped.
+    """
+
+    kind: Literal["dp_mean_variance"]
+    epsilon_fraction: Annotated[float, Field(ge=0.01, le=0.5)] = 0.15
+    deviation_min: DeviationMin = 0.01
+    deviations_max: DeviationsMax = 4.0
+
+
+class WarmStartScaling(PlanPart):
+    """Numeric features are scaled as those of the version from which round 1 starts."""
+
+    kind: Literal["of_warm_start"]
+    deviation_min: DeviationMin = 0.01
+    deviations_max: DeviationsMax = 4.0
+
+    @property
+    def epsilon_fraction(self) -> float:
+        """Nothing is released: what made that version was charged when it was made."""
+        return 0.0
+
+
+ScalingSpec = Annotated[MeanVarianceScaling | WarmStartScaling, Field(discriminator="kind")]
 
 
 class FairnessGroup(PlanPart):
@@ -291,6 +323,7 @@ class StudyPlan(PlanPart):
     ]
     label: BinaryLabel
     fairness_groups: Annotated[tuple[FairnessGroup, ...], Field(max_length=20, strict=False)] = ()
+    scaling: ScalingSpec | None = None
     model: ModelSpec
     training: Training
     evaluation: Evaluation

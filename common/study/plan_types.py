@@ -17,6 +17,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 Norm = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+DeviationMin = Annotated[float, Field(ge=1e-3, le=1, allow_inf_nan=False)]
+DeviationsMax = Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)]
 
 
 Codes = Annotated[

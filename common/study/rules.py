@@ -14,6 +14,7 @@ from typing import Final
 
 from common.study import cohort_rules as of_cohort
 from common.study import feature_rules as of_features
+from common.study import scaling_rules as of_scaling
 from common.study import selection_rules as of_selection
 from common.study import training_rules as of_training
 from common.study.plan import StudyPlan
@@ -50,6 +51,7 @@ _NOISE: Final = (
     "privacy.epsilon",
     "privacy.delta",
     "privacy.noise_multiplier",
+    "scaling",
 )
 
 RULES: Final = (
@@ -223,24 +225,36 @@ RULES: Final = (
     Rule("P33", "What is taken from the feature catalogue is there, and changed only as allowed."),
     Rule(
         "P34",
+        "Scaling has a numeric feature.",
+        ("features", "scaling"),
+        of_scaling.rule_scaling_has_a_numeric_feature,
+    ),
+    Rule(
+        "P35",
+        "Scaling is taken over from a version exactly when round 1 starts from one.",
+        ("training.warm_start", "scaling"),
+        of_scaling.rule_scaling_goes_with_its_model,
+    ),
+    Rule(
+        "P36",
         "Every feature that a selection always keeps is a feature, once.",
         ("features", "selection.always_keep"),
         of_selection.rule_kept_features_are_candidates,
     ),
     Rule(
-        "P35",
+        "P37",
         "A selection keeps all that must stay and fewer features than it has candidates.",
         ("features", "fairness_groups", "monitoring", "selection"),
         of_selection.rule_selection_has_a_choice,
     ),
     Rule(
-        "P36",
+        "P38",
         "A candidate has at most 21 classes, and a count at most 250,000 cells.",
         ("features", "selection"),
         of_selection.rule_selection_tables_are_small,
     ),
     Rule(
-        "P37",
+        "P39",
         "Some noise keeps both counts of a selection inside epsilon and delta.",
         ("features", "selection", *_NOISE),
         of_selection.rule_selection_noise_can_be_calibrated,
@@ -252,7 +266,7 @@ _STOPS: Final[dict[str, tuple[str, ...]]] = {
     "P23": ("P21", "P22"),
     "P24": ("P22",),
     "P25": ("P20", "P21", "P22", "P23", "P24", "P17"),
-    "P37": ("P20", "P22", "P35"),
+    "P39": ("P20", "P22", "P37"),
 }
 
 

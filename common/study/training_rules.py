@@ -13,8 +13,9 @@ from common.privacy.calibration import (
     calibrate_evaluation,
     calibrate_training,
     plan_mechanisms,
+    scaling_noise_of,
 )
-from common.privacy.mechanism import DpSgdSteps
+from common.privacy.mechanism import DpSgdSteps, GaussianVector
 from common.study.columns import parameter_count
 from common.study.plan import Adam, StudyPlan
 from common.study.problems import Problem
@@ -112,23 +113,27 @@ def rule_training_noise_meets_epsilon(plan: StudyPlan) -> Iterator[Problem]:
     training, privacy = plan.training, plan.privacy
     steps = training.rounds * training.local_steps
     try:
+        scaling_noise = scaling_noise_of(plan, epsilon=privacy.epsilon)
         if privacy.noise_multiplier == "calibrate":
             calibrate_training(
                 epsilon=privacy.epsilon,
                 delta=privacy.delta,
                 sampling_probability=training.sampling_probability,
                 steps=steps,
+                scaling_noise=scaling_noise,
             )
             return
         record = DpSgdSteps(privacy.noise_multiplier, training.sampling_probability, steps)
-        epsilon = epsilon_of((record,), delta=privacy.delta)
+        before = () if scaling_noise is None else (GaussianVector(scaling_noise),)
+        epsilon = epsilon_of((record, *before), delta=privacy.delta)
     except AccountingError as error:
         yield Problem("privacy.noise_multiplier", error.arrived, error.expected, error.todo)
         return
     if epsilon > privacy.epsilon:
         yield Problem(
             "privacy.noise_multiplier",
-            f"{privacy.noise_multiplier}, with which {steps} steps spend epsilon {epsilon:.4f}",
+            f"{privacy.noise_multiplier}, with which {steps} steps"
+            f"{' and the scaling release' if before else ''} spend epsilon {epsilon:.4f}",
             f"noise with which they spend at most epsilon = {privacy.epsilon}",
             'write noise_multiplier = "calibrate", or plan fewer rounds or steps',
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import insert, select, update
 
-from common.canonical import Canonical, canonical_bytes
+from common.canonical import Canonical, canonical_bytes, canonical_float
 from common.clock import Clock
 from common.errors import RegistryError
 from common.ids import Digest, StudyId, parse_digest, parse_study_id
@@ -29,7 +29,7 @@ class ModelVersion:
         round_number: after which round.
         plan_digest: of that study's plan.
         lineage: `title`, `rounds` (participants, releases and reasons of each) and `statements`
-            (the ledger statement of each site).
+            (the ledger statement of each site); with scaling, `scaling` (where it clips).
     """
 
     version: Digest
@@ -145,8 +145,12 @@ class ModelRegistry:
                     "round": item.round_number,
                 }
             )
-        return {
+        lineage: dict[str, Canonical] = {
             "rounds": rounds,
             "statements": statements,
             "title": study.plan.study.title,
         }
+        if study.plan.scaling is not None:
+            most = canonical_float(study.plan.scaling.deviations_max)
+            lineage["scaling"] = {"deviations_max": most}
+        return lineage

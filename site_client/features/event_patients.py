@@ -19,8 +19,9 @@ from common.errors import PlanError
 from common.study.cohort import AGE
 from common.study.columns import bins_of_feature
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
+from site_client.features.definitions import Variable
 from site_client.features.event_inspection import EventInspection, inspect_events
-from site_client.features.extraction import VariableCounts, extract_bins
+from site_client.features.extraction import VariableCounts, extract_staged
 from site_client.features.from_plan import (
     Narrower,
     criteria_of,
@@ -29,10 +30,12 @@ from site_client.features.from_plan import (
     variable_of,
 )
 from site_client.features.index_dates import Attrition, make_index_rows
-from site_client.features.prefix_codes import narrower_of_plan
+from site_client.features.prefix_codes import asked_of_source, has_stars, narrower_of_plan
+from site_client.features.staged_events import stage_events
 from site_client.features.wanted_codes import put_codes
-from site_client.sources.events import BIRTH, EventSource, SourceCounts
+from site_client.sources.events import BIRTH, DEATH, EventSource, SourceCounts
 from site_client.sources.local_database import open_local
+from site_client.sources.source_files import run_sql
 from site_client.sources.table import MISSING_LEVEL, FeatureCounts, PatientTable
 from site_client.standardize.units import conversion
 
@@ -49,6 +52,8 @@ class EventPatients:
         attrition: rows and patients left after each step.
         source: what the reader met.
         variables: per feature, what was met in its window; age has none.
+        asked: per feature, its codes and how units become the plan's; age has none.
+        index_time: datetime64 [rows], the site's wall clock.
         inspection: of the events behind the rows; None unless it was asked for.
     """
 
@@ -56,6 +61,8 @@ class EventPatients:
     attrition: tuple[Attrition, ...]
     source: SourceCounts
     variables: Mapping[str, VariableCounts]
+    asked: Mapping[str, Variable]
+    index_time: npt.NDArray[np.datetime64]
     inspection: EventInspection | None = None
 
 
@@ -82,9 +89,15 @@ def read_event_patients(
             arrived="a plan for tables that have one row for each index date",
             todo="add [cohort.index_date] to the plan, or read a table at this site",
         )
+    known = source.descendants(asked_of_source(plan))
+    # Who was seen when is a question about all events, and so is what begins like a code.
+    asks_for_all = index.observed_days_min > 0 or plan.label.follow_up == "required"
+    wanted = None
+    if not (asks_for_all or has_stars(plan)):
+        wanted = frozenset({BIRTH, DEATH}).union(*known.values())
     with open_local(scratch=scratch) as connection:
-        counts = source.write_events(connection, "events", scratch=scratch)
-        narrower = narrower_of_plan(plan, source.descendants, connection)
+        counts = source.write_events(connection, "events", scratch=scratch, codes=wanted)
+        narrower = narrower_of_plan(plan, known, connection)
         attrition = make_index_rows(
             connection,
             index=index_event_of(index, narrower),
@@ -108,22 +121,21 @@ def _read_rows(
     columns: dict[str, npt.NDArray[np.float64]] = {}
     met: dict[str, VariableCounts] = {}
     others = [feature for feature in plan.features if AGE not in feature.codes]
-    for bins in sorted({bins_of_feature(feature) for feature in others}):
-        alike = [feature for feature in others if bins_of_feature(feature) == bins]
-        extraction = extract_bins(
-            connection,
-            [
-                variable_of(item, narrower, lambda codes: _units_of(connection, codes))
-                for item in alike
-            ],
-            bins=bins,
-        )
-        for place, feature in enumerate(alike):
-            values = extraction.values[:, :, place]
-            columns[feature.name] = values if bins > 1 else values[:, 0]
-            met[feature.name] = extraction.counts[place]
+    asked = [variable_of(item, narrower, lambda _: ()) for item in others]
+    with stage_events(connection, asked) as staged:
+        variables: dict[str, Variable] = {}
+        for bins in sorted({bins_of_feature(feature) for feature in others}):
+            alike = [feature for feature in others if bins_of_feature(feature) == bins]
+            known = [variable_of(item, narrower, staged.units_of) for item in alike]
+            extraction = extract_staged(staged, known, bins=bins)
+            for place, feature in enumerate(alike):
+                values = extraction.values[:, :, place]
+                columns[feature.name] = values if bins > 1 else values[:, 0]
+                met[feature.name] = extraction.counts[place]
+                variables[feature.name] = known[place]
     found = connection.execute(
-        "SELECT subject_id, label, age_days, age_years FROM index_rows ORDER BY row_id"
+        "SELECT subject_id::VARCHAR AS subject_id, index_time, label, age_days, age_years "
+        "FROM index_rows ORDER BY row_id"
     ).fetchnumpy()
     rows = {name: np.asarray(column) for name, column in found.items()}
     numeric: dict[str, npt.NDArray[np.float64]] = {}
@@ -144,14 +156,21 @@ def _read_rows(
         outside = met[feature.name].implausible if feature.name in met else 0
         feature_counts[feature.name] = FeatureCounts(len(column) - missing, missing, outside)
     table = PatientTable(
-        subject_ids=tuple(str(item) for item in rows["subject_id"]),
+        subject_ids=tuple(rows["subject_id"].tolist()),
         numeric=numeric,
         levels=levels,
         label=np.asarray(rows["label"], dtype=np.float32),
         counts=feature_counts,
         unlabelled=0,
     )
-    return EventPatients(table, attrition, counts, met)
+    return EventPatients(
+        table,
+        attrition,
+        counts,
+        met,
+        variables,
+        rows["index_time"].astype("datetime64[us]"),
+    )
 
 
 def _keep_ages(connection: duckdb.DuckDBPyConnection, plan: StudyPlan) -> Attrition:
@@ -161,7 +180,7 @@ def _keep_ages(connection: duckdb.DuckDBPyConnection, plan: StudyPlan) -> Attrit
         "SELECT row_number() OVER (ORDER BY r.row_id) - 1 AS row_id, r.subject_id, r.index_time, "
         "r.label, (epoch_us(r.index_time) - epoch_us(b.born)) / 86400e6 AS age_days, "
         "date_sub('year', b.born, r.index_time) AS age_years "
-        "FROM index_rows r LEFT JOIN (SELECT subject_id, min(time) AS born FROM events "
+        "FROM index_rows r LEFT JOIN (SELECT subject_id, min(time) AS born FROM cohort_event "
         "WHERE code = $birth GROUP BY subject_id) b USING (subject_id) "
         "WHERE date_sub('year', b.born, r.index_time) BETWEEN $youngest AND $oldest",
         {
@@ -191,8 +210,10 @@ def _ages(
 
 def _units_of(connection: duckdb.DuckDBPyConnection, codes: frozenset[str]) -> list[str | None]:
     put_codes(connection, "unit_code", codes)
-    found = connection.execute(
+    found = run_sql(
+        connection,
         "SELECT DISTINCT unit FROM events WHERE code IN (SELECT code FROM unit_code) "
-        "AND numeric_value IS NOT NULL ORDER BY unit"
-    ).fetchall()
+        "AND numeric_value IS NOT NULL ORDER BY unit",
+        place="the source's events",
+    )
     return [unit for (unit,) in found]

@@ -1,34 +1,40 @@
 """Variables of every index row, from the event table to an array: one pass over the events.
 
-Events are joined to the codes asked for and to the index rows of their patient, windows applied,
-and each (row, variable) reduced to one number; the numbers are scattered into [rows, variables].
-Nothing later than the index date passes the join.
+Events that a variable can reach are staged in parts of whole patients; in each part every (row,
+variable) becomes one number. Nothing later than the index date is in a row's run of events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from site_client.features.definitions import (
-    Aggregate,
-    CategoricalVariable,
-    NumericVariable,
-    Variable,
+from site_client.features.definitions import CategoricalVariable, Variable
+from site_client.features.staged_events import (
+    GroupEvents,
+    IndexRows,
+    StagedEvents,
+    stage_events,
 )
-from site_client.features.wanted_codes import microseconds, put_table
+from site_client.features.wanted_codes import microseconds
+from site_client.features.window_values import (
+    FATES,
+    Floats,
+    Judged,
+    Runs,
+    aggregated,
+    judge,
+    runs_in_window,
+    runs_without_time,
+)
 
 if TYPE_CHECKING:
     import duckdb
-
-_BATCH_ROWS: Final = 1_000_000
-_ANY_UNIT: Final = "\0"
-"""No unit of a source holds a NUL: stands for variables whose number does not matter."""
 
 
 @dataclass
@@ -47,7 +53,7 @@ class Extraction:
 
     Args:
         values: float64 [rows, ..., variables]: numbers in the plan's units, or a level's index; NaN
-            where nothing was recorded.
+            where nothing was recorded. In memory each variable's numbers stand together.
         counts: per variable.
     """
 
@@ -56,7 +62,11 @@ class Extraction:
 
 
 def extract(connection: duckdb.DuckDBPyConnection, variables: Sequence[Variable]) -> Extraction:
-    """Return the variables of `index_rows` over `events`, two tables of the connection."""
+    """Return the variables of `index_rows` over `events`, two tables of the connection.
+
+    Only events of the patients of `index_rows` count: with some of the rows, the result is that of
+    these rows, to the bit.
+    """
     binned = extract_bins(connection, variables, bins=1)
     return Extraction(binned.values[:, 0], binned.counts)
 
@@ -76,17 +86,34 @@ def extract_bins(
     Returns:
         values of [rows, bins, variables].
     """
-    _put_variables(connection, variables, bins=bins)
-    [(rows,)] = connection.execute("SELECT count(*) FROM index_rows").fetchall()
-    values = np.full((rows, bins, len(variables)), np.nan)
-    connection.execute(_REACHED)
-    for query in (_NUMBERS, _SUMS, _MEDIANS, _LEVELS):
-        _scatter(connection, query, values)
-    for place, variable in enumerate(variables):
-        if isinstance(variable, NumericVariable) and variable.aggregate in _ZERO_IF_NONE:
-            column = values[..., place]
-            column[np.isnan(column)] = 0.0
-    return Extraction(values, _counts(connection, len(variables)))
+    with stage_events(connection, variables) as staged:
+        return extract_staged(staged, variables, bins=bins)
+
+
+def extract_staged(
+    staged: StagedEvents, variables: Sequence[Variable], *, bins: int = 1, threads: int = 2
+) -> Extraction:
+    """Return the variables from staged events; see `extract_bins`.
+
+    Args:
+        staged: for these variables, whose conversions may have been unknown then.
+        variables: the same codes, windows and levels.
+        bins: at least 1.
+        threads: parts worked on at a time.
+    """
+    values = np.full((len(variables), bins, staged.rows), np.nan)
+    totals = np.zeros((len(variables), len(FATES)), np.int64)
+    with ThreadPoolExecutor(threads) as pool:
+
+        def extract_part(number: int) -> npt.NDArray[np.int64]:
+            rows, events = staged.part(number)
+            part = _Part(staged, rows, events)
+            return np.array([part.fill(values[i], item) for i, item in enumerate(variables)])
+
+        for found in pool.map(extract_part, range(staged.parts)):
+            totals += found
+    counts = tuple(VariableCounts(*(int(item) for item in row)) for row in totals)
+    return Extraction(values.transpose(2, 1, 0), counts)
 
 
 def forward_filled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -95,134 +122,70 @@ def forward_filled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.take_along_axis(values, np.maximum.accumulate(places, axis=1), axis=1)
 
 
-_ZERO_IF_NONE: Final = (Aggregate.COUNT, Aggregate.ANY)
+_NOTHING = GroupEvents(
+    np.empty(0, np.int64),
+    np.empty(0),
+    np.empty(0, np.int32),
+    np.empty(0, np.int32),
+    np.empty(0, np.int64),
+)
 
 
-def _put_variables(
-    connection: duckdb.DuckDBPyConnection, variables: Sequence[Variable], *, bins: int
-) -> None:
-    asked: list[tuple[int, str, float, float, int, int, int]] = []
-    codes: list[tuple[int, str]] = []
-    units: list[tuple[int, str, float, float]] = []
-    levels: list[tuple[int, str, int]] = []
-    for place, variable in enumerate(variables):
+@dataclass(frozen=True)
+class _Part:
+    staged: StagedEvents
+    rows: IndexRows
+    events: dict[int, GroupEvents]
+    found: dict[tuple[int, int, int], Runs] = field(default_factory=dict)
+
+    def fill(self, into: Floats, variable: Variable) -> npt.NDArray[np.int64]:
+        """Fill [bins, all rows] at the part's rows; returns how many events had each fate."""
+        group = self.staged.groups[variable.codes]
+        events = self.events.get(group, _NOTHING)
+        judged = judge(events, variable, units=self.staged.units, texts=self.staged.texts)
         begins, ends = microseconds(variable.window.begins), microseconds(variable.window.ends)
+        bins = len(into)
         width = -(-(begins - ends) // bins)
-        codes += [(place, code) for code in sorted(variable.codes)]
-        if isinstance(variable, CategoricalVariable):
-            asked.append((place, "level", 0.0, 0.0, begins, ends, width))
-            levels += [(place, text, index) for text, index in variable.levels.items()]
-            continue
-        low, high = variable.plausible
-        asked.append((place, variable.aggregate.value, low, high, begins, ends, width))
-        conversions = variable.conversions
-        if conversions is None:
-            units.append((place, _ANY_UNIT, 0.0, 0.0))
-        else:
-            units += [(place, unit, c.factor, c.offset) for unit, c in conversions.items()]
-    names = ("variable", "aggregate", "low", "high", "begins", "ends", "width")
-    _put(connection, "asked", names, asked)
-    _put(connection, "asked_code", ("variable", "code"), codes)
-    _put(connection, "asked_unit", ("variable", "unit", "factor", "shift"), units)
-    _put(connection, "asked_level", ("variable", "text_value", "level"), levels)
+        fates = np.zeros(len(FATES), np.int64)
+        for age in range(bins):
+            latest = min(begins, ends + age * width)
+            runs = self._runs(group, min(begins, latest + width), latest)
+            where = bins - 1 - age
+            if isinstance(variable, CategoricalVariable):
+                always = runs_without_time(events.order, self.rows) if age == 0 else None
+                into[where, self.rows.row_id] = _levels(judged, runs, always)
+                fates[0] += runs.count() + (always.count() if always else 0)
+            else:
+                into[where, self.rows.row_id] = aggregated(
+                    judged, runs, self.rows, variable.aggregate
+                )
+                fates += _fates(judged, runs)
+        return fates
+
+    def _runs(self, group: int, begins_us: int, ends_us: int) -> Runs:
+        key = (group, begins_us, ends_us)
+        if key not in self.found:
+            order = self.events.get(group, _NOTHING).order
+            self.found[key] = runs_in_window(order, self.rows, begins_us=begins_us, ends_us=ends_us)
+        return self.found[key]
 
 
-_TYPES: Final = {
-    "variable": pa.int32(),
-    "aggregate": pa.string(),
-    "code": pa.string(),
-    "unit": pa.string(),
-    "text_value": pa.string(),
-    "level": pa.int32(),
-    "begins": pa.int64(),
-    "ends": pa.int64(),
-    "width": pa.int64(),
-    "low": pa.float64(),
-    "high": pa.float64(),
-    "factor": pa.float64(),
-    "shift": pa.float64(),
-}
+def _levels(judged: Judged, runs: Runs, always: Runs | None) -> Floats:
+    values = judged.values[judged.chosen]
+    found = np.full(len(runs.first), np.nan)
+    # What has no time comes first, so that anything with a time is later.
+    for candidates in (always, runs):
+        if candidates is not None:
+            inside = candidates.among(judged.chosen)
+            some = np.flatnonzero(inside.stop > inside.first)
+            found[some] = values[inside.stop[some] - 1]
+    return found
 
 
-def _put(
-    connection: duckdb.DuckDBPyConnection,
-    name: str,
-    columns: Sequence[str],
-    rows: Sequence[tuple[object, ...]],
-) -> None:
-    arrays = {
-        column: pa.array([row[place] for row in rows], _TYPES[column])
-        for place, column in enumerate(columns)
-    }
-    put_table(connection, name, pa.table(arrays))
-
-
-def _scatter(
-    connection: duckdb.DuckDBPyConnection, query: str, into: npt.NDArray[np.float64]
-) -> None:
-    for batch in connection.sql(query).to_arrow_reader(_BATCH_ROWS):
-        rows, ages, places, found = (item.to_numpy(zero_copy_only=False) for item in batch.columns)
-        into[rows, into.shape[1] - 1 - ages, places] = found
-
-
-def _counts(connection: duckdb.DuckDBPyConnection, variables: int) -> tuple[VariableCounts, ...]:
-    counts = tuple(VariableCounts() for _ in range(variables))
-    for place, fate, found in connection.execute(_FATES).fetchall():
-        setattr(counts[place], fate, found)
-    return counts
-
-
-_REACHED: Final = """
-CREATE OR REPLACE TEMP VIEW reached AS
-SELECT i.row_id, a.variable, a.aggregate, e.time, i.index_time, e.text_value,
-  coalesce((epoch_us(i.index_time) - a.ends - epoch_us(e.time)) // a.width, 0) AS age,
-  CASE WHEN a.aggregate = 'level' THEN NULL ELSE e.numeric_value * u.factor + u.shift END AS value,
-  CASE WHEN a.aggregate = 'level' OR anything.unit IS NOT NULL THEN 'used'
-    WHEN e.numeric_value IS NULL THEN 'no_value'
-    WHEN u.unit IS NULL THEN 'other_unit'
-    WHEN NOT (e.numeric_value * u.factor + u.shift BETWEEN a.low AND a.high) THEN 'implausible'
-    ELSE 'used' END AS fate
-FROM events e
-JOIN asked_code c ON c.code = e.code
-JOIN asked a ON a.variable = c.variable
-JOIN index_rows i ON i.subject_id = e.subject_id
-LEFT JOIN asked_unit u ON u.variable = a.variable AND u.unit = coalesce(e.unit, '')
-LEFT JOIN asked_unit anything ON anything.variable = a.variable AND anything.unit = chr(0)
-WHERE (e.time > i.index_time - to_microseconds(a.begins)
-    AND e.time <= i.index_time - to_microseconds(a.ends))
-  OR (e.time IS NULL AND a.aggregate = 'level')
-"""
-# A struct compares field by field, so that simultaneous values do not depend on the rows' order.
-_NUMBERS: Final = """
-SELECT row_id, age, variable, CASE aggregate
-    WHEN 'last' THEN arg_max(value, {'t': time, 'v': value})
-    WHEN 'first' THEN arg_min(value, {'t': time, 'v': -value})
-    WHEN 'min' THEN min(value)
-    WHEN 'max' THEN max(value)
-    WHEN 'count' THEN count(*)
-    WHEN 'any' THEN 1
-    WHEN 'time_since' THEN min(epoch_us(index_time) - epoch_us(time)) / 86400e6
-  END::DOUBLE AS number
-FROM reached WHERE fate = 'used' AND aggregate NOT IN ('level', 'median', 'mean', 'slope')
-GROUP BY row_id, age, variable, aggregate HAVING number IS NOT NULL
-"""
-# The last bits of a sum depend on its order, which another row elsewhere may change.
-_SUMS: Final = """
-SELECT row_id, age, variable, CASE aggregate
-    WHEN 'mean' THEN favg(value ORDER BY time, value)
-    ELSE regr_slope(value, (epoch_us(time) - epoch_us(index_time)) / 86400e6 ORDER BY time, value)
-  END::DOUBLE AS number
-FROM reached WHERE fate = 'used' AND aggregate IN ('mean', 'slope')
-GROUP BY row_id, age, variable, aggregate HAVING number IS NOT NULL
-"""
-_MEDIANS: Final = """
-SELECT row_id, age, variable, median(value)::DOUBLE FROM reached
-WHERE fate = 'used' AND aggregate = 'median' GROUP BY row_id, age, variable
-"""
-_LEVELS: Final = """
-SELECT r.row_id, r.age, r.variable,
-  arg_max(l.level, {'t': coalesce(r.time, TIMESTAMP '0001-01-01'), 'v': l.level})::DOUBLE
-FROM reached r JOIN asked_level l ON l.variable = r.variable AND l.text_value = r.text_value
-WHERE r.aggregate = 'level' GROUP BY r.row_id, r.age, r.variable
-"""
-_FATES: Final = "SELECT variable, fate, count(*) FROM reached GROUP BY variable, fate"
+def _fates(judged: Judged, runs: Runs) -> npt.NDArray[np.int64]:
+    """Return how many events of the runs had each fate."""
+    others = [
+        runs.among(judged.fate == fate).count() if (judged.fate == fate).any() else 0
+        for fate in range(1, len(FATES))
+    ]
+    return np.array([runs.count() - sum(others), *others], np.int64)

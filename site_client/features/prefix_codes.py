@@ -22,27 +22,39 @@ if TYPE_CHECKING:
     import duckdb
 
 
+def asked_of_source(plan: StudyPlan) -> frozenset[str]:
+    """Return all codes of a plan as a source's vocabulary knows them, without stars."""
+    return frozenset(code.removesuffix("*") if is_prefix(code) else code for code in _codes(plan))
+
+
+def has_stars(plan: StudyPlan) -> bool:
+    """Return whether any code of a plan stands for those that begin like it."""
+    return any(is_prefix(code) for code in _codes(plan))
+
+
 def narrower_of_plan(
-    plan: StudyPlan, narrower: Narrower, connection: duckdb.DuckDBPyConnection
+    plan: StudyPlan, known: Mapping[str, frozenset[str]], connection: duckdb.DuckDBPyConnection
 ) -> Narrower:
-    """Return a source's `descendants` for all of a plan's codes, stars among them, asked once.
+    """Return a source's `descendants` for all of a plan's codes, stars among them.
 
     A code with a star has below it what the source knows of the code without it, and every code of
-    the table `events` that begins so, dots left out. A source reads millions of rows of vocabulary
-    for one answer, so there is one question.
+    the table `events` that begins so, dots left out.
 
     Args:
         plan: whose codes are asked for.
-        narrower: of the source.
+        known: of the source, for `asked_of_source`.
         connection: with `events`.
     """
-    codes = frozenset(code for _, codes in code_lists(plan) for code in codes)
-    stars = {code: code.removesuffix("*") for code in codes if is_prefix(code)}
-    found = dict(narrower((codes - stars.keys()) | frozenset(stars.values())))
+    stars = {code: code.removesuffix("*") for code in _codes(plan) if is_prefix(code)}
+    found = dict(known)
     if stars:
         recorded = _recorded(connection, stars)
-        found |= {code: found[root] | recorded[code] for code, root in stars.items()}
+        found |= {code: known[root] | recorded[code] for code, root in stars.items()}
     return lambda asked: {code: found[code] for code in asked}
+
+
+def _codes(plan: StudyPlan) -> frozenset[str]:
+    return frozenset(code for _, codes in code_lists(plan) for code in codes)
 
 
 def _recorded(

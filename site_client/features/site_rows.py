@@ -10,6 +10,7 @@ from common import limits
 from common.errors import DataSourceError
 from common.study.plan import StudyPlan
 from site_client.features.event_patients import EventPatients, read_event_patients
+from site_client.features.row_counts import RowCounts, counts_of
 from site_client.sources.open_source import open_source
 from site_client.sources.source_mapping import SourceMapping
 from site_client.sources.table import PatientTable, read_table
@@ -56,20 +57,20 @@ def read_rows(
     source = open_source(mapping, folder=folder)
     with tempfile.TemporaryDirectory(prefix="build-", dir=scratch) as build:
         events = read_event_patients(plan, source, scratch=Path(build), is_inspected=is_inspected)
-    check_rows(plan, events)
+    check_rows(plan, counts_of(events))
     return SiteRows(events.table, events)
 
 
-def check_rows(plan: StudyPlan, events: EventPatients) -> None:
+def check_rows(plan: StudyPlan, counts: RowCounts) -> None:
     """Refuse rows of events that do not fit the plan, as a table's are refused while it is read.
 
     Raises:
         DataSourceError: no row is left; a feature that may not be missing is; or so many values
             are implausible that the unit must be another one.
     """
-    rows = events.table.rows
+    rows = counts.rows
     if rows == 0:
-        steps = "; ".join(f"{step.step}: {step.patients}" for step in events.attrition)
+        steps = "; ".join(f"{step.step}: {step.patients}" for step in counts.attrition)
         raise DataSourceError(
             "no patient of this source is in the plan's cohort",
             expected="at least one row after every step",
@@ -77,16 +78,16 @@ def check_rows(plan: StudyPlan, events: EventPatients) -> None:
             todo="compare the codes of the step that leaves none with what the site records",
         )
     for feature in plan.features:
-        counts = events.table.counts[feature.name]
-        if feature.missing == "none_allowed" and counts.recorded < rows:
+        recorded = counts.features[feature.name].recorded
+        if feature.missing == "none_allowed" and recorded < rows:
             raise DataSourceError(
-                f"the feature {feature.name} has no usable value in {rows - counts.recorded} of "
+                f"the feature {feature.name} has no usable value in {rows - recorded} of "
                 f"{rows} rows",
                 expected="a value in every row, for the plan says none_allowed",
                 arrived="rows without one",
                 todo="ask for a plan with an indicator, or with a [[cohort.require]] of its codes",
             )
-        met = events.variables.get(feature.name)
+        met = counts.variables.get(feature.name)
         if met is None:
             continue
         present = met.used + met.implausible

@@ -27,6 +27,7 @@ from common.protocol.counts import COUNT_MAX
 from common.protocol.messages import EvaluationCounts, TaskKind
 from common.study.columns import parameter_shapes
 from common.study.plan import StudyPlan
+from common.study.scaling import MomentBounds, moment_shapes, numeric_columns
 
 _NORM_SLACK: Final = 1.0005
 
@@ -36,7 +37,8 @@ class Produced:
     """What training and evaluation made, before the gate.
 
     Args:
-        update: trained minus received parameters; None for an evaluation only.
+        update: trained minus received parameters, or a scaling release's sums; None for an
+            evaluation only.
         evaluation: noisy counts, or None.
         mechanisms: every noisy step that was done.
         is_reproducible: whether its randomness was of the test mode.
@@ -56,10 +58,11 @@ class Asked:
 
     Args:
         plan: approved.
-        kind: train, evaluate or count.
+        kind: train, scale, evaluate or count.
         evaluate: whether an evaluation was asked for.
         base_version: of the received model, or of the question of a count.
         mechanisms: charged to the ledger.
+        declared_cohort_size: public; it bounds the sums of a scaling release.
         cells: to be counted; 0 unless a count was asked for.
     """
 
@@ -68,6 +71,7 @@ class Asked:
     evaluate: bool
     base_version: Digest
     mechanisms: tuple[MechanismRecord, ...]
+    declared_cohort_size: int = limits.COHORT_SIZE_MIN
     cells: int = 0
 
 
@@ -95,12 +99,16 @@ def check_charged(done: Sequence[MechanismRecord], charged: Sequence[MechanismRe
 
 
 def check_shapes(update: Parameters | None, asked: Asked) -> None:
-    """G3: the update has the plan's names, shapes and type, and is absent where none is trained."""
-    if asked.kind is not TaskKind.TRAIN:
+    """G3: the update has the plan's names, shapes and type, and is absent where none is trained.
+
+    What a scaling release carries instead is its sums.
+    """
+    if asked.kind in (TaskKind.EVALUATE, TaskKind.COUNT):
         if update is not None:
             _refuse("G3", "no update in an evaluation or a count", "an update")
         return
-    shapes = parameter_shapes(asked.plan)
+    is_scaling = asked.kind is TaskKind.SCALE
+    shapes = moment_shapes(asked.plan) if is_scaling else parameter_shapes(asked.plan)
     is_fit = update is not None and {
         name: (array.shape, str(array.dtype)) for name, array in update.items()
     } == {name: (tuple(shape), "float32") for name, shape in shapes.items()}
@@ -115,8 +123,17 @@ def check_finite(update: Parameters | None) -> None:
 
 
 def check_norm(update: Parameters | None, asked: Asked) -> None:
-    """G5: its L2 norm is within the plan's bound."""
+    """G5: its L2 norm is within the plan's bound.
+
+    That of a scaling release's sums is within what the declared patients can add, and the noise.
+    """
     most = asked.plan.training.update_norm_max
+    if asked.kind is TaskKind.SCALE:
+        most = MomentBounds(
+            len(numeric_columns(asked.plan)),
+            asked.declared_cohort_size,
+            asked.mechanisms[0].noise_multiplier,
+        ).norm_max
     if update is not None and l2_norm(update) > most * _NORM_SLACK:
         _refuse("G5", f"an L2 norm of at most {most}", "a larger one")
 

@@ -238,6 +238,7 @@ class Gate:
             base_version=request.base_version,
             mechanisms=request.mechanisms,
             cells=cell_count(request.tables),
+            declared_cohort_size=request.declared_cohort_size,
         )
         try:
             produced = produce()

@@ -63,18 +63,27 @@ class EventTables:
         self._mapping = mapping
         self._folder = folder
 
+    def files(self) -> list[tuple[str, Path]]:
+        """Return the files that decide the events, by a name of their own; see `EventSource`."""
+        return self._files()
+
     def fingerprint(self) -> str:
         """Return a digest of the mapping and the files' names, sizes and times of change."""
         return snapshot_digest("event-tables-source", self._mapping, self._files())
 
     def write_events(
-        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        *,
+        scratch: Path,
+        codes: frozenset[str] | None = None,
     ) -> SourceCounts:
         """Create the event table, a view over a table of all records; see `EventSource`.
 
         Further names in the connection begin with `table`.
         """
-        del scratch
+        del scratch, codes
         return _Writer(self._mapping, self._folder, self._files(), connection, table).write()
 
     def descendants(self, codes: frozenset[str]) -> Mapping[str, frozenset[str]]:

@@ -5,7 +5,7 @@ give does not, so that a plan's feature is the same column at every hospital.
 
 | column | type | |
 |---|---|---|
-| subject_id | VARCHAR, never null | the patient, as the source names it; never leaves the agent |
+| subject_id | VARCHAR or BIGINT, never null | the patient as the source says; never leaves |
 | time | TIMESTAMP or null | wall clock of the site's time zone; null: not bound to a time |
 | code | VARCHAR, never null | vocabulary and code, as `LOINC/2160-0` |
 | numeric_value | DOUBLE or null | finite |
@@ -87,19 +87,36 @@ class EventSource(Protocol):
     a count's key nor an error names a value of a patient's row.
     """
 
+    def files(self) -> list[tuple[str, Path]] | None:
+        """Return every file that decides the events, with a name of its own; None: a database.
+
+        Raises:
+            DataSourceError: there are none.
+        """
+        ...
+
     def fingerprint(self) -> str:
         """Return a digest of the snapshot: another one when the source's content may differ."""
         ...
 
     def write_events(
-        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        *,
+        scratch: Path,
+        codes: frozenset[str] | None = None,
     ) -> SourceCounts:
-        """Create a table or view of `EVENT_COLUMNS` in `EVENT_TYPES`.
+        """Create a table or view of `EVENT_COLUMNS` in `EVENT_TYPES`, subject_id also as BIGINT.
 
         Args:
             connection: with no access to the network.
             table: its name there.
             scratch: a folder of this build, for what does not fit into memory.
+            codes: those that will be asked for; events of others may be left out, not uncounted.
+
+        A view over files is read with `source_files.run_sql` or `stream_sql`: what is damaged may
+        show only then.
 
         Raises:
             DataSourceError: see above.

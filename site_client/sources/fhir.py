@@ -49,6 +49,10 @@ class FhirFolder:
         self._folder = folder
         self._zone = _zone(time_zone)
 
+    def files(self) -> list[tuple[str, Path]]:
+        """Return the files that decide the events, by a name of their own; see `EventSource`."""
+        return [(path.relative_to(self._folder).as_posix(), path) for path in self._files()]
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of the sorted file names with sizes and times of modification."""
         digest = hashlib.sha256()
@@ -60,7 +64,12 @@ class FhirFolder:
         return digest.hexdigest()
 
     def write_events(
-        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        *,
+        scratch: Path,
+        codes: frozenset[str] | None = None,
     ) -> SourceCounts:
         """Create the view `table`; see `EventSource`.
 
@@ -69,6 +78,7 @@ class FhirFolder:
         Raises:
             DataSourceError: with file and line, never a value.
         """
+        del codes
         findings = Findings(WallClock(self._zone))
         with Shards(Path(tempfile.mkdtemp(prefix="fhir-", dir=scratch)), findings) as shards:
             for path in self._files():

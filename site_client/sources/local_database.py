@@ -31,5 +31,6 @@ def open_local(
             "preserve_insertion_order": False,
         }
     )
+    connection.execute("SET enable_progress_bar = false")  # it would stand in a command's answer
     connection.execute("SET lock_configuration = true")
     return connection

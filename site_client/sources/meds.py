@@ -1,14 +1,14 @@
 """Medical Event Data Standard: Parquet files read in place, through a view over them.
 
 Sources: Medical-Event-Data-Standard/meds 0.4 (`DataSchema`, `CodeMetadataSchema`,
-`DatasetMetadataSchema`). The standard's numbers are 32-bit: the event table has the shortest
-decimal that names each, so that 88.4 recorded is 88.4 and not 88.40000152587890625.
+`DatasetMetadataSchema`). The standard's numbers are 32-bit: the event table has the decimal
+that was recorded, so that 88.4 is 88.4 and not 88.40000152587890625.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from site_client.sources.code_map import CODES_MAX, merge_code_maps
 from site_client.sources.events import YEAR_MIN, Exclusion, SourceCounts
 from site_client.sources.meds_codes import MedsCodes
 from site_client.sources.meds_mapping import MedsMapping
-from site_client.sources.meds_schema import Shards, read_parents, read_shards
+from site_client.sources.meds_schema import Shards, read_parents, read_shards, shard_columns
 from site_client.sources.source_files import (
     refuse_file,
     run_sql,
@@ -55,19 +55,64 @@ class MedsFolder:
     Args:
         mapping: declared in site.toml.
         folder: where site.toml lies; a relative path starts there.
+        shards: name and path of each to be read instead of all.
+        end: the first moment that is impossible, instead of what mapping and files say.
     """
 
-    def __init__(self, mapping: MedsMapping, *, folder: Path) -> None:
+    def __init__(
+        self,
+        mapping: MedsMapping,
+        *,
+        folder: Path,
+        shards: Sequence[tuple[str, Path]] | None = None,
+        end: datetime.datetime | None = None,
+    ) -> None:
         self._mapping = mapping
         self._folder = folder
         self._root = folder / mapping.path
+        self._given_shards = None if shards is None else list(shards)
+        self._given_end = end
+
+    def of_shards(
+        self, shards: Sequence[tuple[str, Path]], *, end: datetime.datetime
+    ) -> MedsFolder:
+        """Return the same data set with other shards and another end."""
+        part = MedsFolder(self._mapping, folder=self._folder, shards=shards, end=end)
+        part._codes = self._codes  # what codes mean is the same, and takes time to read
+        return part
+
+    def shards(self) -> list[tuple[str, Path]]:
+        """Return name and path of each file of events; raises `DataSourceError` without any."""
+        return self._shards()
+
+    def columns(self) -> dict[str, str]:
+        """Return which column of the shards has each role of the event table."""
+        return shard_columns(self._mapping)
+
+    def end(self) -> datetime.datetime:
+        """Return the first moment that is impossible; raises `DataSourceError`."""
+        if self._given_end is not None:
+            return self._given_end
+        until = self._mapping.data_until
+        return (
+            datetime.datetime.combine(until, datetime.time()) if until else taken_at(self._files())
+        )
+
+    def files(self) -> list[tuple[str, Path]]:
+        """Return the files that decide the events, by a name of their own; see `EventSource`."""
+        return self._files()
 
     def fingerprint(self) -> str:
         """Return a digest of the mapping and the files' names, sizes and times of change."""
         return snapshot_digest("meds-source", self._mapping, self._files())
 
     def write_events(
-        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        *,
+        scratch: Path,
+        codes: frozenset[str] | None = None,
     ) -> SourceCounts:
         """Create the event table: a view over the files; see `EventSource`.
 
@@ -76,25 +121,16 @@ class MedsFolder:
         """
         del scratch
         shards = read_shards(self._mapping, self._shards(), with_metadata=self._root)
-        until = self._mapping.data_until
-        end = (
-            datetime.datetime.combine(until, datetime.time()) if until else taken_at(self._files())
-        )
-        records, codes = f"{table}_records", f"{table}_codes"
+        end = self.end()
+        records, mapped = f"{table}_records", f"{table}_codes"
+        # Exact repetitions can be told apart only among all events.
+        wanted = None if self._mapping.drop_duplicates else codes
         select = self._records_select(shards)
         run_sql(connection, f"CREATE VIEW {sql_name(records)} AS {select}", place=self._place)
         counted = self._count(connection, records, end)
         counts = self._excluded(counted)
-        self._write_codes(connection, codes, counted)
+        self._write_codes(connection, mapped, counted, wanted)
         self._write_view(connection, table, end)
-        # Filters read parts of a Parquet file (statistics, bloom filters) that counting does not:
-        # what is damaged there shows now, and not in the middle of a build.
-        run_sql(
-            connection,
-            "SELECT max(hash(subject_id, time, code, numeric_value, unit, text_value)) "  # noqa: S608
-            f"FROM {sql_name(table)}",
-            place=self._place,
-        )
         if self._mapping.drop_duplicates:
             self._drop_duplicates(connection, table, counts)
         return counts
@@ -117,6 +153,8 @@ class MedsFolder:
         return self._root.name or "."
 
     def _shards(self) -> list[tuple[str, Path]]:
+        if self._given_shards is not None:
+            return self._given_shards
         if self._root.is_dir():
             found = sorted(path for path in self._root.glob("data/**/*.parquet") if path.is_file())
             shards = [(path.relative_to(self._root).as_posix(), path) for path in found]
@@ -140,6 +178,7 @@ class MedsFolder:
         return f"""
             SELECT {shards.subject_id} AS subject_id, {shards.time} AS time,
                 {shards.code} AS code, {shards.numeric_value} AS numeric_value,
+                {shards.is_finite} AS is_finite, {shards.has_subject} AS has_subject,
                 {self._known_unit(shards.unit)} AS unit, {shards.text_value} AS text_value
             FROM read_parquet({sql_files([path for _, path in self._shards()])},
                 union_by_name = true, hive_partitioning = false)"""  # noqa: S608
@@ -155,17 +194,15 @@ class MedsFolder:
     def _count(
         self, connection: duckdb.DuckDBPyConnection, records: str, end: datetime.datetime
     ) -> list[_Counted]:
-        # One pass over every column that the view will read: a damaged file shows here.
         rows = run_sql(
             connection,
             f"""
             SELECT code, count(*), count(*) FILTER (nobody), count(*) FILTER (late AND NOT nobody),
                 count(*) FILTER (unreadable AND NOT nobody),
-                count(*) FILTER (unreadable AND NOT nobody AND NOT late),
-                max(strlen(unit)), max(strlen(text_value))
-            FROM (SELECT *, coalesce(subject_id, '') = '' AS nobody,
+                count(*) FILTER (unreadable AND NOT nobody AND NOT late)
+            FROM (SELECT *, NOT has_subject AS nobody,
                     NOT coalesce({_in_time(end)}, true) AS late,
-                    NOT coalesce(isfinite(numeric_value), true) AS unreadable
+                    NOT coalesce(is_finite, true) AS unreadable
                 FROM {sql_name(records)})
             GROUP BY code LIMIT {CODES_MAX + 1}""",  # noqa: S608
             place=self._place,
@@ -176,7 +213,7 @@ class MedsFolder:
                 expected=f"at most {CODES_MAX:,}",
                 arrived="more; it is probably another column",
             )
-        return [_Counted(*row[:6]) for row in rows]
+        return [_Counted(*row) for row in rows]
 
     def _excluded(self, counted: Iterable[_Counted]) -> SourceCounts:
         excluded = dict.fromkeys(Exclusion, 0)
@@ -205,15 +242,20 @@ class MedsFolder:
         )
 
     def _write_codes(
-        self, connection: duckdb.DuckDBPyConnection, codes: str, counted: Iterable[_Counted]
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        mapped: str,
+        counted: Iterable[_Counted],
+        wanted: frozenset[str] | None,
     ) -> None:
         rows = [
             (item.code, target.code, target.unit, target.text, target.is_timed)
             for item in counted
             if item.code
             for target in self._codes.mapped(item.code)
+            if wanted is None or target.code in wanted
         ]
-        name = sql_name(codes)
+        name = sql_name(mapped)
         run_sql(
             connection,
             f"CREATE TABLE {name} (site_code VARCHAR, code VARCHAR, unit VARCHAR, text VARCHAR, "
@@ -236,12 +278,12 @@ class MedsFolder:
             f"""
             CREATE VIEW {sql_name(table)} AS
             SELECT subject_id, CASE WHEN is_timed THEN time END AS time, mapped.code AS code,
-                CASE WHEN isfinite(numeric_value) THEN numeric_value END AS numeric_value,
+                CASE WHEN is_finite THEN numeric_value END AS numeric_value,
                 coalesce(record.unit, mapped.unit) AS unit,
                 coalesce(mapped.text, text_value) AS text_value
             FROM {sql_name(f"{table}_records")} AS record
             JOIN {sql_name(f"{table}_codes")} AS mapped ON record.code = mapped.site_code
-            WHERE subject_id <> '' AND (time IS NULL OR NOT is_timed OR {_in_time(end)})""",  # noqa: S608
+            WHERE has_subject AND (time IS NULL OR NOT is_timed OR {_in_time(end)})""",  # noqa: S608
             place=self._place,
         )
 

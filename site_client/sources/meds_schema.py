@@ -30,6 +30,9 @@ class Shards:
     numeric_value: str
     unit: str
     text_value: str
+    is_finite: str
+    """Of the number as it stands in the file."""
+    has_subject: str
 
 
 def read_shards(
@@ -67,7 +70,17 @@ def read_shards(
                     arrived=kind,
                 )
     names = dict(_roles(columns, mapping))
-    return Shards(**{role: _read_as(role, names.get(role), kinds.get(role)) for role in _KINDS})
+    number = names.get("numeric_value") if "numeric_value" in kinds else None
+    return Shards(
+        **{role: _read_as(role, names.get(role), kinds.get(role)) for role in _KINDS},
+        has_subject=_has_subject(sql_name(names["subject_id"]), kinds["subject_id"]),
+        is_finite=f"isfinite({sql_name(number)}::DOUBLE)" if number else "NULL::BOOLEAN",
+    )
+
+
+def shard_columns(mapping: MedsMapping) -> dict[str, str]:
+    """Return the shards' column of each role that the mapping asks for; some may be absent."""
+    return dict(_roles(mapping.columns or _STANDARD, mapping))
 
 
 def read_parents(path: Path, *, is_needed: bool) -> dict[str, tuple[str, ...]]:
@@ -132,11 +145,13 @@ def _roles(columns: MedsColumns, mapping: MedsMapping) -> list[tuple[str, str]]:
     return [(role, column) for role, column in roles if column is not None]
 
 
+_WHOLE: Final = "a whole number"
+_UNSIGNED: Final = "a whole number of 64 bits without sign"
 _KINDS: Final = {
-    "subject_id": ("a whole number", "text"),
+    "subject_id": (_WHOLE, _UNSIGNED, "text"),
     "time": ("a timestamp without zone", "a date"),
     "code": ("text",),
-    "numeric_value": ("a 32-bit number", "a number", "a whole number"),
+    "numeric_value": ("a 32-bit number", "a number", _WHOLE, _UNSIGNED),
     "unit": ("text",),
     "text_value": ("text",),
 }
@@ -152,7 +167,7 @@ def _kind(kind: arrow.DataType) -> str:
     if types.is_timestamp(kind):
         return "a timestamp without zone" if kind.tz is None else "a timestamp with a zone"
     if types.is_integer(kind):
-        return "a whole number"
+        return _UNSIGNED if types.is_uint64(kind) else _WHOLE
     if types.is_float32(kind):
         return "a 32-bit number"
     if types.is_float64(kind) or types.is_decimal(kind):
@@ -165,11 +180,30 @@ def _read_as(role: str, column: str | None, kind: str | None) -> str:
         if column is None or kind is None:
             return "NULL::DOUBLE"
         name = sql_name(column)
-        # The shortest decimal of a 32-bit number is what was recorded.
-        return f"{name}::VARCHAR::DOUBLE" if kind == "a 32-bit number" else f"{name}::DOUBLE"
+        return _recorded_decimal(name) if kind == "a 32-bit number" else f"{name}::DOUBLE"
     if column is None or kind is None:
         return "NULL::VARCHAR"
+    if role == "subject_id" and kind == _WHOLE:
+        return f"{sql_name(column)}::BIGINT"
     return f"{sql_name(column)}::{'TIMESTAMP' if role == 'time' else 'VARCHAR'}"
+
+
+def _has_subject(name: str, kind: str) -> str:
+    return f"{name} IS NOT NULL" if kind != "text" else f"coalesce({name}, '') <> ''"
+
+
+def _recorded_decimal(name: str) -> str:
+    """Return the decimal that was recorded and that a 32-bit number stands for.
+
+    Below 100,000 such numbers lie closer together than hundredths do: at most one number of two
+    decimals rounds to it, and nothing shorter does. Most are found so; for the others DuckDB's
+    text, which is slow, is a decimal that names the same number.
+    """
+    hundredths = f"(round({name}::DOUBLE * 100) / 100)"
+    return (
+        f"CASE WHEN abs({name}) < 1e5 AND {hundredths}::FLOAT = {name} THEN {hundredths} "
+        f"ELSE {name}::VARCHAR::DOUBLE END"
+    )
 
 
 def _schema(name: str, path: Path) -> arrow.Schema:

@@ -55,6 +55,12 @@ class OmopFolder:
         self._newest = newest
         self._zone = time_zone
 
+    def files(self) -> list[tuple[str, Path]]:
+        """Return the files that decide the events, by a name of their own; see `EventSource`."""
+        paths = find_tables(self._folder, _TABLES)
+        check_needed(paths)
+        return [(path.name, path) for path in paths.values()]
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of names, sizes and times of change of the files in use."""
         digest = hashlib.sha256()
@@ -65,9 +71,15 @@ class OmopFolder:
         return digest.hexdigest()
 
     def write_events(
-        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        *,
+        scratch: Path,
+        codes: frozenset[str] | None = None,
     ) -> SourceCounts:
-        """Create a view of the events, over files in `scratch`; see `EventSource`."""
+        """Create a view of all events, over files in `scratch`; see `EventSource`."""
+        del codes
         paths = find_tables(self._folder, _TABLES)
         check_needed(paths)
         tables = {name: open_file(connection, name, path) for name, path in paths.items()}

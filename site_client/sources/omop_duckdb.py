@@ -52,6 +52,13 @@ class OmopDuckDB:
         self._newest = newest
         self._zone = time_zone
 
+    def files(self) -> list[tuple[str, Path]]:
+        """Return the files that decide the events, by a name of their own; see `EventSource`."""
+        log = self._path.with_name(f"{self._path.name}.wal")
+        return [
+            (path.name, path) for path in (self._path, log) if path == self._path or log.exists()
+        ]
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of name, size and time of change of the file and its log."""
         digest = hashlib.sha256(self._schema.encode())
@@ -62,9 +69,15 @@ class OmopDuckDB:
         return digest.hexdigest()
 
     def write_events(
-        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        *,
+        scratch: Path,
+        codes: frozenset[str] | None = None,
     ) -> SourceCounts:
-        """Create a view of the events, over files in `scratch`; see `EventSource`."""
+        """Create a view of all events, over files in `scratch`; see `EventSource`."""
+        del codes
         with self._attached(connection) as tables:
             check_needed(tables)
             written = datetime.fromtimestamp(self._path.stat().st_mtime, tz=UTC)

@@ -51,19 +51,27 @@ class OmopPostgres:
         self._newest = newest
         self._zone = time_zone
 
+    def files(self) -> None:
+        """Return None: a database has no files that a site could compare."""
+
     def fingerprint(self) -> str:
         """Return a digest of what stands in the columns that are read; reads every row once."""
         return self._within(self._digest)
 
     def write_events(
-        self, connection: duckdb.DuckDBPyConnection, table: str, *, scratch: Path
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        *,
+        scratch: Path,
+        codes: frozenset[str] | None = None,
     ) -> SourceCounts:
         """Create a view of the events, over files in `scratch`; see `EventSource`."""
         with tempfile.TemporaryDirectory(dir=scratch) as name:
             folder = Path(name)
             now = self._within(lambda session: self._export(session, tuple(COLUMNS), folder))
             source = OmopFolder(folder, newest=self._newest or now, time_zone=self._zone)
-            return source.write_events(connection, table, scratch=scratch)
+            return source.write_events(connection, table, scratch=scratch, codes=codes)
 
     def descendants(self, codes: frozenset[str]) -> Mapping[str, frozenset[str]]:
         """Return each code's narrower codes by `concept_ancestor`, itself included."""

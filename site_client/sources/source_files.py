@@ -1,8 +1,8 @@
 """Files of a source inside DuckDB: names and texts quoted, refusals without a value, one digest.
 
-DuckDB's messages quote the offending cell. `run_sql` is the only way that the readers of Parquet
-and CSV files execute anything, and it raises outside of the handler, so that neither the message
-nor the exception's context keeps it.
+DuckDB's messages quote the offending cell. `run_sql` and `stream_sql` are the only ways that
+anything reads Parquet and CSV files, and they raise outside of the handler, so that neither the
+message nor the exception's context keeps it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
+import pyarrow as arrow
 from pydantic import BaseModel
 
 from common.canonical import digest_record
@@ -66,9 +67,37 @@ def run_sql(
     Raises:
         DataSourceError: naming the place and, of a CSV file, the line.
     """
+    rows: list[tuple[Any, ...]] = _attempt(
+        lambda: connection.execute(statement, list(parameters)).fetchall(), place
+    )
+    return rows
+
+
+def stream_sql(
+    connection: duckdb.DuckDBPyConnection,
+    statement: str,
+    *,
+    place: str,
+    parameters: Mapping[str, object],
+    batch_rows: int,
+) -> Iterator[arrow.RecordBatch]:
+    """Execute a query and yield its rows in batches; see `run_sql`.
+
+    Raises:
+        DataSourceError: as `run_sql`, also in the middle of the rows.
+    """
+    batches = _attempt(
+        lambda: connection.sql(statement, params=dict(parameters)).to_arrow_reader(batch_rows),
+        place,
+    )
+    while (batch := _attempt(lambda: next(batches, None), place)) is not None:
+        yield batch
+
+
+def _attempt(call: Callable[[], Any], place: str) -> Any:
     try:
-        return connection.execute(statement, list(parameters)).fetchall()
-    except (duckdb.Error, UnicodeError) as error:
+        return call()
+    except (duckdb.Error, UnicodeError, arrow.ArrowException, OSError) as error:
         found = _LINE_OF_CSV.search(str(error)[:200])
         is_full = isinstance(error, duckdb.OutOfMemoryException)
     if is_full:

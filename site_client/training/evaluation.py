@@ -24,7 +24,13 @@ ROWS_AT_ONCE: Final = 256
 
 
 def score(plan: StudyPlan, parameters: Parameters, x: npt.NDArray[np.float32]) -> np.ndarray:
-    """Return predicted probabilities [rows] of the outcome, float64."""
+    """Return predicted probabilities [rows] of the outcome, float64.
+
+    Args:
+        plan: says which model.
+        parameters: the trained ones.
+        x: [rows, columns], already in the model's scaling if it has one (`features.scaled.scale`).
+    """
     model = build_model(plan)
     load_parameters(model, parameters)
     rows = torch.from_numpy(x)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.errors import PlanError
+from common.errors import DataSourceError, PlanError
 from common.study.plan import StudyPlan
 from site_client.features.event_patients import EventPatients, read_event_patients
 from site_client.features.matrix import build_matrix
@@ -17,6 +17,8 @@ from site_client.sources.events import DEATH, EventSource
 from site_client.sources.fhir import FhirFolder
 from site_client.sources.omop import OmopFolder
 from site_client.sources.table import MISSING_LEVEL
+from tests.contract.test_meds_events import SIX, write_six
+from tests.contract.test_meds_events import source as meds_source
 from tests.lib.fhir_writer import write_bundles, write_ndjson
 from tests.lib.plans import make_plan
 from tests.lib.six_patients_omop import six_patients_tables, write_csv, write_parquet
@@ -71,7 +73,13 @@ def fhir(write: Callable[[Path], None]) -> Callable[[Path], EventSource]:
     return source
 
 
+def meds(folder: Path) -> EventSource:
+    write_six(folder / "meds")
+    return meds_source(folder, **SIX)
+
+
 SOURCES = {
+    "MEDS": meds,
     "OMOP as CSV": omop(write_csv),
     "OMOP as Parquet": omop(write_parquet),
     "FHIR as NDJSON": fhir(write_ndjson),
@@ -133,3 +141,23 @@ def test_a_level_that_was_not_recorded_is_missing(patients: Callable[..., EventP
     }
     table = patients(plan_for_events(features__2=smoker, fairness_groups=[])).table
     assert table.levels["smoker"].tolist() == [MISSING_LEVEL, 0, MISSING_LEVEL]
+
+
+def test_a_file_damaged_after_it_was_counted_is_one_refusal_without_a_value(
+    tmp_path: Path,
+) -> None:
+    folder = write_six(tmp_path / "meds")
+    shard = folder / "data/train/0.parquet"
+    whole = shard.read_bytes()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    refused = 0
+    for place in range(4, len(whole) - 8, 97):
+        shard.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            read_event_patients(plan_for_events(), meds_source(tmp_path, **SIX), scratch=scratch)
+        except DataSourceError as error:
+            refused += 1
+            assert error.__context__ is None
+        assert not list(scratch.iterdir())
+    assert refused

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas
 import pyarrow as arrow
 import pytest
@@ -137,6 +138,35 @@ def test_events_are_a_view_unless_duplicates_are_dropped(tmp_path: Path) -> None
             query = "SELECT table_type FROM information_schema.tables WHERE table_name = 'events'"
             assert connection.execute(query).fetchall() == [(kind,)]
             assert events_in(connection, "events") == expected()
+
+
+def test_a_number_of_two_decimals_is_what_was_recorded_and_any_other_one_has_the_same_32_bits(
+    tmp_path: Path,
+) -> None:
+    def read_back(numbers: Any) -> list[float]:
+        rows = [{"time": NOON, "code": "LOINC//1-8", "numeric_value": item} for item in numbers]
+        return [event.numeric_value or 0.0 for event in events(one(tmp_path, *rows), tmp_path)]
+
+    chance = np.random.default_rng(5)
+    recorded = np.append(chance.integers(-9_999_999, 9_999_999, 20_000) / 100, [0.0, 99999.99])
+    assert sorted(read_back(np.float32(recorded))) == sorted(recorded)
+    bits = chance.integers(0, 1 << 32, 20_000, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    beside = np.nextafter(np.float32(recorded), np.float32(np.inf))
+    others = np.concatenate([bits[np.isfinite(bits)], beside])
+    np.testing.assert_array_equal(np.sort(np.float32(read_back(others))), np.sort(others))
+
+
+def test_events_of_codes_that_nobody_asks_for_may_be_left_out_but_are_counted(
+    tmp_path: Path,
+) -> None:
+    write_six(tmp_path / "meds")
+    six = source(tmp_path, **SIX)
+    with open_local(scratch=tmp_path) as connection:
+        asked = frozenset({"LOINC/2160-0", DEATH})
+        counts = six.write_events(connection, "events", scratch=tmp_path, codes=asked)
+        found = events_in(connection, "events")
+    assert found == [event for event in expected() if event.code in asked]
+    assert counts == read(six, tmp_path)
 
 
 def test_duplicates_stay_by_default_and_are_counted_when_dropped(tmp_path: Path) -> None:

@@ -110,6 +110,20 @@ def test_the_page_suffices_to_read_a_count() -> None:
     assert counts.tolist() == [*range(-3, 18), 70_000, 0, -1]
 
 
+def test_the_page_suffices_to_read_sums_for_scaling() -> None:
+    frozen = json.loads((VECTORS / "scaling.json").read_text(encoding="ascii"))
+    head, body = frames(bytes.fromhex(frozen["request"]))
+    asked = json.loads(head)
+    assert (asked["kind"], asked["round"], asked["evaluate"], body) == ("scale", 0, False, b"")
+    assert asked["base_version"] == digest("parameters", b"")
+    head, body = frames(bytes.fromhex(frozen["release"]))
+    assert json.loads(head)["evaluation"] is None
+    length = int.from_bytes(body[:8], "little")
+    assert json.loads(body[8 : 8 + length])["scaling.moments"]["shape"] == [3, 2]
+    sums = np.frombuffer(body[8 + length :], dtype="<f4").reshape(3, 2)
+    assert sums.tolist() == [[1.5, -2.0], [-0.25, 8.0], [40.0, 30.5]]
+
+
 @pytest.mark.parametrize(
     ("name", "label", "key"),
     [

@@ -21,6 +21,8 @@ from tests.lib.messages import (
     refusal,
     release,
     request,
+    scale_release,
+    scale_request,
 )
 from tests.lib.protocol_vectors import VECTORS, parties
 
@@ -69,6 +71,14 @@ def test_counts_have_the_same_bytes() -> None:
     assert count_request().base_version == vectors["question_digest"]
     assert decode_request(bytes.fromhex(vectors["request"])) == count_request()
     assert decode_reply(bytes.fromhex(vectors["release"])) == count_release()
+
+
+def test_messages_about_scaling_have_the_same_bytes() -> None:
+    frozen = json.loads((VECTORS / "scaling.json").read_text(encoding="ascii"))
+    assert encode_request(scale_request()).hex() == frozen["request"]
+    assert encode_reply(scale_release()).hex() == frozen["release"]
+    assert decode_request(bytes.fromhex(frozen["request"])) == scale_request()
+    assert decode_reply(bytes.fromhex(frozen["release"])) == scale_release()
 
 
 def test_a_request_sealed_under_version_1_opens(

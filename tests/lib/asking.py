@@ -20,9 +20,9 @@ from common.protocol.messages import (
     TaskReply,
     TaskRequest,
 )
-from common.study.columns import initial_parameters
 from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest
+from common.study.scaling import initial_model
 from server.config import CoordinatorPaths
 from simulations.deployment import Deployment
 from site_client.config import SitePaths
@@ -49,7 +49,7 @@ class Asker:
 
     def request(self, plan: StudyPlan, round_number: int) -> TaskRequest:
         """Return an honest request for the first model."""
-        parameters = encode_parameters(initial_parameters(plan))
+        parameters = encode_parameters(initial_model(plan))
         rounds = plan.training.rounds
         return TaskRequest(
             plan_digest=plan_digest(plan),

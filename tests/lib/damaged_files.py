@@ -11,6 +11,7 @@ import pytest
 from common.errors import DataSourceError
 from site_client.sources.events import EventSource, SourceCounts
 from site_client.sources.local_database import open_local
+from site_client.sources.source_files import run_sql
 
 MARKER = "Zz9MARKERzZ"
 """A cell of a patient's row; no message may show it."""
@@ -20,7 +21,7 @@ def read(source: EventSource, scratch: Path) -> SourceCounts:
     """Write the event table and read all of it."""
     with open_local(scratch=scratch, memory_mb_max=1000, threads_max=1) as connection:
         counts = source.write_events(connection, "events", scratch=scratch)
-        connection.execute("SELECT * FROM events").fetchall()
+        run_sql(connection, "SELECT * FROM events", place="events")
     return counts
 
 

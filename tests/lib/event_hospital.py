@@ -65,11 +65,11 @@ def admissions_plan(**changes: Any) -> StudyPlan:
     return make_plan(**{"cohort": COHORT, "label": DEATH, "features__1": CREATININE, **changes})
 
 
-def write_meds_hospital(folder: Path, *, patients: int, seed: int = 1) -> None:
+def write_meds_hospital(folder: Path, *, patients: int, seed: int = 1, first: int = 1) -> None:
     """Write `folder/meds`: births, sexes, admissions, creatinine in two units, deaths."""
     rng = random.Random(seed)
     rows: list[tuple[Any, ...]] = []
-    for number in range(1, patients + 1):
+    for number in range(first, first + patients):
         admitted = _BEGIN + rng.random() * 300 * _DAY
         age, is_ill = rng.randint(20, 90), rng.random() < 0.4
         rows.append((number, admitted - 365.25 * age * _DAY, "MEDS_BIRTH", None, None, None))
@@ -91,8 +91,14 @@ def write_meds_hospital(folder: Path, *, patients: int, seed: int = 1) -> None:
             )
         if rng.random() < (0.6 if is_ill else 0.1):
             rows.append((number, admitted + 9 * _DAY, "MEDS_DEATH", None, None, None))
-    rows.sort(key=lambda row: (row[0], row[1] or _BEGIN - 40_000 * _DAY))
-    columns = list(zip(*rows, strict=True))
+    write_meds_shard(folder, "0", rows)
+    write_meds_metadata(folder)
+
+
+def write_meds_shard(folder: Path, name: str, rows: list[tuple[Any, ...]]) -> Path:
+    """Write one file of `folder/meds/data`: (subject, time, code, number, text, unit) each."""
+    rows = sorted(rows, key=lambda row: (row[0], row[1] or _BEGIN - 40_000 * _DAY))
+    columns = list(zip(*rows, strict=True)) or [()] * len(_SCHEMA)
     table = arrow.table(
         {
             item.name: arrow.array(column, item.type)
@@ -100,9 +106,15 @@ def write_meds_hospital(folder: Path, *, patients: int, seed: int = 1) -> None:
         },
         schema=_SCHEMA,
     )
-    (folder / "meds/data/all").mkdir(parents=True)
-    (folder / "meds/metadata").mkdir()
-    parquet.write_table(table, folder / "meds/data/all/0.parquet")
+    path = folder / f"meds/data/all/{name}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(table, path)
+    return path
+
+
+def write_meds_metadata(folder: Path) -> None:
+    """Write `folder/meds/metadata`, which says nothing of any code."""
+    (folder / "meds/metadata").mkdir(parents=True)
     parquet.write_table(
         arrow.table(
             {

@@ -16,9 +16,9 @@ from common.clock import Clock, FixedClock
 from common.crypto.keys import OpeningKey, SealingKey, SigningKey
 from common.ids import Digest, ReleaseId, RequestId, SiteId, StudyId, parse_site_id
 from common.privacy.calibration import plan_mechanisms
+from common.privacy.mechanism import MechanismRecord
 from common.protocol.arrays import Parameters, encode_parameters
 from common.protocol.codec import decode_request, encode_reply
-from common.protocol.counts import decode_candidates, encode_counts
 from common.protocol.envelope import open_envelope, seal_envelope
 from common.protocol.messages import (
     Direction,
@@ -33,8 +33,8 @@ from common.protocol.messages import (
 )
 from common.protocol.round_states import StudyState
 from common.study.columns import parameter_shapes
-from common.study.contingency import count_tables
 from common.study.plan import StudyPlan
+from common.study.scaling import MOMENTS, SECOND_MOMENT_OFFSET, moment_shapes
 from server.books import Books
 from server.config import CoordinatorPaths, ServerConfig
 from server.consortium import found_consortium
@@ -45,12 +45,10 @@ from server.site_channel import Arrived, Missing
 from server.site_directory import SiteDirectory
 from server.storage.database import Database
 from server.study_register import Study, StudyRegister
-from site_client.training.counts import count_patients
-from site_client.training.randomness import Randomness
 from tests.lib.enrolment import enrolment_request
 from tests.lib.messages import NOW_S, Party
 from tests.lib.plans import make_plan
-from tests.lib.selecting import planted_patients
+from tests.lib.selecting import honest_count
 
 SITE_IDS = ("east", "north", "south", "west")
 CONFIG = ServerConfig(consortium="Heart network", host="127.0.0.1", port=18443, operator_port=18444)
@@ -120,9 +118,11 @@ class MemorySite:
     def reply(self, request: TaskRequest) -> ReleasedTask:
         """Return the honest reply: it depends on nothing but site, round and model."""
         if request.kind is TaskKind.COUNT:
-            return self._counted(request)
+            place = SITE_IDS.index(self.site_id)
+            return honest_count(self.plan, request, size=self.cohort_size, place=place)
         planned = plan_mechanisms(self.plan)
         is_training = request.kind is TaskKind.TRAIN
+        is_scaling = request.kind is TaskKind.SCALE
         seed = hashlib.sha256(
             f"{self.site_id} {request.round_number} {request.base_version}".encode()
         ).digest()
@@ -137,7 +137,11 @@ class MemorySite:
             counts=(tuple(range(40 + bins, 40, -1)), tuple(range(40, 40 + bins))),
             noise_multiplier=planned.evaluation_per_release.noise_multiplier,
         )
-        mechanisms = (planned.train_per_round,) if is_training else ()
+        mechanisms: tuple[MechanismRecord, ...] = (planned.train_per_round,) if is_training else ()
+        if is_scaling:
+            assert planned.scaling is not None
+            mechanisms = (planned.scaling,)
+            update = {MOMENTS: self.moments()}
         if request.evaluate:
             mechanisms = (*mechanisms, planned.evaluation_per_release)
         return ReleasedTask(
@@ -147,7 +151,7 @@ class MemorySite:
             base_version=request.base_version,
             release_id=ReleaseId(seed.hex()),
             declared_cohort_size=self.cohort_size,
-            update=encode_parameters(update) if is_training else b"",
+            update=encode_parameters(update) if is_training or is_scaling else b"",
             evaluation=evaluation if request.evaluate else None,
             mechanisms=mechanisms,
             statement=LedgerStatement(
@@ -158,36 +162,13 @@ class MemorySite:
             ),
         )
 
-    def _counted(self, request: TaskRequest) -> ReleasedTask:
-        planned = plan_mechanisms(self.plan).selection
-        assert planned is not None
-        mechanism = planned.of_round(request.round_number)
-        seed = hashlib.sha256(f"{self.site_id} {request.base_version}".encode()).digest()
-        patients = planted_patients(self.plan, self.cohort_size, seed=SITE_IDS.index(self.site_id))
-        counts = count_patients(
-            patients,
-            count_tables(self.plan, decode_candidates(request.parameters)),
-            plan=self.plan,
-            mechanism=mechanism,
-            randomness=Randomness.reproducible(int.from_bytes(seed, "big")),
-        )
-        return ReleasedTask(
-            plan_digest=request.plan_digest,
-            round_number=request.round_number,
-            kind=request.kind,
-            base_version=request.base_version,
-            release_id=ReleaseId(seed.hex()),
-            declared_cohort_size=self.cohort_size,
-            update=encode_counts(counts),
-            evaluation=None,
-            mechanisms=(mechanism,),
-            statement=LedgerStatement(
-                epsilon_spent=0.5 * request.round_number,
-                epsilon_remaining=2.0,
-                delta=self.plan.privacy.delta,
-                ledger_head=Digest(seed.hex()),
-            ),
-        )
+    def moments(self) -> np.ndarray:
+        """Return what the site releases for scaling: three quarters of its patients, half at 0.2,
+        half at 0.4, and no noise."""
+        count = 0.75 * self.cohort_size
+        [shape] = moment_shapes(self.plan).values()
+        column = np.array([0.3 * count, (0.1 - SECOND_MOMENT_OFFSET) * count, count], np.float32)
+        return np.repeat(column[:, None], shape[1], axis=1)
 
     def _header(self, request: EnvelopeHeader, signing: SigningKey) -> EnvelopeHeader:
         return replace(

@@ -28,6 +28,7 @@ from common.protocol.messages import (
     TaskKind,
     TaskRequest,
 )
+from common.study.scaling import MOMENTS
 
 NOW_S = 1_790_000_000
 PLAN_DIGEST = Digest("a1" * 32)
@@ -156,3 +157,29 @@ def refusal() -> RefusedTask:
 def _write(path: Path, tag: str, raw: bytes) -> None:
     path.write_text(f"{tag} {base64.b64encode(raw).decode()}\n", encoding="ascii")
     path.chmod(0o600)
+
+
+def scale_request() -> TaskRequest:
+    """Return a request for the sums from which scaling follows."""
+    return replace(
+        request(),
+        kind=TaskKind.SCALE,
+        round_number=0,
+        evaluate=False,
+        base_version=parameters_digest(b""),
+        parameters=b"",
+    )
+
+
+def scale_release() -> ReleasedTask:
+    """Return a release of sums for two numeric features."""
+    sums = np.array([[1.5, -2.0], [-0.25, 8.0], [40.0, 30.5]], dtype=np.float32)
+    return replace(
+        release(),
+        kind=TaskKind.SCALE,
+        round_number=0,
+        base_version=parameters_digest(b""),
+        update=encode_parameters({MOMENTS: sums}),
+        evaluation=None,
+        mechanisms=(GaussianVector(7.75),),
+    )

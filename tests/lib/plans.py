@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,28 @@ def make_plan(**changes: Any) -> StudyPlan:
 def problems_of(**changes: Any) -> tuple[Problem, ...]:
     """Return every problem of the valid plan with some values changed."""
     return draft_of(make_document(**changes)).problems
+
+
+def write_plan(path: Path, plan: StudyPlan) -> None:
+    """Write a plan as a file that reads back as the same plan."""
+    lines: list[str] = []
+    _write_table(lines, "", plan.model_dump(mode="json", exclude_none=True))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _write_table(lines: list[str], name: str, table: dict[str, Any]) -> None:
+    def is_tables(value: Any) -> bool:
+        return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+    for key, value in table.items():
+        if not isinstance(value, dict) and not is_tables(value):
+            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    for key, value in table.items():
+        inner = f"{name}.{key}" if name else key
+        if isinstance(value, dict):
+            lines.append(f"[{inner}]")
+            _write_table(lines, inner, value)
+        elif is_tables(value):
+            for item in value:
+                lines.append(f"[[{inner}]]")
+                _write_table(lines, inner, item)

@@ -26,6 +26,8 @@ from tests.lib.messages import (
     refusal,
     release,
     request,
+    scale_release,
+    scale_request,
 )
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "protocol-1"
@@ -77,6 +79,11 @@ def make(into: Path) -> None:
         "reply_envelope": to_coordinator.hex(),
         "enrolment_request_digest": request_digest(enrolling),
     }
+    scaling = {
+        "request": encode_request(scale_request()).hex(),
+        "release": encode_reply(scale_release()).hex(),
+    }
+    (into / "scaling.json").write_text(json.dumps(scaling, indent=2) + "\n", encoding="ascii")
     (into / "messages.json").write_text(json.dumps(vectors, indent=2) + "\n", encoding="ascii")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Sequence
@@ -12,24 +13,34 @@ import numpy as np
 
 from common.clock import SystemClock
 from common.crypto.keys import OpeningKey, SigningKey
-from common.ids import parse_request_id, parse_site_id, parse_study_id
+from common.ids import Digest, ReleaseId, parse_request_id, parse_site_id, parse_study_id
+from common.privacy.calibration import plan_mechanisms
 from common.protocol.codec import decode_reply, encode_request
-from common.protocol.counts import count_question_digest, encode_candidates
+from common.protocol.counts import (
+    count_question_digest,
+    decode_candidates,
+    encode_candidates,
+    encode_counts,
+)
 from common.protocol.envelope import open_envelope, seal_envelope
 from common.protocol.messages import (
     Direction,
     EnvelopeHeader,
+    LedgerStatement,
     RefusedTask,
     ReleasedTask,
     TaskKind,
     TaskRequest,
 )
 from common.study.columns import feature_columns
+from common.study.contingency import count_tables
 from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest
 from simulations.randomness import reproducible
 from simulations.virtual_site import RunningSite, VirtualSite
 from site_client.features.matrix import FeatureMatrix
+from site_client.training.counts import count_patients
+from site_client.training.randomness import Randomness
 from tests.lib.plans import EXAMPLES, make_plan
 
 PLANTED = ("code_0", "code_1", "code_2", "code_3")
@@ -101,6 +112,43 @@ def planted_sites(plan: StudyPlan, *, patients: int = 5_000, seed: int = 0) -> l
         VirtualSite(name, each, planted_patients(plan, each, seed=100 * seed + place))
         for place, name in enumerate(SITES)
     ]
+
+
+def honest_count(plan: StudyPlan, request: TaskRequest, *, size: int, place: int) -> ReleasedTask:
+    """Return a site's honest reply to a count, the same for the same question.
+
+    Args:
+        size: patients, as declared.
+        place: of the site, from which its patients are made.
+    """
+    planned = plan_mechanisms(plan).selection
+    assert planned is not None
+    mechanism = planned.of_round(request.round_number)
+    seed = hashlib.sha256(f"{place} {request.base_version}".encode()).digest()
+    counts = count_patients(
+        planted_patients(plan, size, seed=place),
+        count_tables(plan, decode_candidates(request.parameters)),
+        plan=plan,
+        mechanism=mechanism,
+        randomness=Randomness.reproducible(int.from_bytes(seed, "big")),
+    )
+    return ReleasedTask(
+        plan_digest=request.plan_digest,
+        round_number=request.round_number,
+        kind=request.kind,
+        base_version=request.base_version,
+        release_id=ReleaseId(seed.hex()),
+        declared_cohort_size=size,
+        update=encode_counts(counts),
+        evaluation=None,
+        mechanisms=(mechanism,),
+        statement=LedgerStatement(
+            epsilon_spent=0.5 * request.round_number,
+            epsilon_remaining=2.0,
+            delta=plan.privacy.delta,
+            ledger_head=Digest(seed.hex()),
+        ),
+    )
 
 
 class AskedSite:

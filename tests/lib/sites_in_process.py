@@ -23,9 +23,9 @@ from common.protocol.messages import (
     TaskReply,
     TaskRequest,
 )
-from common.study.columns import initial_parameters
 from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest, read_plan
+from common.study.scaling import initial_model
 from simulations.heart_sites import heart_sites
 from site_client.config import SiteConfig, SitePaths
 from site_client.open_site import open_records
@@ -50,12 +50,13 @@ class InProcessSite:
     def envelope(self, header_round: int = 1, /, **changes: Any) -> bytes:
         """Return an honest request envelope for the first model, or one with other fields."""
         round_number = header_round
-        parameters = encode_parameters(initial_parameters(self.plan))
+        parameters = b"" if round_number == 0 else encode_parameters(initial_model(self.plan))
         rounds = self.plan.training.rounds
+        training_or_end = TaskKind.TRAIN if round_number <= rounds else TaskKind.EVALUATE
         fields: dict[str, Any] = {
             "plan_digest": plan_digest(self.plan),
             "round_number": round_number,
-            "kind": TaskKind.TRAIN if round_number <= rounds else TaskKind.EVALUATE,
+            "kind": TaskKind.SCALE if round_number == 0 else training_or_end,
             "evaluate": round_number in plan_mechanisms(self.plan).evaluation_rounds,
             "base_version": parameters_digest(parameters),
             "parameters": parameters,

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import InternalError
+from site_client.features import staged_events
 from site_client.features.definitions import (
     Aggregate,
     CategoricalVariable,
@@ -240,6 +241,55 @@ def test_the_order_of_events_changes_nothing(
         results.append((rows_of(database), extract(database, VARIABLES).values))
     assert results[0][0] == results[1][0]
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-12, atol=1e-9)
+
+
+decimals = st.floats(0.0, 500.0, allow_nan=False)
+many_values = st.lists(st.tuples(times, decimals), min_size=2, max_size=40)
+
+
+@FAST
+@given(own=many_values, others=st.lists(st.tuples(st.sampled_from(["0", "2"]), many_values)))
+def test_a_patients_values_are_the_same_bits_whoever_else_is_there(
+    database: duckdb.DuckDBPyConnection,
+    own: list[tuple[datetime, float]],
+    others: list[tuple[str, list[tuple[datetime, float]]]],
+) -> None:
+    def found(*people: tuple[str, list[tuple[datetime, float]]]) -> bytes:
+        rows = [
+            Event(subject, time, TEST, value, "mg/dL")
+            for subject, values in people
+            for time, value in values
+        ]
+        starts = [Event(subject, START + 20 * HOUR, ENTRY) for subject, _ in people]
+        put_events(database, [*rows, *starts])
+        index = IndexEvent(frozenset({ENTRY}))
+        make_index_rows(database, index=index, criteria=[], outcome=OUTCOME)
+        subjects = [subject for subject, *_ in rows_of(database)]
+        return extract(database, VARIABLES).values[subjects.index("1")].tobytes()
+
+    alone = found(("1", own))
+    assert found(*others, ("1", own)) == alone
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(staged_events, "_PATIENTS_PER_PART_MAX", 1)
+        assert found(*others, ("1", own)) == alone
+
+
+@FAST
+@given(rows=events)
+def test_some_rows_alone_have_the_values_that_they_have_among_all(
+    database: duckdb.DuckDBPyConnection, rows: list[Event]
+) -> None:
+    put_events(database, rows)
+    make_index_rows(database, index=INDEX, criteria=[], outcome=OUTCOME)
+    subjects = [subject for subject, *_ in rows_of(database)]
+    everybody = extract(database, VARIABLES).values
+    database.execute(
+        "CREATE OR REPLACE TABLE index_rows AS SELECT * REPLACE "
+        "(row_number() OVER (ORDER BY row_id) - 1 AS row_id) FROM index_rows "
+        "WHERE subject_id = '2'"
+    )
+    chosen = [place for place, subject in enumerate(subjects) if subject == "2"]
+    assert extract(database, VARIABLES).values.tobytes() == everybody[chosen].tobytes()
 
 
 def test_a_window_after_the_index_date_cannot_be_made() -> None:

@@ -89,13 +89,31 @@ statements = st.builds(
     delta=reals(0, 1),
     ledger_head=hex64.map(Digest),
 )
-requests = st.sampled_from(TaskKind).flatmap(
-    lambda kind: st.builds(
+requests = (
+    st.builds(
         TaskRequest,
         plan_digest=hex64.map(Digest),
         round_number=rounds,
-        kind=st.just(kind),
-        evaluate=st.just(kind is not TaskKind.COUNT),
+        kind=st.sampled_from([TaskKind.TRAIN, TaskKind.EVALUATE]),
+        evaluate=st.just(value=True),
+        base_version=hex64.map(Digest),
+        parameters=bodies,
+    )
+    | st.builds(
+        TaskRequest,
+        plan_digest=hex64.map(Digest),
+        round_number=st.just(0),
+        kind=st.just(TaskKind.SCALE),
+        evaluate=st.just(value=False),
+        base_version=hex64.map(Digest),
+        parameters=st.just(b""),
+    )
+    | st.builds(
+        TaskRequest,
+        plan_digest=hex64.map(Digest),
+        round_number=rounds,
+        kind=st.just(TaskKind.COUNT),
+        evaluate=st.just(value=False),
         base_version=hex64.map(Digest),
         parameters=bodies,
     )

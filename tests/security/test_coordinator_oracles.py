@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.clock import SystemClock
 from common.errors import DataSourceError
 from common.privacy.mechanism import DpSgdSteps
 from common.protocol.arrays import Parameters, encode_parameters, parameters_digest
@@ -111,10 +112,11 @@ def test_numbered_rows_are_answered_for_the_file_that_was_first_and_no_other(
     source = site.config.source.model_copy(update={"subject_id": "#row"})
     site.tasks._features = SourceFeatures(
         source,
-        folder=tmp_path,
-        scratch=site.paths.scratch,
+        paths=site.paths,
         salt=site.keys.salt,
+        clock=SystemClock(),
         pin=site.tasks._records.source_pin,
+        use=None,
     )
     assert isinstance(site.ask(site.envelope(1)), ReleasedTask)
     path = tmp_path / site.config.source.path

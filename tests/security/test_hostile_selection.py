@@ -89,21 +89,21 @@ def test_r8_a_third_count_is_refused(asked: AskedSite, number: int) -> None:
         (2, (*PAIRS[:-1], 21)),  # a place behind the last feature
     ],
 )
-def test_r19_other_candidates_than_the_plan_allows_are_refused(
+def test_r20_other_candidates_than_the_plan_allows_are_refused(
     asked: AskedSite, number: int, candidates: tuple[int, ...]
 ) -> None:
-    assert refused(asked.count(number, candidates)) == "R19"
+    assert refused(asked.count(number, candidates)) == "R20"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"candidates":[1,1],"version":1}', b"\xff" * 30])
-def test_r19_bytes_that_are_no_candidates_are_refused(asked: AskedSite, body: bytes) -> None:
+def test_r20_bytes_that_are_no_candidates_are_refused(asked: AskedSite, body: bytes) -> None:
     changed = {"parameters": body, "base_version": count_question_digest(body)}
-    assert refused(asked.count(2, **changed)) == "R19"
+    assert refused(asked.count(2, **changed)) == "R20"
 
 
-def test_r19_another_question_under_the_digest_is_refused(asked: AskedSite) -> None:
+def test_r20_another_question_under_the_digest_is_refused(asked: AskedSite) -> None:
     other = count_question_digest(b"another")
-    assert refused(asked.count(2, PAIRS, base_version=other)) == "R19"
+    assert refused(asked.count(2, PAIRS, base_version=other)) == "R20"
 
 
 @pytest.mark.parametrize("kind", [TaskKind.TRAIN, TaskKind.EVALUATE])
@@ -168,16 +168,16 @@ def with_count(count: int) -> Callable[[ReleasedTask], ReleasedTask]:
 
 
 LIES: dict[str, tuple[str, Callable[[ReleasedTask], ReleasedTask]]] = {
-    "a huge count": ("U15", with_count(2**31 - 1)),
-    "a count beyond twice its cohort": ("U15", with_count(1_300)),
-    "a count far below zero": ("U15", with_count(-5_000)),
+    "a huge count": ("U16", with_count(2**31 - 1)),
+    "a count beyond twice its cohort": ("U16", with_count(1_300)),
+    "a count far below zero": ("U16", with_count(-5_000)),
     "not a number, as float32": (
-        "U15",
+        "U16",
         lambda reply: replace(reply, update=struct.pack(f"<{CELLS}f", *[np.nan] * CELLS)),
     ),
-    "a cell less": ("U15", lambda reply: replace(reply, update=reply.update[:-4])),
-    "half a cell": ("U15", lambda reply: replace(reply, update=reply.update[:-2])),
-    "nothing": ("U15", lambda reply: replace(reply, update=b"")),
+    "a cell less": ("U16", lambda reply: replace(reply, update=reply.update[:-4])),
+    "half a cell": ("U16", lambda reply: replace(reply, update=reply.update[:-2])),
+    "nothing": ("U16", lambda reply: replace(reply, update=b"")),
     "a cell more": ("U7", lambda reply: replace(reply, update=reply.update + b"\0" * 4)),
     "less noise": (
         "U11",

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from dp_accounting import dp_event
+from dp_accounting.pld import PLDAccountant
 
 from common.errors import AccountingError
-from common.privacy.accountant import epsilon_of
+from common.privacy.accountant import epsilon_of, epsilon_of_counted
 from common.privacy.calibration import (
     calibrate_evaluation,
     calibrate_training,
@@ -95,3 +97,54 @@ def test_evaluations_are_spread_and_the_last_is_of_the_final_model(rounds: int) 
         assert min(chosen) >= 2  # round 1 receives the untrained model
         gaps = [after - before for before, after in zip((1, *chosen), chosen, strict=False)]
         assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.05, 0.15, 0.5])
+@pytest.mark.parametrize(("epsilon", "delta"), [(3.0, 1e-4), (0.5, 1e-5), (12.0, 1e-6)])
+def test_with_scaling_the_whole_study_spends_its_epsilon_and_no_more(
+    fraction: float, epsilon: float, delta: float
+) -> None:
+    plan = make_plan(
+        scaling={"kind": "dp_mean_variance", "epsilon_fraction": fraction},
+        privacy__epsilon=epsilon,
+        privacy__delta=delta,
+        training__update_norm_max=1e6,
+        monitoring=...,
+    )
+    planned = plan_mechanisms(plan)
+    assert planned.scaling is not None
+    assert planned.scaling.part == planned.train_per_round.part
+    alone = epsilon_of([planned.scaling], delta=delta)
+    assert (1 - UNUSED_SHARE_MAX) * fraction * epsilon <= alone <= fraction * epsilon
+    whole = [record for record, count in planned.counted for _ in range(count)]
+    assert (1 - UNUSED_SHARE_MAX) * epsilon <= epsilon_of(whole, delta=delta) <= epsilon
+    on_training = [record for record in whole if record.part == planned.scaling.part]
+    spent = epsilon_of(on_training, delta=delta)
+    assert (1 - UNUSED_SHARE_MAX) * epsilon <= spent <= epsilon
+    one_more = epsilon_of([*on_training, planned.scaling], delta=delta)
+    assert one_more > spent
+
+
+def test_the_default_share_costs_training_less_than_two_percent_more_noise() -> None:
+    plain = plan_mechanisms(make_plan()).train_per_round.noise_multiplier
+    scaled = plan_mechanisms(make_plan(scaling={"kind": "dp_mean_variance"})).train_per_round
+    assert plain < scaled.noise_multiplier < 1.02 * plain
+
+
+def test_with_scaling_the_ledgers_epsilon_is_dp_accountings_of_the_flat_list() -> None:
+    plan = make_plan(scaling={"kind": "dp_mean_variance", "epsilon_fraction": 0.4})
+    planned, training = plan_mechanisms(plan), plan.training
+    assert planned.scaling is not None
+    events: list[dp_event.DpEvent] = [dp_event.GaussianDpEvent(planned.scaling.noise_multiplier)]
+    step = dp_event.PoissonSampledDpEvent(
+        training.sampling_probability,
+        dp_event.GaussianDpEvent(planned.train_per_round.noise_multiplier),
+    )
+    events += [step] * (training.rounds * training.local_steps)
+    flat = PLDAccountant(value_discretization_interval=1e-4)
+    for event in events:
+        flat.compose(event)
+    expected = flat.get_epsilon(plan.privacy.delta)
+    counted = dict(planned.counted[:2])
+    found = epsilon_of_counted(counted, delta=plan.privacy.delta)
+    assert 0.999 * expected <= found <= 1.005 * expected

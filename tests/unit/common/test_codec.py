@@ -16,7 +16,7 @@ from common.protocol import codec
 from common.protocol.codec import decode_reply, decode_request, encode_reply, encode_request
 from common.protocol.frames import join_frames, split_frames
 from common.protocol.messages import TaskKind
-from tests.lib.messages import refusal, release, request
+from tests.lib.messages import refusal, release, request, scale_release, scale_request
 
 
 def _changed(data: bytes, change: Callable[[Any], object]) -> bytes:
@@ -35,9 +35,30 @@ def test_a_final_evaluation_survives() -> None:
     assert decode_request(encode_request(last)) == last
 
 
+SCALE_REQUEST, SCALE_RELEASE = scale_request(), scale_release()
+
+
+def test_a_request_for_sums_survives() -> None:
+    assert decode_request(encode_request(SCALE_REQUEST)) == SCALE_REQUEST
+
+
+@pytest.mark.parametrize("change", [{"round_number": 1}, {"evaluate": True}, {"parameters": b"x"}])
+def test_a_request_for_sums_is_of_round_0_and_carries_no_model(change: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError):
+        decode_request(encode_request(replace(SCALE_REQUEST, **change)))
+
+
+@pytest.mark.parametrize("change", [{"round_number": 1}, {"evaluation": release().evaluation}])
+def test_a_release_of_sums_is_of_round_0_and_carries_no_evaluation(change: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError):
+        decode_reply(encode_reply(replace(SCALE_RELEASE, **change)))
+
+
 @pytest.mark.parametrize(
     "reply",
     [
+        SCALE_RELEASE,
+        replace(refusal(), round_number=0),
         release(),
         refusal(),
         replace(release(), evaluation=None, mechanisms=()),
@@ -75,6 +96,8 @@ RELEASE_CHANGES: list[Callable[[Any], object]] = [
     lambda head: head.update(message="task-refused"),
     lambda head: head.update(message=None),
     lambda head: head.update(kind="evaluate"),
+    lambda head: head.update(kind="scale"),
+    lambda head: head.update(round=0),
     lambda head: head.update(declared_cohort_size=0),
     lambda head: head.update(declared_cohort_size=10**9 + 1),
     lambda head: head.update(release_id="x"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,9 +170,26 @@ def test_the_digest_of_the_heart_plan_does_not_depend_on_layout_or_comments() ->
     )
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scaling": {"kind": "dp_mean_variance", "epsilon_fraction": 0.3, "deviations_max": 6.0}},
+        {
+            "scaling": {"kind": "of_warm_start", "deviation_min": 0.02},
+            "training__warm_start": {"version": "ab" * 32},
+        },
+    ],
+)
+def test_a_plan_with_scaling_reads_back_and_one_without_has_no_such_key(changes: Any) -> None:
+    plan = make_plan(**changes)
+    assert plan_from_bytes(plan_bytes(plan)) == plan
+    assert plan_digest(plan) != plan_digest(make_plan())
+    assert b'"scaling"' not in plan_bytes(make_plan())
+
+
 def test_plan_bytes_are_frozen() -> None:
     assert plan_digest(make_plan()) == (
-        "7a9cac60860122312bf070afa01622820730a2a74914e55fc9d05895e77a285f"
+        "4024a9ebc301080be69f36c670db4cfb0901ee47ac5505bcee149a3e72644175"
     )
 
 

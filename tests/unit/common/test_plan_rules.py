@@ -7,6 +7,7 @@ import inspect
 import pytest
 
 from common import limits
+from common.privacy.calibration import plan_mechanisms
 from common.study.rules import RULES
 from common.study.training_rules import honest_update_norm
 from tests.lib.plans import EXAMPLES, make_document, make_plan, problems_of
@@ -204,30 +205,30 @@ def test_p31_a_recurrent_model_without_one_time_line_is_refused() -> None:
 SELECTION = {"keep": 2, "present_share_min": 0.01, "joint_candidates": 3}
 
 
-def test_p34_what_a_selection_always_keeps_is_no_feature_or_named_twice() -> None:
+def test_p36_what_a_selection_always_keeps_is_no_feature_or_named_twice() -> None:
     for names, place in ((["weight"], 0), (["age", "age"], 1)):
         path = f"selection.always_keep[{place}]"
-        only("P34", path, selection=SELECTION | {"always_keep": names})
+        only("P36", path, selection=SELECTION | {"always_keep": names})
 
 
 @pytest.mark.parametrize("keep", [1, 3])  # the sentinel and the group are two of three features
-def test_p35_a_selection_that_must_keep_more_or_has_no_choice_is_refused(keep: int) -> None:
-    only("P35", "selection.keep", selection=SELECTION | {"keep": keep})
+def test_p37_a_selection_that_must_keep_more_or_has_no_choice_is_refused(keep: int) -> None:
+    only("P37", "selection.keep", selection=SELECTION | {"keep": keep})
 
 
-def test_p35_pairs_among_more_candidates_than_there_are_are_refused() -> None:
+def test_p37_pairs_among_more_candidates_than_there_are_are_refused() -> None:
     changed = SELECTION | {"joint_candidates": 4}
-    only("P35", "selection.joint_candidates", selection=changed)
+    only("P37", "selection.joint_candidates", selection=changed)
 
 
-def test_p36_a_candidate_with_too_many_classes_is_refused() -> None:
+def test_p38_a_candidate_with_too_many_classes_is_refused() -> None:
     levels = [f"level {number}" for number in range(21)]
-    only("P36", "features[2].levels", selection=SELECTION, features__2__levels=levels)
+    only("P38", "features[2].levels", selection=SELECTION, features__2__levels=levels)
     enough = {"features__2__levels": levels[:20]}
     assert problems_of(selection=SELECTION, **enough) == ()
 
 
-def test_p36_pairs_with_too_many_cells_are_refused() -> None:
+def test_p38_pairs_with_too_many_cells_are_refused() -> None:
     levels = [f"level {number}" for number in range(20)]
     features = [
         {
@@ -240,7 +241,7 @@ def test_p36_pairs_with_too_many_cells_are_refused() -> None:
         for number in range(40)
     ]
     only(
-        "P36",
+        "P38",
         "selection.joint_candidates",
         features=features,
         fairness_groups=...,
@@ -249,9 +250,9 @@ def test_p36_pairs_with_too_many_cells_are_refused() -> None:
     )
 
 
-def test_p37_counts_that_no_noise_can_keep_are_refused() -> None:
+def test_p39_counts_that_no_noise_can_keep_are_refused() -> None:
     changes = {"privacy__epsilon": 1e-6, "privacy__delta": 1e-9, "selection": SELECTION}
-    assert "P37" in {problem.number for problem in problems_of(**changes)}
+    assert "P39" in {problem.number for problem in problems_of(**changes)}
 
 
 def test_a_plan_that_selects_trains_no_model_and_needs_no_room_for_one() -> None:
@@ -309,3 +310,31 @@ def test_p32_a_star_where_codes_are_not_built_by_prefix(code: str) -> None:
 
 def test_p32_stars_are_allowed_in_every_list_of_codes() -> None:
     assert problems_of(features__1__codes=["ICD10CM/I50*", "ATC/C09AA*"]) == ()
+
+
+def test_p34_there_is_no_numeric_feature_to_scale() -> None:
+    only(
+        "P34",
+        "scaling",
+        features=make_document()["features"][2:],
+        monitoring=...,
+        scaling={"kind": "dp_mean_variance"},
+    )
+
+
+def test_p35_scaling_is_taken_over_exactly_with_a_warm_start() -> None:
+    warm = {"version": "ab" * 32}
+    own, taken = {"kind": "dp_mean_variance"}, {"kind": "of_warm_start"}
+    only("P35", "scaling.kind", scaling=taken)
+    only("P35", "scaling.kind", scaling=own, training__warm_start=warm)
+    assert problems_of(scaling=own) == ()
+    assert problems_of(scaling=taken, training__warm_start=warm) == ()
+
+
+def test_p23_given_noise_must_leave_room_for_the_scaling_release() -> None:
+    enough = {"privacy__noise_multiplier": 2.5}
+    assert problems_of(**enough, scaling={"kind": "dp_mean_variance"}) == ()
+    greedy = {"kind": "dp_mean_variance", "epsilon_fraction": 0.5}
+    close = plan_mechanisms(make_plan()).train_per_round.noise_multiplier
+    assert problems_of(privacy__noise_multiplier=close) == ()
+    only("P23", "privacy.noise_multiplier", privacy__noise_multiplier=close, scaling=greedy)

@@ -155,6 +155,20 @@ def test_the_words_say_unit_promise_use_limits_and_what_is_not_covered(
     assert text["What is not covered"].startswith(NOT_COVERED_SENTENCE)
 
 
+def test_the_words_say_when_a_plan_releases_sums_for_scaling(
+    entries: tuple[LedgerEntry, ...],
+) -> None:
+    store = MemoryLedgerStore()
+    scaled = replace(PLAN, planned=((GaussianVector(7.75, TRAINED), 1), *PLAN.planned))
+    ledger = Ledger(store, FixedClock(DECEMBER_S))
+    ledger.commit(scaled, SpendingLimits(8.0, DELTA, 8.0, DELTA_TOTAL))
+    words = "releases once, before the first round, noised sums over the patients who train"
+    for found, says in ((ledger.entries(), True), (entries, False)):
+        studies = by_study(found, delta=DELTA_TOTAL)
+        paragraphs = explain(studies, total(found, delta=DELTA_TOTAL), Limits(4.0, 8.0))
+        assert (words in paragraphs[2].text) == says
+
+
 def test_the_words_of_an_adaptive_site_promise_its_limit_by_the_filter(
     entries: tuple[LedgerEntry, ...],
 ) -> None:

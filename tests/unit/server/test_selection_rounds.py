@@ -113,7 +113,7 @@ def test_the_counts_of_a_site_that_lies_are_left_out(consortium: Consortium) -> 
         reply=lambda reply: replace(reply, update=encode_counts([2**31 - 1] * cells))
     )
     consortium.run()
-    assert consortium.outcomes("north")[0] == (1, "refused-by-coordinator", "U15")
+    assert consortium.outcomes("north")[0] == (1, "refused-by-coordinator", "U16")
     assert state(consortium) is StudyState.FINISHED
     counts = read_counts(consortium.books, consortium.study)
     assert counts is not None

@@ -1,4 +1,4 @@
-"""The numbered checks U1 to U15, one test each, and their order."""
+"""The numbered checks U1 to U16, one test each, and their order."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from common.protocol.messages import (
     TaskKind,
     TaskReply,
 )
+from common.study.scaling import MOMENTS
 from server import update_checks
 from server.site_directory import Site
 from server.update_checks import Expectation, SiteMemory, check_release, open_reply
@@ -293,7 +294,36 @@ def test_U14_its_declared_cohort_size_is_at_most_the_admitted_and_stays_the_same
     _is_refused("U14", lambda: _check(RELEASE, memory=replace(NOTHING_YET, cohort_size_max=0)))
 
 
-def test_U15_its_counts_are_one_for_each_cell_and_not_beyond_its_cohort_and_noise() -> None:
+def _sums(total: float, squares: float, count: float) -> ReleasedTask:
+    sums = np.array([[total], [squares], [count]], dtype=np.float32)
+    return replace(
+        RELEASE,
+        kind=TaskKind.SCALE,
+        round_number=0,
+        update=encode_parameters({MOMENTS: sums}),
+        evaluation=None,
+        mechanisms=(GaussianVector(1.0),),
+        declared_cohort_size=303,
+    )
+
+
+def test_U15_its_sums_are_those_that_so_many_patients_can_have() -> None:
+    expected = replace(
+        EXPECTED,
+        kind=TaskKind.SCALE,
+        round_number=0,
+        is_evaluated=False,
+        shapes={MOMENTS: (3, 1)},
+        mechanisms=(GaussianVector(1.0),),
+    )
+    for honest in (_sums(300, 150, 300), _sums(-300, -150, 303), _sums(5, -3, -9)):
+        _check(honest, expected)
+    for wrong in (_sums(330, 0, 300), _sums(-330, 0, 300), _sums(0, 180, 300), _sums(0, 0, 330)):
+        _is_refused("U15", lambda wrong=wrong: _check(wrong, expected))
+    _is_refused("U10", lambda: _check(_sums(500, 0, 0), expected))
+
+
+def test_U16_its_counts_are_one_for_each_cell_and_not_beyond_its_cohort_and_noise() -> None:
     mechanism = DiscreteGaussianCounts(10.0, 2)
     counting = replace(
         EXPECTED, kind=TaskKind.COUNT, is_evaluated=False, mechanisms=(mechanism,), cells=4
@@ -303,7 +333,7 @@ def test_U15_its_counts_are_one_for_each_cell_and_not_beyond_its_cohort_and_nois
     assert _check(replace(counted, update=encode_counts([0, 7, most, least])), counting) == {}
     for counts in ([0, 7, 9], [], [0, 7, 9, most + 1], [least - 1, 0, 7, 9]):
         wrong = replace(counted, update=encode_counts(counts))
-        _is_refused("U15", lambda wrong=wrong: _check(wrong, counting))
+        _is_refused("U16", lambda wrong=wrong: _check(wrong, counting))
 
 
 def test_U4_is_not_asked_of_a_refusal_that_comes_before_any_plan_is_known() -> None:
@@ -338,7 +368,7 @@ def test_a_refusal_quotes_nothing_that_the_site_wrote() -> None:
 
 def test_every_number_in_the_table_has_its_function_and_its_test() -> None:
     table = re.findall(r"^\((U\d+)\)", str(update_checks.__doc__), re.MULTILINE)
-    assert table == [f"U{number}" for number in range(1, 16)]
+    assert table == [f"U{number}" for number in range(1, 17)]
     documented = [str(value.__doc__) for value in vars(update_checks).values() if callable(value)]
     for number in table:
         assert any(text.startswith(f"{number}: ") for text in documented)

@@ -14,6 +14,7 @@ import pytest
 from common.command_line import run_command
 from common.protocol.messages import ReleasedTask
 from common.study.plan_file import plan_digest, read_plan
+from common.study.scaling import numeric_columns
 from simulations.heart_sites import heart_sites
 from site_client.cli import app
 from site_client.config import SitePaths
@@ -92,6 +93,20 @@ def test_preview_shows_each_thing_that_leaves_with_its_size_and_charges_nothing(
     assert _content(SitePaths(home).database) == before
     assert not list(SitePaths(home).state.glob("tmp*"))
     assert "numbers in" in command("preview", str(PLAN))[1]
+
+
+def test_preview_shows_the_sums_that_a_plan_with_scaling_releases_once(
+    command: Command, tmp_path: Path
+) -> None:
+    assert _json(command("preview", str(PLAN), "--json"))["scaling"] is None
+    plan = tmp_path / "scaled.toml"
+    plan.write_text(PLAN.read_text() + '\n[scaling]\nkind = "dp_mean_variance"\n')
+    record = _json(command("preview", str(plan), "--json"))
+    numeric = len(numeric_columns(read_plan(plan)))
+    assert f"{3 * numeric} noised sums" in record["scaling"]["what"]
+    assert 12 * numeric < record["scaling"]["size_bytes"] < 12 * numeric + 200
+    assert [item["name"] for item in record["fields"]][:2] == ["update", "evaluation"]
+    assert "scaling, once" in command("preview", str(plan))[1]
 
 
 def test_preview_and_check_say_what_a_selection_lets_out(command: Command, tmp_path: Path) -> None:

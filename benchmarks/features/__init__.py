@@ -1,0 +1,1 @@
+"""The feature build's benchmark: generated MEDS data, the plan, and the three programs compared."""
