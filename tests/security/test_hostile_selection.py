@@ -117,6 +117,15 @@ def test_r8_a_plan_that_selects_trains_and_evaluates_nothing(
             assert refused(asked.count(1, evaluate=evaluate, **changes)) == "R8"
 
 
+def test_r8_a_plan_that_selects_releases_no_sums_for_scaling(tmp_path: Path) -> None:
+    plan = selecting_plan(scaling={"kind": "dp_mean_variance"})
+    site = AskedSite(tmp_path, plan, planted_patients(plan, 400, seed=1))
+    empty = {"parameters": b"", "base_version": parameters_digest(b"")}
+    assert refused(site.count(0, kind=TaskKind.SCALE, **empty)) == "R8"
+    released(site.count(1))
+    site.site.close()
+
+
 def test_r8_a_plan_that_trains_counts_nothing(tmp_path: Path) -> None:
     plan = make_plan()
     patients = planted_patients(PLAN, 100, seed=0)

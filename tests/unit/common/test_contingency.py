@@ -72,6 +72,13 @@ def test_a_plan_that_selects_commits_to_its_two_counts_and_to_nothing_else() -> 
     assert planned.evaluation_rounds == ()
 
 
+def test_a_selection_of_a_plan_with_scaling_releases_no_sums_for_it() -> None:
+    plan = selecting_plan(scaling={"kind": "dp_mean_variance"})
+    planned = plan_mechanisms(plan)
+    assert planned.scaling is None
+    assert planned.counted == plan_mechanisms(selecting_plan()).counted
+
+
 def test_two_counts_that_are_alike_are_one_record_done_twice() -> None:
     plan = selecting_plan(codes=20, selection__joint_candidates=7)  # 21 candidates, 21 pairs
     planned = plan_mechanisms(plan)
