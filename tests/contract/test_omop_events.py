@@ -237,15 +237,6 @@ def test_narrower_codes_come_from_the_ancestor_table(tmp_path: Path) -> None:
     assert source.descendants(asked) == {code: {code} for code in asked}
 
 
-def test_the_fingerprint_changes_with_a_file_and_not_without(tmp_path: Path) -> None:
-    folder = write_csv(tmp_path, six_patients_tables())
-    before = OmopFolder(folder).fingerprint()
-    (folder / "note.csv").write_text("not read")
-    assert OmopFolder(folder).fingerprint() == before
-    (folder / "person.csv").write_bytes((folder / "person.csv").read_bytes() + b"\r\n")
-    assert OmopFolder(folder).fingerprint() != before
-
-
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [

@@ -112,7 +112,7 @@ def _time(row: Any, column: str) -> datetime:
 def read(folder: Path, scratch: Path) -> tuple[set[tuple[Any, ...]], SourceCounts]:
     scratch.mkdir()
     with open_local(scratch=scratch) as connection:
-        counts = OmopFolder(folder, newest=NEWEST).write_events(
+        counts = OmopFolder(folder, data_until=NEWEST.date()).write_events(
             connection, "events", scratch=scratch
         )
         rows = connection.sql("SELECT * FROM events").fetchall()
