@@ -4,58 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
 import pytest
 
 from common.errors import DataSourceError, PlanError
-from common.study.plan import StudyPlan
 from site_client.features.event_patients import EventPatients, read_event_patients
 from site_client.features.matrix import build_matrix
-from site_client.sources.events import DEATH, SourceCounts
+from site_client.sources.events import SourceCounts
 from site_client.sources.omop import OmopFolder
 from site_client.sources.table import MISSING_LEVEL
 from tests.lib.damaged_files import MARKER
+from tests.lib.event_plans import COHORT, plan_for_events
 from tests.lib.plans import make_plan
 from tests.lib.six_patients_meds import SIX, write_six
 from tests.lib.six_patients_meds import source as meds_source
 from tests.lib.six_patients_omop import six_patients_tables, write_csv
 from tests.lib.six_sources import SOURCES
-
-COHORT: dict[str, Any] = {
-    "description": "Everybody who comes to the hospital",
-    "age_years_min": 18,
-    "age_years_max": 110,
-    "index_date": {
-        "description": "A day after arrival",
-        "codes": ["Visit/IP", "Visit/ER", "Visit/OP"],
-        "hours_after": 24,
-    },
-}
-CREATININE: dict[str, Any] = {
-    "kind": "numeric",
-    "name": "creatinine",
-    "description": "Creatinine",
-    "codes": ["LOINC/2160-0"],
-    "unit": "mg/dL",
-    "analyte": "Creatinine",
-    "plausible_range": [0, 20],
-    "clip": [0, 5],
-}
-DEATH_IN_A_MONTH = {
-    "name": "death",
-    "description": "Death within 30 days",
-    "codes": [DEATH],
-    "prediction_window_days": 30,
-}
-
-
-def plan_for_events(**changes: Any) -> StudyPlan:
-    return make_plan(
-        **{"cohort": COHORT, "label": DEATH_IN_A_MONTH, "features__1": CREATININE, **changes}
-    )
 
 
 @pytest.fixture(params=list(SOURCES))
