@@ -193,6 +193,14 @@ def _dated(**more: Any) -> dict[str, Any]:
     return {**PLAIN, "anchor": {"date": datetime.date(2000, 1, 1), **more}}
 
 
+@pytest.mark.parametrize("age", ["-3", "151", "1e308", "young"])
+def test_an_age_that_cannot_be_is_a_counted_birth(tmp_path: Path, age: str) -> None:
+    write(tmp_path / "patients.csv", [{**PATIENT, "born": age}])
+    of = source(tmp_path, subjects={**PLAIN, "age": {"column": "born"}})
+    assert [event for event in events(of, tmp_path) if event.code == BIRTH] == []
+    assert read(of, tmp_path).excluded == {Exclusion.TIME_UNREADABLE: 1}
+
+
 def test_stays_of_one_patient_on_a_declared_date_are_put_in_turn(tmp_path: Path) -> None:
     stays = [{**PATIENT, "stay": "s2", "died": "1"}, {**PATIENT, "stay": "s1", "died": "2"}]
     write(tmp_path / "patients.csv", stays)

@@ -320,6 +320,21 @@ def test_a_wrong_description_of_the_data_set_is_refused(tmp_path: Path, text: st
     assert "dataset.json" in str(refusal(source(tmp_path, **SIX), tmp_path))
 
 
+def test_a_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    raw = b"LOINC//2160-0 \xe9" + MARKER.encode()
+    text = arrow.Array.from_buffers(
+        arrow.string(), 1, [None, arrow.py_buffer(_int32(0, len(raw))), arrow.py_buffer(raw)]
+    )
+    row = {"subject_id": arrow.array([1]), "time": arrow.array([NOON]), "code": text}
+    (tmp_path / "meds/data").mkdir(parents=True)
+    parquet.write_table(arrow.table(row), tmp_path / "meds/data/0.parquet")
+    assert "meds" in str(refusal(source(tmp_path, columns={}), tmp_path))
+
+
+def _int32(*numbers: int) -> bytes:
+    return b"".join(number.to_bytes(4, "little") for number in numbers)
+
+
 def test_changed_bytes_end_in_events_or_a_refusal(tmp_path: Path) -> None:
     _fuzz(tmp_path, times=200)
 

@@ -297,6 +297,42 @@ def test_a_parquet_time_with_a_zone_needs_the_zone_of_the_site(tmp_path: Path) -
     assert within.events == expected()
 
 
+def test_both_hours_of_an_autumn_night_keep_the_face_of_the_clock(tmp_path: Path) -> None:
+    tables = six_patients_tables()
+    for cell in ("2021-10-31 00:30:00+00:00", "2021-10-31 01:30:00+00:00"):
+        tables["condition_occurrence"].append(
+            condition(CONCEPTS["SNOMED/59621000"]) | {"condition_start_datetime": cell}
+        )
+    folder = write_csv(tmp_path / "cdm", tables)
+    found = read(folder, tmp_path / "scratch", time_zone=ZoneInfo("Europe/London"))
+    # Both are half past one in London: summer time, then an hour later winter time.
+    at = datetime.fromisoformat("2021-10-31T01:30:00")
+    same = [event for event in found.of("SNOMED/59621000") if event.subject_id == "105"]
+    assert [event.time for event in same] == [at]
+    assert found.counts.excluded == {Exclusion.DUPLICATE: 1}
+
+
+def test_a_circle_of_ancestors_ends(tmp_path: Path) -> None:
+    tables = six_patients_tables()
+    a, b = CONCEPTS["SNOMED/22298006"], CONCEPTS["SNOMED/59621000"]
+    tables["concept_ancestor"] = [
+        {"ancestor_concept_id": above, "descendant_concept_id": below}
+        for above, below in ((a, b), (b, a), (a, 999), (999, b), (a, a))
+    ]
+    found = OmopFolder(write_csv(tmp_path, tables)).descendants(frozenset({"SNOMED/22298006"}))
+    assert found == {"SNOMED/22298006": {"SNOMED/22298006", "SNOMED/59621000"}}
+
+
+@pytest.mark.parametrize("name", ["measurement", "concept_relationship", "concept_ancestor"])
+def test_a_table_that_is_absent_has_no_records(name: str, tmp_path: Path) -> None:
+    tables = six_patients_tables()
+    del tables[name]
+    found = read_tables(tables, tmp_path)
+    assert found.counts.excluded == {}
+    assert found.of("SNOMED/22298006")
+    assert bool(found.of("LOINC/2160-0")) == (name != "measurement")
+
+
 @pytest.mark.parametrize("cell", ["inf", "-Infinity", "nan", "1e309", "1,5", "1_000", MARKER])
 def test_a_number_that_is_none_leaves_the_event_without_it(cell: str, tmp_path: Path) -> None:
     tables = six_patients_tables()
@@ -392,6 +428,7 @@ def _without_header(data: bytes) -> bytes:
         (_wide, ", line 3"),
         (_latin, ", line 2"),
         (_unclosed, ", line 3"),
+        (lambda data: data.rstrip(b"\r\n").rpartition(b",")[0], ", line 2"),
         (_without_header, ""),
         (lambda data: b"", ", line 1"),
         (lambda data: b"\xff\xfe" + data.decode().encode("utf-16-le"), ", line 1"),

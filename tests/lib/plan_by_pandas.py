@@ -111,7 +111,12 @@ def _of_patient(own: pandas.DataFrame, below: Mapping[str, set[str]]) -> list[Ro
     died = of(["MEDS/DEATH"])["time"].min()
     sex = of(["LOINC/46098-0"])["text"].iloc[0]
     outcome = of(LABEL)["time"]
-    recorded = {name: of(codes) for name, (codes, _, _, _) in NUMERIC.items()}
+    recorded = {}
+    for name, (codes, unit, aggregate, _) in NUMERIC.items():
+        found = of(codes)
+        # A value without a unit could be of any, and the plan says nothing of it.
+        is_value = aggregate not in ("count", "any", "time_since")
+        recorded[name] = found[found["unit"] == unit] if is_value else found
     for index in sorted(set(of(VISITS)["time"])):
         birthday = (index.month, index.day) >= (born.month, born.day)
         age = index.year - born.year - (0 if birthday else 1)
