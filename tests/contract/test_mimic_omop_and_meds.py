@@ -7,6 +7,7 @@ MIMIC-IV differ, the difference is derived here from the files by pandas, row by
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -14,7 +15,10 @@ import pytest
 
 from site_client.features.event_patients import EventPatients, read_event_patients
 from site_client.sources.events import DEATH
+from site_client.sources.omop import OmopFolder
 from tests.lib import mimic_demo
+
+pytestmark = pytest.mark.slow
 
 Rows = dict[tuple[str, float], dict[str, float]]
 """By patient and age in days at the index date, which name a discharge: features and label."""
@@ -34,7 +38,7 @@ def folder(meds: pandas.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def rows_of(found: EventPatients, subjects: dict[str, str] | None = None) -> Rows:
     table = found.table
-    columns = {**table.numeric, **table.levels, "label": table.label}
+    columns: dict[str, Any] = {**table.numeric, **table.levels, "label": table.label}
     rows: Rows = {}
     for place, own in enumerate(table.subject_ids):
         row = {name: float(column[place]) for name, column in columns.items()}
@@ -48,7 +52,7 @@ def both(folder: Path, meds: pandas.DataFrame, tmp_path: Path, **changes: object
     person = mimic_demo.omop_frame("person")
     subjects = dict(zip(person["person_id"], person["subject"], strict=True))
     plan = mimic_demo.plan(**changes)
-    omop = mimic_demo.OmopFolder(folder / "omop", data_until=mimic_demo.UNTIL)
+    omop = OmopFolder(folder / "omop", data_until=mimic_demo.UNTIL)
     return [
         rows_of(read_event_patients(plan, omop, scratch=tmp_path), subjects),
         rows_of(read_event_patients(plan, mimic_demo.meds_source(meds), scratch=tmp_path)),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas
 
 from common.study.plan import StudyPlan
@@ -116,7 +117,11 @@ def _of_patient(own: pandas.DataFrame, below: Mapping[str, set[str]]) -> list[Ro
         found = of(codes)
         # A value without a unit could be of any, and the plan says nothing of it.
         is_value = aggregate not in ("count", "any", "time_since")
-        recorded[name] = found[found["unit"] == unit] if is_value else found
+        recorded[name] = found[(found["unit"] == unit) & found["value"].notna()]
+        if not is_value:
+            recorded[name] = found
+    times = {name: found["time"].to_numpy() for name, found in recorded.items()}
+    values = {name: found["value"].to_numpy() for name, found in recorded.items()}
     for index in sorted(set(of(VISITS)["time"])):
         birthday = (index.month, index.day) >= (born.month, born.day)
         age = index.year - born.year - (0 if birthday else 1)
@@ -129,61 +134,41 @@ def _of_patient(own: pandas.DataFrame, below: Mapping[str, set[str]]) -> list[Ro
             "label": float(((outcome > index) & (outcome <= horizon)).any()),
         }
         for name, (_, _, aggregate, days) in NUMERIC.items():
-            seen = recorded[name]
-            begins = index - pandas.Timedelta(days=days)
-            seen = seen[(seen["time"] > begins) & (seen["time"] <= index)]
-            row[name] = AGGREGATES[aggregate](seen, index)
+            days_before = (index.to_numpy() - times[name]) / np.timedelta64(1, "D")
+            within = (days_before >= 0) & (days_before < days)
+            seen = -days_before[within], values[name][within]
+            is_absent = not within.any() and aggregate not in ("count", "any")
+            row[name] = np.nan if is_absent else AGGREGATES[aggregate](*seen)
         rows.append(row)
     return rows
 
 
-Aggregate = Callable[[pandas.DataFrame, pandas.Timestamp], float]
+Floats = npt.NDArray[np.float64]
+"""Days after the index date, so none is above 0; or values."""
 
 
-def _with_value(of_values: Aggregate) -> Aggregate:
-    def aggregate(seen: pandas.DataFrame, index: pandas.Timestamp) -> float:
-        valued = seen[seen["value"].notna()]
-        return float(of_values(valued, index)) if len(valued) else np.nan
-
-    return aggregate
+def _slope(days: Floats, values: Floats) -> float:
+    return float(np.polyfit(days, values, 1)[0]) if len(set(days)) > 1 else np.nan
 
 
-def _days(seen: pandas.DataFrame, index: pandas.Timestamp) -> pandas.Series[float]:
-    return (seen["time"] - index) / pandas.Timedelta(days=1)
-
-
-def _slope(seen: pandas.DataFrame, index: pandas.Timestamp) -> float:
-    if seen["time"].nunique() < 2:
-        return np.nan
-    return float(np.polyfit(_days(seen, index), seen["value"], 1)[0])
-
-
-def _last(seen: pandas.DataFrame, _: pandas.Timestamp) -> float:
-    return float(seen["value"][seen["time"] == seen["time"].max()].max())
-
-
-def _first(seen: pandas.DataFrame, _: pandas.Timestamp) -> float:
-    return float(seen["value"][seen["time"] == seen["time"].min()].max())
-
-
-AGGREGATES: Final[dict[str, Aggregate]] = {
-    "last": _with_value(_last),
-    "first": _with_value(_first),
-    "mean": _with_value(lambda seen, _: seen["value"].mean()),
-    "median": _with_value(lambda seen, _: seen["value"].median()),
-    "min": _with_value(lambda seen, _: seen["value"].min()),
-    "max": _with_value(lambda seen, _: seen["value"].max()),
-    "slope": _with_value(_slope),
-    "count": lambda seen, _: float(len(seen)),
-    "any": lambda seen, _: float(len(seen) > 0),
-    "time_since": lambda seen, index: -_days(seen, index).max() if len(seen) else np.nan,
+AGGREGATES: Final[dict[str, Callable[[Floats, Floats], float]]] = {
+    "last": lambda days, values: float(values[days == days.max()].max()),
+    "first": lambda days, values: float(values[days == days.min()].max()),
+    "mean": lambda _, values: float(values.mean()),
+    "median": lambda _, values: float(np.median(values)),
+    "min": lambda _, values: float(values.min()),
+    "max": lambda _, values: float(values.max()),
+    "slope": _slope,
+    "count": lambda days, _: float(len(days)),
+    "any": lambda days, _: float(len(days) > 0),
+    "time_since": lambda days, _: float(-days.max()),
 }
 
 
 def assert_same_rows(found: EventPatients, expected: Rows) -> None:
     """Compare every row, feature and label, to 1e-9."""
     table = found.table
-    columns = {**table.numeric, **table.levels, "label": table.label}
+    columns: dict[str, Any] = {**table.numeric, **table.levels, "label": table.label}
     rows: Rows = {}
     for place, subject in enumerate(table.subject_ids):
         row = {name: float(column[place]) for name, column in columns.items()}
