@@ -55,10 +55,9 @@ class FhirFolder:
 
     def fingerprint(self) -> str:
         """Return a digest of the time zone, of `data_until`, and of the files' content."""
-        files = [(path.relative_to(self._folder).as_posix(), path) for path in self._files()]
         until = self._until.isoformat() if self._until else None
         declared = {"data_until": until, "time_zone": self._zone.key}
-        return snapshot_digest("fhir-folder", declared, files)
+        return snapshot_digest("fhir-folder", declared, self.files())
 
     def write_events(
         self,

@@ -66,7 +66,7 @@ class OmopFolder:
     def fingerprint(self) -> str:
         """Return a digest of what is declared and of the content of the files in use."""
         said = declared(self._until, self._zone)
-        return snapshot_digest("omop-folder", said, self._files())
+        return snapshot_digest("omop-folder", said, self.files())
 
     def write_events(
         self,
@@ -83,7 +83,7 @@ class OmopFolder:
             table,
             self._folder,
             scratch=scratch,
-            end=end_of_data(self._until, self._files()),
+            end=end_of_data(self._until, self.files()),
             time_zone=self._zone,
         )
 
@@ -93,11 +93,6 @@ class OmopFolder:
         with tempfile.TemporaryDirectory() as name, open_local(scratch=Path(name)) as connection:
             tables = {table: open_file(connection, table, path) for table, path in paths.items()}
             return narrower_codes(connection, codes, tables, scratch=Path(name))
-
-    def _files(self) -> list[tuple[str, Path]]:
-        paths = find_tables(self._folder, _TABLES)
-        check_needed(paths)
-        return [(path.name, path) for path in paths.values()]
 
 
 def write_omop_folder(

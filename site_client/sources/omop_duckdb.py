@@ -62,7 +62,7 @@ class OmopDuckDB:
     def fingerprint(self) -> str:
         """Return a digest of what is declared and of the content of the file and its log."""
         said = declared(self._until, self._zone, self._schema)
-        return snapshot_digest("omop-duckdb", said, self._files())
+        return snapshot_digest("omop-duckdb", said, self.files())
 
     def write_events(
         self,
@@ -81,7 +81,7 @@ class OmopDuckDB:
                 table,
                 tables,
                 scratch=scratch,
-                end=end_of_data(self._until, self._files()),
+                end=end_of_data(self._until, self.files()),
                 time_zone=self._zone,
             )
 
@@ -94,11 +94,6 @@ class OmopDuckDB:
                 self._attached(connection) as tables,
             ):
                 return narrower_codes(connection, codes, tables, scratch=scratch)
-
-    def _files(self) -> list[tuple[str, Path]]:
-        log = self._path.with_name(f"{self._path.name}.wal")
-        paths = [self._path, log] if log.exists() else [self._path]
-        return [(path.name, path) for path in paths]
 
     @contextmanager
     def _attached(self, connection: duckdb.DuckDBPyConnection) -> Iterator[dict[str, SourceTable]]:

@@ -65,6 +65,9 @@ def test_criteria_of_the_plan_keep_and_leave_out(patients: Callable[..., EventPa
 class LazilyDamaged:
     """A source whose view breaks when it is read, as a file that changed under it does."""
 
+    def files(self) -> None:
+        return None
+
     def fingerprint(self) -> str:
         return ""
 
