@@ -47,13 +47,6 @@ class _OmopPart(_Part):
         """The time zone itself."""
         return None if self.time_zone is None else ZoneInfo(self.time_zone)
 
-    @property
-    def newest(self) -> datetime.datetime | None:
-        """The moment after which no time is possible."""
-        if self.data_until is None:
-            return None
-        return datetime.datetime.combine(self.data_until, datetime.time.min)
-
 
 class OmopFolderMapping(_OmopPart):
     """OMOP CDM tables as files in a folder."""
@@ -83,11 +76,17 @@ class OmopPostgresMapping(_OmopPart):
 
 
 class FhirMapping(_Part):
-    """FHIR R4 bulk export or bundles in a folder."""
+    """FHIR R4 bulk export or bundles in a folder.
+
+    Args:
+        time_zone: of the site.
+        data_until: as for OMOP.
+    """
 
     kind: Literal["fhir"]
     path: FilePath
     time_zone: TimeZone
+    data_until: datetime.date | None = None
 
 
 EventMapping: TypeAlias = (
