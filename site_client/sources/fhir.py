@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
 from common.errors import ConfigError, DataSourceError
+from site_client.sources.code_map import merge_code_maps
 from site_client.sources.events import SourceCounts
 from site_client.sources.fhir_elements import Element, NotFhir, References
 from site_client.sources.fhir_files import Document, documents, fhir_files, refuse, safe_name
@@ -21,6 +22,7 @@ from site_client.sources.fhir_shards import Shards
 from site_client.sources.fhir_times import WallClock
 from site_client.sources.fhir_types import RESOURCE_TYPES, UNKNOWN_TYPE
 from site_client.sources.snapshot import end_of_data, snapshot_digest
+from site_client.sources.source_files import refuse_file
 
 if TYPE_CHECKING:
     import duckdb
@@ -39,24 +41,37 @@ class FhirFolder:
         time_zone: of the site, an IANA name such as "Europe/London"; times with an offset are
             converted to its wall clock.
         data_until: the first day after the data; by default see `end_of_data`.
+        code_map: the site's own codes, `system|code`, to standard ones; goes before any coding.
+        code_maps: by name, files of the same; see `code_map.py`.
 
     Raises:
         ConfigError: the time zone is not known.
     """
 
-    def __init__(self, folder: Path, time_zone: str, *, data_until: date | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        time_zone: str,
+        *,
+        data_until: date | None = None,
+        code_map: Mapping[str, str] | None = None,
+        code_maps: Mapping[str, Path] | None = None,
+    ) -> None:
         self._folder = folder
         self._until = data_until
+        self._code_map = dict(code_map or {})
+        self._code_maps = dict(code_maps or {})
         self._zone = _zone(time_zone)
 
     def files(self) -> list[tuple[str, Path]]:
         """Return the files that decide the events, by a name of their own; see `EventSource`."""
-        return [(path.relative_to(self._folder).as_posix(), path) for path in self._files()]
+        exported = [(path.relative_to(self._folder).as_posix(), path) for path in self._files()]
+        return exported + [(f"code map {name}", path) for name, path in self._code_maps.items()]
 
     def fingerprint(self) -> str:
-        """Return a digest of the time zone, of `data_until`, and of the files' content."""
+        """Return a digest of time zone, `data_until` and code map, and of the files' content."""
         until = self._until.isoformat() if self._until else None
-        declared = {"data_until": until, "time_zone": self._zone.key}
+        declared = {"data_until": until, "time_zone": self._zone.key, "code_map": self._code_map}
         return snapshot_digest("fhir-folder", declared, self.files())
 
     def write_events(
@@ -81,7 +96,7 @@ class FhirFolder:
             for number, path in enumerate(paths, start=1)
         ]
         clock = WallClock(self._zone, end_of_data(self._until, files))
-        findings = Findings(clock)
+        findings = Findings(clock, self._merged_map())
         with Shards(Path(tempfile.mkdtemp(prefix="fhir-", dir=scratch)), findings) as shards:
             for name, path in files:
                 for document in documents(path, name):
@@ -94,6 +109,17 @@ class FhirFolder:
     def descendants(self, codes: frozenset[str]) -> Mapping[str, frozenset[str]]:
         """Return each code as its own only one: a FHIR export carries no vocabulary tables."""
         return {code: frozenset({code}) for code in codes}
+
+    def _merged_map(self) -> dict[str, str]:
+        merged = merge_code_maps(self._code_map, self._code_maps)
+        if any(len(targets) > 1 for targets in merged.values()):
+            raise refuse_file(
+                "the code map of a FHIR source gives one code two standard codes",
+                expected="one standard code for each of the site's codes",
+                arrived="a code on two lines",
+                todo="keep the line that the plan needs",
+            )
+        return {code: targets[0] for code, targets in merged.items()}
 
     def _files(self) -> list[Path]:
         files = fhir_files(self._folder) if self._folder.is_dir() else []

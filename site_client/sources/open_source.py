@@ -53,7 +53,11 @@ def open_source(mapping: EventMapping, *, folder: Path) -> EventSource:
             )
         case FhirMapping():
             return FhirFolder(
-                folder / mapping.path, mapping.time_zone, data_until=mapping.data_until
+                folder / mapping.path,
+                mapping.time_zone,
+                data_until=mapping.data_until,
+                code_map=mapping.code_map,
+                code_maps={name: folder / name for name in mapping.code_maps},
             )
         case MedsMapping():
             return MedsFolder(mapping, folder=folder)

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from site_client.sources.code_map import SiteCode
 from site_client.sources.event_table_mapping import EventTablesMapping
 from site_client.sources.meds_mapping import MedsMapping
 from site_client.sources.table_mapping import TableMapping
@@ -80,13 +81,17 @@ class FhirMapping(_Part):
 
     Args:
         time_zone: of the site.
-        data_until: as for OMOP.
+        data_until: the first day after the data.
+        code_map: the site's own code, `system|code`, to a standard one; goes before any coding.
+        code_maps: CSV files of the same; see `code_map.py`.
     """
 
     kind: Literal["fhir"]
     path: FilePath
     time_zone: TimeZone
     data_until: datetime.date | None = None
+    code_map: dict[SiteCode, str] = Field(default_factory=dict)
+    code_maps: Annotated[tuple[FilePath, ...], Field(strict=False)] = ()
 
 
 EventMapping: TypeAlias = (
