@@ -215,13 +215,14 @@ def _plausible(quality: QualityFigures) -> Iterator[Finding]:
                 f"{item.unmapped} of {quality.rows} are not named in `values` and count as missing",
                 f"complete `values` under [source.features.{item.name}]",
             )
-        elif item.recorded == 0:
-            yield Finding(
-                f"{item.name} has values",
-                False,
-                "none is recorded",
-                "correct the mapping; if you do not record it, tell the coordinator",
-            )
+    absent = [item.name for item in quality.features if item.recorded == 0]
+    if absent:
+        yield Finding(
+            "every feature has values",
+            False,
+            f"none is recorded of {', '.join(absent)}",
+            "correct the mapping; if you do not record it, tell the coordinator",
+        )
     if not 0 < quality.positive < quality.rows:
         yield Finding(
             "both outcomes occur",

@@ -28,7 +28,7 @@ _FORMS: Final[dict[str, str]] = {
     r"^[a-z][a-z0-9_]{0,62}$": (
         "1 to 63 lower-case letters, digits and underscores, the first a letter"
     ),
-    r"^[A-Za-z0-9_.-]{1,40}/[^\s/][^\n]{0,120}$": "SYSTEM/code, such as LOINC/8480-6",
+    r"^[A-Za-z0-9_.+-]{1,40}/[^\s/][^\n]{0,120}$": "SYSTEM/code, such as LOINC/8480-6",
 }
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _ALLOWED: Final = frozenset("\n\t\u200c\u200d\u200e\u200f")

@@ -11,7 +11,7 @@ from common import limits
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
-Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}/[^\s/][^\n]{0,120}$")]
+Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,40}/[^\s/][^\n]{0,120}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]

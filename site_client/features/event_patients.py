@@ -35,7 +35,7 @@ from site_client.features.staged_events import stage_events
 from site_client.features.wanted_codes import put_codes
 from site_client.sources.events import BIRTH, DEATH, EventSource, SourceCounts
 from site_client.sources.local_database import open_local
-from site_client.sources.source_files import run_sql
+from site_client.sources.source_files import hide_database_text, run_sql
 from site_client.sources.table import MISSING_LEVEL, FeatureCounts, PatientTable
 from site_client.standardize.units import conversion
 
@@ -66,6 +66,7 @@ class EventPatients:
     inspection: EventInspection | None = None
 
 
+@hide_database_text("the events")
 def read_event_patients(
     plan: StudyPlan, source: EventSource, *, scratch: Path, is_inspected: bool = False
 ) -> EventPatients:

@@ -32,7 +32,7 @@ _MONTH_ROWS_MIN: Final = 20
 
 def concerns_of(plan: StudyPlan, figures: QualityFigures) -> tuple[Concern, ...]:
     """Return what needs a look, in the order of the report; clean data have none."""
-    found = [*_outcome(figures), *_rows(figures)]
+    found = [*_outcome(figures), *_rows(figures), *_absent(figures)]
     is_bounded = plan.label.above is not None or plan.label.below is not None
     for item in figures.features:
         found += [*_values(item), *_units(item), *_leakage(item, is_bounded=is_bounded)]
@@ -85,6 +85,17 @@ def _rows(figures: QualityFigures) -> Iterator[Concern]:
             )
 
 
+def _absent(figures: QualityFigures) -> Iterator[Concern]:
+    names = [item.name for item in figures.features if item.recorded == 0]
+    if names:
+        yield Concern(
+            "completeness",
+            "",
+            f"no usable value at all: {', '.join(names)}",
+            "check the mapping and the codes; if you do not record it, tell the coordinator",
+        )
+
+
 def _values(item: FeatureFigures) -> Iterator[Concern]:
     if item.recorded and item.completeness < COMPLETENESS_MIN:
         yield Concern(
@@ -93,14 +104,7 @@ def _values(item: FeatureFigures) -> Iterator[Concern]:
             f"{item.name} has a usable value in {item.completeness:.0%} of the rows",
             "check the mapping, the codes and the window; else say so to the coordinator",
         )
-    if item.recorded == 0:
-        yield Concern(
-            "completeness",
-            item.name,
-            f"{item.name} has no usable value at all",
-            "check the mapping and the codes; if you do not record it, tell the coordinator",
-        )
-    elif item.distinct == 1:
+    if item.recorded and item.distinct == 1:
         yield Concern(
             "constant",
             item.name,

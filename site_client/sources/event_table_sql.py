@@ -170,9 +170,10 @@ def _header(name: str, path: Path, file: TableFile) -> list[str]:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             line = stream.readline(limits.LINE_BYTES_MAX + 1)
-        names = next(csv.reader(io.StringIO(line.decode(encoding), newline=""), strict=True), [])
+        text = io.StringIO(line.decode(encoding), newline="")
+        names = next(csv.reader(text, delimiter=file.delimiter, strict=True), [])
         names = [item.strip() for item in names]
-    except (OSError, EOFError, zlib.error, UnicodeError, csv.Error):
+    except (OSError, EOFError, zlib.error, ValueError, csv.Error):
         pass
     if len(set(names)) < len(names) or not 1 <= len(names) <= limits.TABLE_COLUMNS_MAX:
         raise refuse_file(

@@ -8,7 +8,6 @@ one after another, since one patient is one unit of privacy however many stays t
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -31,13 +30,12 @@ from site_client.sources.event_table_sql import (
     unit_of,
 )
 from site_client.sources.events import BIRTH, DEATH, SEX, YEAR_MIN, Exclusion, SourceCounts
+from site_client.sources.snapshot import end_of_data, snapshot_digest
 from site_client.sources.source_files import (
     refuse_file,
     run_sql,
-    snapshot_digest,
     sql_name,
     sql_text,
-    taken_at,
 )
 
 if TYPE_CHECKING:
@@ -68,8 +66,9 @@ class EventTables:
         return self._files()
 
     def fingerprint(self) -> str:
-        """Return a digest of the mapping and the files' names, sizes and times of change."""
-        return snapshot_digest("event-tables-source", self._mapping, self._files())
+        """Return a digest of the mapping and of the files' names and content."""
+        declared = self._mapping.model_dump(mode="json")
+        return snapshot_digest("event-tables-source", declared, self._files())
 
     def write_events(
         self,
@@ -118,8 +117,7 @@ class _Writer:
         self._records = sql_name(f"{table}_records")
         self._relations: dict[TableFile, Relation] = {}
         self._counts = SourceCounts()
-        until = mapping.data_until
-        end = datetime.datetime.combine(until, datetime.time()) if until else taken_at(files)
+        end = end_of_data(mapping.data_until, files)
         self._end = f"TIMESTAMP '{end.isoformat(sep=' ')}'"
 
     def write(self) -> SourceCounts:

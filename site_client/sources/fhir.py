@@ -5,29 +5,29 @@ Source: HL7 FHIR R4 (hl7.org/fhir/R4), Bulk Data Access 2.0 (NDJSON), docs/fhir-
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import tempfile
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
 from common.errors import ConfigError, DataSourceError
+from site_client.sources.code_map import merge_code_maps
 from site_client.sources.events import SourceCounts
 from site_client.sources.fhir_elements import Element, NotFhir, References
-from site_client.sources.fhir_files import Document, documents, fhir_files, refuse
+from site_client.sources.fhir_files import Document, documents, fhir_files, refuse, safe_name
 from site_client.sources.fhir_resources import Findings, read_resource
 from site_client.sources.fhir_shards import Shards
 from site_client.sources.fhir_times import WallClock
 from site_client.sources.fhir_types import RESOURCE_TYPES, UNKNOWN_TYPE
+from site_client.sources.snapshot import end_of_data, snapshot_digest
+from site_client.sources.source_files import refuse_file
 
 if TYPE_CHECKING:
     import duckdb
 
 _BUNDLE_TYPES: Final = frozenset({"collection", "transaction", "batch", "searchset"})
-_DAY_S: Final = 24 * 3600  # a clock may be wrong, or the file's time be of another zone
 _URN: Final = "urn:"
 _MESSAGES: Final = frozenset({"request", "response"})
 _TODO: Final = "export it again, or move what is not FHIR R4 out of the folder"
@@ -40,28 +40,39 @@ class FhirFolder:
         folder: of the files.
         time_zone: of the site, an IANA name such as "Europe/London"; times with an offset are
             converted to its wall clock.
+        data_until: the first day after the data; by default see `end_of_data`.
+        code_map: the site's own codes, `system|code`, to standard ones; goes before any coding.
+        code_maps: by name, files of the same; see `code_map.py`.
 
     Raises:
         ConfigError: the time zone is not known.
     """
 
-    def __init__(self, folder: Path, time_zone: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        time_zone: str,
+        *,
+        data_until: date | None = None,
+        code_map: Mapping[str, str] | None = None,
+        code_maps: Mapping[str, Path] | None = None,
+    ) -> None:
         self._folder = folder
+        self._until = data_until
+        self._code_map = dict(code_map or {})
+        self._code_maps = dict(code_maps or {})
         self._zone = _zone(time_zone)
 
     def files(self) -> list[tuple[str, Path]]:
         """Return the files that decide the events, by a name of their own; see `EventSource`."""
-        return [(path.relative_to(self._folder).as_posix(), path) for path in self._files()]
+        exported = [(path.relative_to(self._folder).as_posix(), path) for path in self._files()]
+        return exported + [(f"code map {name}", path) for name, path in self._code_maps.items()]
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the sorted file names with sizes and times of modification."""
-        digest = hashlib.sha256()
-        for path in self._files():
-            state = path.stat()
-            name = os.fsencode(path.relative_to(self._folder)).hex()
-            line = json.dumps([name, state.st_size, state.st_mtime_ns])
-            digest.update(line.encode("ascii") + b"\n")
-        return digest.hexdigest()
+        """Return a digest of time zone, `data_until` and code map, and of the files' content."""
+        until = self._until.isoformat() if self._until else None
+        declared = {"data_until": until, "time_zone": self._zone.key, "code_map": self._code_map}
+        return snapshot_digest("fhir-folder", declared, self.files())
 
     def write_events(
         self,
@@ -79,13 +90,15 @@ class FhirFolder:
             DataSourceError: with file and line, never a value.
         """
         del codes
-        findings = Findings(WallClock(self._zone))
+        paths = self._files()
+        files = [
+            (safe_name(path, number, len(paths)), path)
+            for number, path in enumerate(paths, start=1)
+        ]
+        clock = WallClock(self._zone, end_of_data(self._until, files))
+        findings = Findings(clock, self._merged_map())
         with Shards(Path(tempfile.mkdtemp(prefix="fhir-", dir=scratch)), findings) as shards:
-            for path in self._files():
-                # The name of a bundle may be a patient's; a steward still has to find the file.
-                relative = path.relative_to(self._folder).as_posix()
-                name = os.fsencode(relative).decode("utf-8", "replace")
-                findings.clock.set_latest(path.stat().st_mtime + _DAY_S)
+            for name, path in files:
                 for document in documents(path, name):
                     _read(document, name, findings)
                     shards.have_read(document.length)
@@ -96,6 +109,17 @@ class FhirFolder:
     def descendants(self, codes: frozenset[str]) -> Mapping[str, frozenset[str]]:
         """Return each code as its own only one: a FHIR export carries no vocabulary tables."""
         return {code: frozenset({code}) for code in codes}
+
+    def _merged_map(self) -> dict[str, str]:
+        merged = merge_code_maps(self._code_map, self._code_maps)
+        if any(len(targets) > 1 for targets in merged.values()):
+            raise refuse_file(
+                "the code map of a FHIR source gives one code two standard codes",
+                expected="one standard code for each of the site's codes",
+                arrived="a code on two lines",
+                todo="keep the line that the plan needs",
+            )
+        return {code: targets[0] for code, targets in merged.items()}
 
     def _files(self) -> list[Path]:
         files = fhir_files(self._folder) if self._folder.is_dir() else []

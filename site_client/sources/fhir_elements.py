@@ -58,20 +58,25 @@ def text(element: Element, name: str) -> str | None:
     raise NotFhir
 
 
-def standard_code(concept: Element) -> str | None:
-    """Return a CodeableConcept's code in the preferred known vocabulary, None without one.
+def standard_code(concept: Element, code_map: Mapping[str, str]) -> str | None:
+    """Return a CodeableConcept's code: what the site maps it to, else the preferred known one.
 
-    The preference is SNOMED, LOINC, RxNorm, CVX, ICD10CM, ICD10, ATC, then the others of
-    `SYSTEM_URIS`; among equals the first coding.
+    The preference among known vocabularies is SNOMED, LOINC, RxNorm, CVX, ICD10CM, ICD10, ATC, then
+    the others of `SYSTEM_URIS`; among equals the first coding.
     """
+    if code_map:
+        for coding in children(concept, "coding"):
+            own = f"{text(coding, 'system') or ''}|{text(coding, 'code') or ''}"
+            if own in code_map:
+                return code_map[own]
     best: tuple[int, str] | None = None
     code = ""
     for coding in children(concept, "coding"):
         ranked = _RANKED.get(text(coding, "system") or "")
         if ranked is not None and (best is None or ranked[0] < best[0]):
-            own = text(coding, "code")
-            if own is not None:
-                best, code = ranked, own
+            found = text(coding, "code")
+            if found is not None:
+                best, code = ranked, found
     return None if best is None else code_of(best[1], code)
 
 
@@ -84,9 +89,9 @@ def unmapped_key(concept: Element, resource_type: str) -> str:
     return f"{resource_type} without a coding"
 
 
-def words_of(concept: Element) -> str | None:
+def words_of(concept: Element, code_map: Mapping[str, str]) -> str | None:
     """Return a CodeableConcept as an answer: its known code, else its text, else its display."""
-    known = standard_code(concept) or text(concept, "text")
+    known = standard_code(concept, code_map) or text(concept, "text")
     if known is not None:
         return known
     for coding in children(concept, "coding"):

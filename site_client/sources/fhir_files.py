@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +19,15 @@ import orjson
 
 from common import limits
 from common.errors import DataSourceError
+from site_client.sources.fhir_types import RESOURCE_TYPES
 
 _NDJSON: Final = (".ndjson", ".ndjson.gz")
 _JSON: Final = (".json", ".json.gz")
 _MARK: Final = b"\xef\xbb\xbf"
 _CHUNK_BYTES: Final = 1 << 20
+_NAME_PARTS: Final = re.compile(r"[._-]")
+_COUNTER: Final = re.compile(r"[0-9]{1,3}", re.ASCII)  # longer may be a date, or a patient's number
+_ENDINGS: Final = frozenset({"ndjson", "json", "gz"})
 
 
 class Document(NamedTuple):
@@ -39,11 +45,30 @@ class _Broken(NamedTuple):
 
 
 def fhir_files(folder: Path) -> list[Path]:
-    """Return the folder's files in any depth, sorted by their relative names."""
+    """Return the folder's files in any depth, in the order of their relative names' bytes."""
     found = (item for item in folder.rglob("*") if item.name.lower().endswith(_NDJSON + _JSON))
     return sorted(
-        (item for item in found if item.is_file()), key=lambda item: item.relative_to(folder)
+        (item for item in found if item.is_file()),
+        key=lambda item: os.fsencode(item.relative_to(folder).as_posix()),
     )
+
+
+def safe_name(path: Path, number: int, files: int) -> str:
+    """Return what messages call a file: a bundle's own name is often a patient's.
+
+    A name of nothing but one resource type and a counter, as bulk exports write them
+    (`Observation.000.ndjson`), is said; any other file is its place in the order of `fhir_files`.
+
+    Args:
+        path: of the file.
+        number: its place, from 1.
+        files: how many there are.
+    """
+    parts = [part for part in _NAME_PARTS.split(path.name) if part not in _ENDINGS]
+    others = [part for part in parts if part not in RESOURCE_TYPES]
+    if len(parts) == len(others) + 1 and all(_COUNTER.fullmatch(part) for part in others):
+        return f"{path.name} (file {number:,} of {files:,} by name)"
+    return f"file {number:,} of {files:,} by name"
 
 
 def documents(path: Path, name: str) -> Iterator[Document]:
@@ -51,7 +76,7 @@ def documents(path: Path, name: str) -> Iterator[Document]:
 
     Args:
         path: of the file.
-        name: of the file in messages.
+        name: see `safe_name`.
 
     Raises:
         DataSourceError: with file and line, never a value.

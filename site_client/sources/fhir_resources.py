@@ -6,7 +6,7 @@ cancelled, only planned or refuted, and a request not to give (`_NO_EVENT`, `doN
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
@@ -64,11 +64,13 @@ class Findings:
 
     Args:
         clock: of the site.
+        code_map: the site's own codes, `system|code`, to standard ones.
         counts: `excluded` without what needs the whole source (subjects, duplicates).
         references: of the bundle now read.
     """
 
     clock: WallClock
+    code_map: Mapping[str, str] = field(default_factory=dict)
     counts: SourceCounts = field(default_factory=SourceCounts)
     references: References = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
@@ -154,11 +156,12 @@ def _observation(resource: Element, findings: Findings) -> None:
     subject = referred(resource, "subject", "Patient", findings.references)
     time = _first(resource, "effectiveDateTime", "effectivePeriod", "effectiveInstant", "issued")
     components = children(resource, "component")
-    value = value_of(resource)
+    value = value_of(resource, findings.code_map)
     if not components or value.is_present:
         _valued(resource, subject, time, value, findings)
     for component in components:
-        _valued(component, subject, time, value_of(component), findings)
+        value = value_of(component, findings.code_map)
+        _valued(component, subject, time, value, findings)
 
 
 def _valued(
@@ -174,7 +177,7 @@ def _medication(resource: Element, findings: Findings) -> None:
     if medication_id is None:
         return
     concept = child(resource, "code")
-    code = None if concept is None else standard_code(concept)
+    code = None if concept is None else standard_code(concept, findings.code_map)
     key = None if concept is None or code is not None else unmapped_key(concept, "Medication")
     findings.medications.append(MedicationRow(medication_id, code, key))
 
@@ -266,7 +269,7 @@ def _code(element: Element, name: str, resource_type: str, findings: Findings) -
     if concept is None:
         findings.leave_out(Exclusion.NO_CODE)
         return None
-    code = standard_code(concept)
+    code = standard_code(concept, findings.code_map)
     if code is None:
         findings.leave_out_unmapped(unmapped_key(concept, resource_type))
     return code

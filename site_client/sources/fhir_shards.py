@@ -13,9 +13,11 @@ from pyarrow import parquet
 
 from site_client.sources.events import Exclusion
 from site_client.sources.fhir_resources import Findings
+from site_client.sources.source_files import run_sql, sql_file, sql_name, sql_text
 
 _ROWS_MAX: Final = 50_000
 _INPUT_BYTES_MAX: Final = 64 << 20
+_PLACE: Final = "the FHIR folder"
 
 _SCHEMAS: Final[dict[str, Any]] = {
     "rows": arrow.schema(
@@ -102,12 +104,14 @@ class Shards:
 
     def join(self, connection: duckdb.DuckDBPyConnection, table: str) -> None:
         """Create the view of events and count what only the whole source could tell."""
-        query = _RESOLVED.format(**{name: _literal(path) for name, path in self._paths.items()})
+        query = _RESOLVED.format(**{name: sql_file(path) for name, path in self._paths.items()})
         kept = 0
-        for reason, key, times in connection.execute(
-            f"SELECT reason, CASE WHEN reason = 'UNMAPPED' THEN unmapped END AS key, count(*)"  # noqa: S608 - own text, quoted paths
-            f" FROM ({query}) GROUP BY ALL"
-        ).fetchall():
+        for reason, key, times in run_sql(
+            connection,
+            "SELECT reason, CASE WHEN reason = 'UNMAPPED' THEN unmapped END AS key, count(*)"  # noqa: S608 - own text, quoted paths
+            f" FROM ({query}) GROUP BY ALL",
+            place=_PLACE,
+        ):
             if reason is None:
                 kept = times
             elif reason == Exclusion.UNMAPPED.name:
@@ -115,15 +119,16 @@ class Shards:
             else:
                 self._findings.leave_out(Exclusion[reason], times)
         events = self._folder / "events.parquet"
-        written = connection.execute(
+        ((distinct,),) = run_sql(
+            connection,
             f"COPY (SELECT DISTINCT * EXCLUDE (reason, unmapped) FROM ({query})"  # noqa: S608 - own text, quoted paths
-            f" WHERE reason IS NULL) TO {_literal(events)} (FORMAT parquet)"
-        ).fetchone()
-        distinct = 0 if written is None else int(written[0])
+            f" WHERE reason IS NULL) TO {sql_text(str(events))} (FORMAT parquet)",
+            place=_PLACE,
+        )
         if kept > distinct:
             self._findings.leave_out(Exclusion.DUPLICATE, kept - distinct)
-        name = '"' + table.replace('"', '""') + '"'
-        connection.execute(f"CREATE VIEW {name} AS FROM read_parquet({_literal(events)})")
+        view = f"CREATE VIEW {sql_name(table)} AS FROM read_parquet({sql_file(events)})"
+        run_sql(connection, view, place=_PLACE)
 
     def _write(self) -> None:
         found = self._findings
@@ -144,7 +149,3 @@ def _append(writer: Any, rows: Sequence[tuple[object, ...]]) -> None:
         for column, kind in zip(zip(*rows, strict=True), writer.schema.types, strict=True)
     ]
     writer.write_batch(arrow.record_batch(columns, schema=writer.schema))
-
-
-def _literal(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"

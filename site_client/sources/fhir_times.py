@@ -28,17 +28,13 @@ class WallClock:
 
     Args:
         zone: the site's.
+        end: the first moment that is impossible.
     """
 
-    def __init__(self, zone: tzinfo) -> None:
+    def __init__(self, zone: tzinfo, end: datetime) -> None:
         self._zone = zone
-        self._latest = 0
+        self._end = (end - _EPOCH) // _MICROSECOND
         self._cached = lru_cache(maxsize=_CACHED_TEXTS)(self._microseconds)
-
-    def set_latest(self, seconds: float) -> None:
-        """Set the last moment that is possible, in seconds since 1970 UTC."""
-        moment = datetime.fromtimestamp(seconds, self._zone).replace(tzinfo=None)
-        self._latest = (moment - _EPOCH) // _MICROSECOND
 
     def read(self, text: object) -> int | Exclusion:
         """Return microseconds since 1970 on the wall clock, or why there are none."""
@@ -47,7 +43,7 @@ class WallClock:
         moment = self._cached(text)
         if moment is None:
             return Exclusion.TIME_UNREADABLE
-        if _FIRST_YEAR <= moment <= self._latest:
+        if _FIRST_YEAR <= moment < self._end:
             return moment
         return Exclusion.TIME_IMPOSSIBLE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from site_client.sources.fhir_elements import Element, child, text, words_of
@@ -31,7 +32,7 @@ class Value(NamedTuple):
 NO_VALUE: Final = Value()
 
 
-def value_of(element: Element) -> Value:
+def value_of(element: Element, code_map: Mapping[str, str]) -> Value:
     """Return the value; an element with none, or of a form without a column, has `NO_VALUE`.
 
     A comparator is not read: a result below 5 stands as 5.
@@ -49,7 +50,7 @@ def value_of(element: Element) -> Value:
         return _number(element["valueInteger"], None)
     words: str | None = None
     if "valueCodeableConcept" in element:
-        words = words_of(child(element, "valueCodeableConcept") or {})
+        words = words_of(child(element, "valueCodeableConcept") or {}, code_map)
     elif "valueString" in element:
         words = text(element, "valueString")
     elif "valueBoolean" in element:

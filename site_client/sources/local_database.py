@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import duckdb
+
+_NOWHERE: Final = "/dev/null/none"
+"""A folder that cannot be: a statement INSTALL ends there, before it would ask the network."""
 
 
 def open_local(
@@ -12,8 +16,8 @@ def open_local(
 ) -> duckdb.DuckDBPyConnection:
     """Return an in-memory DuckDB that spills to `scratch`.
 
-    No extension is installed or loaded on demand: remote paths (http, s3) need one, so none opens.
-    The configuration is locked: no statement can lift this.
+    No extension can be installed, neither on demand nor by a statement: remote paths (http, s3)
+    need one, so none opens. The configuration is locked: no statement can lift this.
 
     Args:
         scratch: a folder of this build alone.
@@ -28,6 +32,8 @@ def open_local(
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "allow_community_extensions": False,
+            "custom_extension_repository": _NOWHERE,
+            "extension_directory": _NOWHERE,
             "preserve_insertion_order": False,
         }
     )

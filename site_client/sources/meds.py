@@ -19,14 +19,13 @@ from site_client.sources.events import YEAR_MIN, Exclusion, SourceCounts
 from site_client.sources.meds_codes import MedsCodes
 from site_client.sources.meds_mapping import MedsMapping
 from site_client.sources.meds_schema import Shards, read_parents, read_shards, shard_columns
+from site_client.sources.snapshot import end_of_data, snapshot_digest
 from site_client.sources.source_files import (
     refuse_file,
     run_sql,
-    snapshot_digest,
     sql_files,
     sql_name,
     sql_text,
-    taken_at,
 )
 
 if TYPE_CHECKING:
@@ -93,18 +92,16 @@ class MedsFolder:
         """Return the first moment that is impossible; raises `DataSourceError`."""
         if self._given_end is not None:
             return self._given_end
-        until = self._mapping.data_until
-        return (
-            datetime.datetime.combine(until, datetime.time()) if until else taken_at(self._files())
-        )
+        return end_of_data(self._mapping.data_until, self._files())
 
     def files(self) -> list[tuple[str, Path]]:
         """Return the files that decide the events, by a name of their own; see `EventSource`."""
         return self._files()
 
     def fingerprint(self) -> str:
-        """Return a digest of the mapping and the files' names, sizes and times of change."""
-        return snapshot_digest("meds-source", self._mapping, self._files())
+        """Return a digest of the mapping and of the files' names and content."""
+        declared = self._mapping.model_dump(mode="json")
+        return snapshot_digest("meds-source", declared, self._files())
 
     def write_events(
         self,

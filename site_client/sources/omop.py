@@ -8,12 +8,11 @@ Source: OHDSI, "OMOP Common Data Model" v5.3 and v5.4 (ohdsi.github.io/CommonDat
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
@@ -24,15 +23,15 @@ from site_client.sources.local_database import open_local
 from site_client.sources.omop_concepts import TABLES, descendants, write_mapping
 from site_client.sources.omop_events import PERSONS, EventParts
 from site_client.sources.omop_files import SourceTable, find_tables, open_file
-from site_client.sources.omop_staging import CLINICAL, COLUMNS, Clinical, Staging
+from site_client.sources.omop_staging import CLINICAL, COLUMNS, STAGED, Clinical, Staging
+from site_client.sources.snapshot import end_of_data, snapshot_digest
+from site_client.sources.source_files import run_sql
 
 if TYPE_CHECKING:
     import duckdb
 
 _VOCABULARY: Final = ("concept", "concept_relationship", "concept_ancestor")
 _TABLES: Final = tuple(COLUMNS)
-CLOCK_AHEAD: Final = timedelta(hours=14)
-"""A file's time is universal, the wall clock of its rows is at most this far ahead."""
 
 
 class OmopFolder:
@@ -42,17 +41,20 @@ class OmopFolder:
 
     Args:
         folder: where the files lie; names in any case, also numbered, as `2b_concept.csv`.
-        newest: a later time is impossible; None: when the newest of the files was written. Data
-            whose dates are shifted into the future, as MIMIC's, need one.
+        data_until: the first day after the data; by default see `end_of_data`.
         time_zone: of the site, for times that are stored with an offset; None: such a time is
             unreadable, for it is not known which wall clock it belongs to.
     """
 
     def __init__(
-        self, folder: Path, *, newest: datetime | None = None, time_zone: ZoneInfo | None = None
+        self,
+        folder: Path,
+        *,
+        data_until: date | None = None,
+        time_zone: ZoneInfo | None = None,
     ) -> None:
         self._folder = folder
-        self._newest = newest
+        self._until = data_until
         self._zone = time_zone
 
     def files(self) -> list[tuple[str, Path]]:
@@ -62,13 +64,9 @@ class OmopFolder:
         return [(path.name, path) for path in paths.values()]
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of names, sizes and times of change of the files in use."""
-        digest = hashlib.sha256()
-        for path in sorted(find_tables(self._folder, _TABLES).values()):
-            status = path.stat()
-            line = f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
+        """Return a digest of what is declared and of the content of the files in use."""
+        said = declared(self._until, self._zone)
+        return snapshot_digest("omop-folder", said, self.files())
 
     def write_events(
         self,
@@ -80,12 +78,13 @@ class OmopFolder:
     ) -> SourceCounts:
         """Create a view of all events, over files in `scratch`; see `EventSource`."""
         del codes
-        paths = find_tables(self._folder, _TABLES)
-        check_needed(paths)
-        tables = {name: open_file(connection, name, path) for name, path in paths.items()}
-        newest = self._newest or _written(paths) + CLOCK_AHEAD
-        return write_omop_events(
-            connection, table, tables, scratch=scratch, newest=newest, time_zone=self._zone
+        return write_omop_folder(
+            connection,
+            table,
+            self._folder,
+            scratch=scratch,
+            end=end_of_data(self._until, self.files()),
+            time_zone=self._zone,
         )
 
     def descendants(self, codes: frozenset[str]) -> Mapping[str, frozenset[str]]:
@@ -94,6 +93,35 @@ class OmopFolder:
         with tempfile.TemporaryDirectory() as name, open_local(scratch=Path(name)) as connection:
             tables = {table: open_file(connection, table, path) for table, path in paths.items()}
             return narrower_codes(connection, codes, tables, scratch=Path(name))
+
+
+def write_omop_folder(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    folder: Path,
+    *,
+    scratch: Path,
+    end: datetime,
+    time_zone: ZoneInfo | None,
+) -> SourceCounts:
+    """Create a view of the events of a folder's tables; see `write_omop_events`."""
+    paths = find_tables(folder, _TABLES)
+    check_needed(paths)
+    tables = {name: open_file(connection, name, path) for name, path in paths.items()}
+    return write_omop_events(
+        connection, table, tables, scratch=scratch, end=end, time_zone=time_zone
+    )
+
+
+def declared(
+    data_until: date | None, time_zone: ZoneInfo | None, schema: str | None = None
+) -> dict[str, str | None]:
+    """Return what else than the tables decides which events there are, for fingerprints."""
+    return {
+        "data_until": data_until.isoformat() if data_until else None,
+        "schema": schema,
+        "time_zone": time_zone.key if time_zone else None,
+    }
 
 
 def narrower_codes(
@@ -122,7 +150,7 @@ def write_omop_events(
     tables: Mapping[str, SourceTable],
     *,
     scratch: Path,
-    newest: datetime,
+    end: datetime,
     time_zone: ZoneInfo | None,
 ) -> SourceCounts:
     """Create a view of the events of these tables of the CDM, `person` and `concept` among them.
@@ -132,34 +160,24 @@ def write_omop_events(
         table: the view's name.
         tables: by the CDM's name.
         scratch: a folder of this build.
-        newest: a later time is impossible.
+        end: the first moment that is impossible.
         time_zone: for times with an offset.
 
     Raises:
         DataSourceError: a table is damaged or lacks a column.
     """
-    import duckdb
-
     whole = scratch / f"events_{secrets.token_hex(8)}.parquet"
     counts = SourceCounts(records={name: 0 for name in _TABLES if name not in _VOCABULARY})
-    is_written = True
     with tempfile.TemporaryDirectory(dir=scratch) as parts_folder:
         staging = Staging(connection, scratch=Path(parts_folder), time_zone=time_zone)
-        parts = EventParts(connection, Path(parts_folder), newest, counts)
+        parts = EventParts(connection, Path(parts_folder), end, counts)
         staged = _stage(staging, tables)
         try:
             _write(connection, staged, parts)
             parts.finish(table, whole)
-        except duckdb.Error:
-            is_written = False
-    if not is_written:  # raised here, the error has no context that would quote the data
-        whole.unlink(missing_ok=True)
-        raise DataSourceError(
-            "the events could not be written",
-            expected="room for them in the scratch folder, and DuckDB's memory",
-            arrived="an error of DuckDB (its text may quote the data and is not shown)",
-            todo="make room in the scratch folder; then start again",
-        )
+        except DataSourceError:
+            whole.unlink(missing_ok=True)
+            raise
     return counts
 
 
@@ -200,7 +218,7 @@ def _write(connection: duckdb.DuckDBPyConnection, staged: _Staged, parts: EventP
     for what, relation in staged.clinical:
         parts.clinical(relation, what)
     for name in (*TABLES, PERSONS):
-        connection.execute(f"DROP TABLE {name}")
+        run_sql(connection, f"DROP TABLE {name}", place=STAGED)
 
 
 def _used(clinical: tuple[tuple[Clinical, str], ...]) -> list[str]:
@@ -219,8 +237,3 @@ def check_needed(tables: Collection[str]) -> None:
             arrived=f"{len(tables)} of the {len(_TABLES)} tables that are read",
             todo="export the missing table(s), or correct [source] in site.toml",
         )
-
-
-def _written(paths: Mapping[str, Path]) -> datetime:
-    seconds = max(path.stat().st_mtime for path in paths.values())
-    return datetime.fromtimestamp(seconds, tz=UTC)

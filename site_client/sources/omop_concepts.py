@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from site_client.sources.events import VisitClass
+from site_client.sources.omop_staging import STAGED
+from site_client.sources.source_files import run_sql
 
 if TYPE_CHECKING:
     import duckdb
@@ -57,7 +59,8 @@ def write_mapping(
     """
     edges = maps_to or "(SELECT NULL::BIGINT AS source, NULL::BIGINT AS target)"
     # UNION, not UNION ALL: what was reached before ends the walk, so a cycle does.
-    connection.execute(
+    run_sql(
+        connection,
         f"""
         CREATE OR REPLACE TEMP TABLE {LOCAL} AS
         WITH RECURSIVE used AS (SELECT DISTINCT id FROM ({" UNION ALL ".join(used)}) AS u(id)),
@@ -71,9 +74,11 @@ def write_mapping(
         FROM {concept} AS concept SEMI JOIN reached USING (id)
         WHERE id <> 0 AND vocabulary IS NOT NULL AND code IS NOT NULL
         GROUP BY id HAVING count(DISTINCT (vocabulary, code)) = 1
-        """
+        """,
+        place=STAGED,
     )
-    connection.execute(
+    run_sql(
+        connection,
         f"""
         CREATE OR REPLACE TEMP TABLE {STANDARD} AS
         WITH RECURSIVE edge AS (
@@ -91,18 +96,22 @@ def write_mapping(
             UNION SELECT id, id FROM {LOCAL} WHERE is_standard
         ) AS pair
         JOIN {LOCAL} AS local ON local.id = pair.target WHERE local.is_standard
-        """
+        """,
+        place=STAGED,
     )
     _write_codes(connection)
 
 
 def _write_codes(connection: duckdb.DuckDBPyConnection) -> None:
     full = "vocabulary || '/' || code"
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {CODES} AS SELECT source, {full} AS code FROM {STANDARD}"
+    run_sql(
+        connection,
+        f"CREATE OR REPLACE TEMP TABLE {CODES} AS SELECT source, {full} AS code FROM {STANDARD}",
+        place=STAGED,
     )
     classes = ", ".join(f"({number}, '{name}')" for number, name in _VISIT_CLASSES.items())
-    connection.execute(
+    run_sql(
+        connection,
         f"""
         CREATE OR REPLACE TEMP TABLE {VISITS} AS
         WITH class(id, name) AS (VALUES {classes})
@@ -110,10 +119,12 @@ def _write_codes(connection: duckdb.DuckDBPyConnection) -> None:
         FROM {STANDARD} AS standard LEFT JOIN class ON class.id = standard.target
         WHERE source NOT IN (SELECT id FROM class)
         UNION ALL SELECT id, name FROM class
-        """
+        """,
+        place=STAGED,
     )
     # An answer or a unit is one fact: where 'Maps to' splits it in two, the site's own code stays.
-    connection.execute(
+    run_sql(
+        connection,
         f"""
         CREATE OR REPLACE TEMP TABLE {ANSWERS} AS
         SELECT local.id AS source,
@@ -121,14 +132,17 @@ def _write_codes(connection: duckdb.DuckDBPyConnection) -> None:
         FROM {LOCAL} AS local LEFT JOIN (
             SELECT source, min({full}) AS code FROM {STANDARD} GROUP BY source HAVING count(*) = 1
         ) AS one ON one.source = local.id
-        """
+        """,
+        place=STAGED,
     )
-    connection.execute(
+    run_sql(
+        connection,
         f"""
         CREATE OR REPLACE TEMP TABLE {UNITS} AS
         SELECT source, min(code) AS code FROM {STANDARD} WHERE vocabulary = 'UCUM'
         GROUP BY source HAVING count(*) = 1
-        """
+        """,
+        place=STAGED,
     )
 
 
@@ -147,7 +161,8 @@ def descendants(
         concept: the staged concept table.
         ancestor: the staged concept_ancestor table.
     """
-    rows = connection.execute(
+    rows = run_sql(
+        connection,
         f"""
         SELECT DISTINCT asked.code, narrow.vocabulary || '/' || narrow.code
         FROM (SELECT unnest(?) AS code) AS asked
@@ -156,8 +171,9 @@ def descendants(
         JOIN {concept} AS narrow ON narrow.id = ancestor.descendant
         WHERE narrow.vocabulary IS NOT NULL AND narrow.code IS NOT NULL
         """,
-        [sorted(codes)],
-    ).fetchall()
+        place=STAGED,
+        parameters=[sorted(codes)],
+    )
     found = {code: {code} for code in codes}
     for code, narrower in rows:
         found[code].add(narrower)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -16,14 +15,15 @@ from common.errors import DataSourceError
 from site_client.sources.events import SourceCounts
 from site_client.sources.local_database import open_local
 from site_client.sources.omop import (
-    CLOCK_AHEAD,
     check_needed,
+    declared,
     narrower_codes,
     write_omop_events,
 )
 from site_client.sources.omop_files import SourceTable, described
 from site_client.sources.omop_staging import COLUMNS
-from site_client.sources.source_files import sql_text
+from site_client.sources.snapshot import end_of_data, snapshot_digest
+from site_client.sources.source_files import run_sql, sql_name, sql_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,7 +35,7 @@ class OmopDuckDB:
     Args:
         path: the file.
         schema: of the tables.
-        newest: a later time is impossible; None: when the file was written.
+        data_until: the first day after the data; by default see `end_of_data`.
         time_zone: of the site, for times that are stored with an offset.
     """
 
@@ -44,12 +44,12 @@ class OmopDuckDB:
         path: Path,
         *,
         schema: str = "main",
-        newest: datetime | None = None,
+        data_until: date | None = None,
         time_zone: ZoneInfo | None = None,
     ) -> None:
         self._path = path
         self._schema = schema
-        self._newest = newest
+        self._until = data_until
         self._zone = time_zone
 
     def files(self) -> list[tuple[str, Path]]:
@@ -60,13 +60,9 @@ class OmopDuckDB:
         ]
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of name, size and time of change of the file and its log."""
-        digest = hashlib.sha256(self._schema.encode())
-        for path in (self._path, self._path.with_name(f"{self._path.name}.wal")):
-            if path.exists():
-                status = path.stat()
-                digest.update(f"\0{path.name}\0{status.st_size}\0{status.st_mtime_ns}".encode())
-        return digest.hexdigest()
+        """Return a digest of what is declared and of the content of the file and its log."""
+        said = declared(self._until, self._zone, self._schema)
+        return snapshot_digest("omop-duckdb", said, self.files())
 
     def write_events(
         self,
@@ -80,13 +76,12 @@ class OmopDuckDB:
         del codes
         with self._attached(connection) as tables:
             check_needed(tables)
-            written = datetime.fromtimestamp(self._path.stat().st_mtime, tz=UTC)
             return write_omop_events(
                 connection,
                 table,
                 tables,
                 scratch=scratch,
-                newest=self._newest or written + CLOCK_AHEAD,
+                end=end_of_data(self._until, self.files()),
                 time_zone=self._zone,
             )
 
@@ -102,23 +97,23 @@ class OmopDuckDB:
 
     @contextmanager
     def _attached(self, connection: duckdb.DuckDBPyConnection) -> Iterator[dict[str, SourceTable]]:
-        import duckdb
-
         alias = f"cdm_{secrets.token_hex(8)}"
         rows: list[tuple[str]] | None = None
-        try:
-            # A path that is not there would become a new database.
-            if self._path.is_file():
-                connection.execute(
-                    f"ATTACH {sql_text(str(self._path))} AS {alias} (TYPE duckdb, READ_ONLY)"
+        # A path that is not there would become a new database.
+        if self._path.is_file():
+            with suppress(DataSourceError):
+                run_sql(
+                    connection,
+                    f"ATTACH {sql_text(str(self._path))} AS {alias} (TYPE duckdb, READ_ONLY)",
+                    place=self._path.name,
                 )
-                rows = connection.execute(
+                rows = run_sql(
+                    connection,
                     "SELECT table_name FROM duckdb_tables() "
                     "WHERE database_name = ? AND schema_name = ?",
-                    [alias, self._schema],
-                ).fetchall()
-        except (duckdb.Error, ValueError, RuntimeError):
-            rows = None
+                    place=self._path.name,
+                    parameters=[alias, self._schema],
+                )
         if rows is None:
             raise DataSourceError(
                 f"{self._path.name}: the DuckDB file cannot be opened",
@@ -132,14 +127,10 @@ class OmopDuckDB:
                     connection,
                     name.lower(),
                     f"{self._path.name}, table {name.lower()}",
-                    f"{alias}.{_quoted(self._schema)}.{_quoted(name)}",
+                    f"{alias}.{sql_name(self._schema)}.{sql_name(name)}",
                 )
                 for (name,) in rows
                 if name.lower() in COLUMNS
             }
         finally:
-            connection.execute(f"DETACH {alias}")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+            run_sql(connection, f"DETACH {alias}", place=self._path.name)

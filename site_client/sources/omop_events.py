@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from site_client.sources.events import BIRTH, DEATH, SEX, YEAR_MIN, Exclusion, SourceCounts
 from site_client.sources.omop_concepts import ANSWERS, CODES, LOCAL, UNITS, VISITS
-from site_client.sources.omop_staging import Clinical
-from site_client.sources.source_files import sql_file, sql_text
+from site_client.sources.omop_staging import STAGED, Clinical
+from site_client.sources.source_files import run_sql, sql_file, sql_name, sql_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,21 +37,23 @@ class EventParts:
     Args:
         connection: DuckDB.
         scratch: the folder.
-        newest: a later time is impossible.
+        end: the first moment that is impossible.
         counts: filled on the way.
     """
 
     connection: duckdb.DuckDBPyConnection
     scratch: Path
-    newest: datetime
+    end: datetime
     counts: SourceCounts
     _written: list[Path] = field(default_factory=list)
 
     def persons(self, staged: str) -> None:
         """Keep who is a patient of the source; birth and sex."""
-        self.connection.execute(
+        run_sql(
+            self.connection,
             f"CREATE OR REPLACE TEMP TABLE {PERSONS} AS "
-            f"SELECT DISTINCT person_id FROM {staged} WHERE person_id IS NOT NULL"
+            f"SELECT DISTINCT person_id FROM {staged} WHERE person_id IS NOT NULL",
+            place=STAGED,
         )
         self._bound_to_person("person", staged, BIRTH)
         self._write(
@@ -107,8 +109,10 @@ class EventParts:
     def finish(self, table: str, whole: Path) -> None:
         """Create the event table as a view over the file `whole`, each event once."""
         parts = f"read_parquet([{', '.join(sql_file(path) for path in self._written)}])"
-        self.connection.execute(
-            f"COPY (SELECT DISTINCT * FROM {parts}) TO {sql_text(str(whole))} (FORMAT parquet)"
+        run_sql(
+            self.connection,
+            f"COPY (SELECT DISTINCT * FROM {parts}) TO {sql_text(str(whole))} (FORMAT parquet)",
+            place=STAGED,
         )
         events = f"read_parquet({sql_file(whole)})"
         self._exclude(
@@ -116,8 +120,11 @@ class EventParts:
             self._number(f"SELECT count(*) FROM {parts}")
             - self._number(f"SELECT count(*) FROM {events}"),
         )
-        name = '"' + table.replace('"', '""') + '"'
-        self.connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM {events}")
+        run_sql(
+            self.connection,
+            f"CREATE OR REPLACE VIEW {sql_name(table)} AS SELECT * FROM {events}",
+            place=STAGED,
+        )
 
     def _bound_to_person(self, table: str, staged: str, code: str) -> None:
         judged = (
@@ -133,18 +140,22 @@ class EventParts:
         )
 
     def _reason(self, after_time: str) -> str:
-        newest = self.newest.replace(tzinfo=None).isoformat(sep=" ")
+        end = self.end.isoformat(sep=" ")
         return (
             f"CASE WHEN p.person_id IS NULL THEN {sql_text(Exclusion.NO_SUBJECT.name)} "
             f"WHEN s.time IS NULL THEN {sql_text(Exclusion.TIME_UNREADABLE.name)} "
-            f"WHEN s.time < TIMESTAMP '{YEAR_MIN}-01-01' OR s.time > TIMESTAMP '{newest}' "
+            f"WHEN s.time < TIMESTAMP '{YEAR_MIN}-01-01' OR s.time >= TIMESTAMP '{end}' "
             f"THEN {sql_text(Exclusion.TIME_IMPOSSIBLE.name)} {after_time} END"
         )
 
     def _write(self, select: str) -> None:
         path = self.scratch / f"part_{len(self._written)}.parquet"
         self._written.append(path)
-        self.connection.execute(f"COPY ({select}) TO {sql_text(str(path))} (FORMAT parquet)")
+        run_sql(
+            self.connection,
+            f"COPY ({select}) TO {sql_text(str(path))} (FORMAT parquet)",
+            place=STAGED,
+        )
 
     def _count_records(self, table: str, staged: str) -> None:
         self.counts.records[table] = self._number(f"SELECT count(*) FROM {staged}")
@@ -152,10 +163,12 @@ class EventParts:
     def _count(
         self, judged: str, *, only: frozenset[Exclusion] = frozenset(Exclusion)
     ) -> frozenset[Exclusion]:
-        rows = self.connection.execute(
+        rows = run_sql(
+            self.connection,
             "SELECT reason, count(*), count(*) FILTER (is_bad_number) "
-            f"FROM {judged} GROUP BY reason"
-        ).fetchall()
+            f"FROM {judged} GROUP BY reason",
+            place=STAGED,
+        )
         for name, number, bad_numbers in rows:
             reason = Exclusion[name] if name else Exclusion.VALUE_UNREADABLE
             if reason in only:
@@ -163,7 +176,8 @@ class EventParts:
         return frozenset(Exclusion[name] for name, _, _ in rows if name)
 
     def _count_unmapped(self, judged: str, table: str) -> None:
-        rows = self.connection.execute(
+        rows = run_sql(
+            self.connection,
             f"""
             SELECT coalesce(
                 b.vocabulary || '/' || b.code, a.vocabulary || '/' || a.code,
@@ -174,8 +188,9 @@ class EventParts:
             FROM {judged} AS j LEFT JOIN {LOCAL} AS a ON a.id = j.concept_id
             LEFT JOIN {LOCAL} AS b ON b.id = j.source_concept_id
             WHERE j.reason = {sql_text(Exclusion.UNMAPPED.name)} GROUP BY label
-            """
-        ).fetchall()
+            """,
+            place=STAGED,
+        )
         found: Mapping[str, int] = dict(rows)
         for label, number in found.items():
             self.counts.unmapped[f"{table} {label}"] = number
@@ -185,5 +200,5 @@ class EventParts:
             self.counts.excluded[reason] = self.counts.excluded.get(reason, 0) + number
 
     def _number(self, select: str) -> int:
-        row = self.connection.execute(select).fetchone()
-        return int(row[0]) if row else 0
+        ((found,),) = run_sql(self.connection, select, place=STAGED)
+        return int(found)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from common import limits
 from common.errors import DataSourceError
-from site_client.sources.source_files import check_gzip, sql_file, sql_text
+from site_client.sources.source_files import check_gzip, run_sql, sql_file, sql_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,9 +25,6 @@ _FILE_NAME: Final = re.compile(
     r"(?:[0-9][0-9a-z]*_)?(?P<table>[a-z][a-z_]*)\.(?P<form>csv|csv\.gz|parquet)", re.IGNORECASE
 )
 """An export may number its vocabulary tables, as `2b_concept.csv`."""
-
-_CSV_ERROR: Final = re.compile(r"\A(?:Invalid Input Error: )?CSV Error on Line: (\d{1,18})\b")
-"""Anchored: what follows holds the line itself, and is never looked at."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +66,6 @@ class SourceTable:
                 arrived=f"{len(self.columns)} column(s) without these names",
                 todo="export the table again with its header line, separated by comma or tab",
             )
-
-
-def unreadable(place: str, error: Exception) -> DataSourceError:
-    """Return what may be said of an error of DuckDB, whose own message quotes the data."""
-    line = _CSV_ERROR.match(str(error))
-    where = f"{place}, line {line.group(1)}" if line else place
-    return DataSourceError(
-        f"{where}: the table cannot be read",
-        expected="a whole file: CSV in UTF-8, each row as wide as the header, or Parquet",
-        arrived="something else (values are never shown)",
-        todo="copy or export the table again",
-    )
 
 
 def find_tables(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
@@ -133,16 +118,7 @@ def described(
     connection: duckdb.DuckDBPyConnection, name: str, place: str, relation: str
 ) -> SourceTable:
     """Return a table with the columns and types that DuckDB knows of it."""
-    import duckdb
-
-    problem: DataSourceError | None = None
-    rows: list[tuple[str, str]] = []
-    try:
-        rows = connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
-    except (duckdb.Error, ValueError, RuntimeError) as error:
-        problem = unreadable(place, error)
-    if problem is not None:  # raised here, the error has no context that would quote the data
-        raise problem
+    rows = run_sql(connection, f"DESCRIBE SELECT * FROM {relation}", place=place)
     columns = {row[0].lower(): Column(row[0], row[1]) for row in rows}
     return SourceTable(name, place, relation, columns)
 

@@ -6,19 +6,19 @@ that are deleted with the build; from there on it is the folder's reader.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, LiteralString, TypeVar
 from zoneinfo import ZoneInfo
 
 from common.errors import DataSourceError
 from site_client.sources.events import SourceCounts
-from site_client.sources.omop import CLOCK_AHEAD, OmopFolder
+from site_client.sources.omop import OmopFolder, declared, write_omop_folder
 from site_client.sources.omop_staging import COLUMNS
+from site_client.sources.snapshot import CLOCK_SLACK, content_digest, end_of_data
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,7 +34,7 @@ class OmopPostgres:
     Args:
         url: libpq's, as `postgresql://reader@host/cdm`; no part of it is in any message.
         schema: of the tables.
-        newest: a later time is impossible; None: the database's clock, in the zone most ahead.
+        data_until: the first day after the data; None: `CLOCK_SLACK` after the database's clock.
         time_zone: of the site, for times that are stored with an offset.
     """
 
@@ -43,12 +43,12 @@ class OmopPostgres:
         url: str,
         *,
         schema: str = "public",
-        newest: datetime | None = None,
+        data_until: date | None = None,
         time_zone: ZoneInfo | None = None,
     ) -> None:
         self._url = url
         self._schema = schema
-        self._newest = newest
+        self._until = data_until
         self._zone = time_zone
 
     def files(self) -> None:
@@ -70,8 +70,10 @@ class OmopPostgres:
         with tempfile.TemporaryDirectory(dir=scratch) as name:
             folder = Path(name)
             now = self._within(lambda session: self._export(session, tuple(COLUMNS), folder))
-            source = OmopFolder(folder, newest=self._newest or now, time_zone=self._zone)
-            return source.write_events(connection, table, scratch=scratch, codes=codes)
+            end = end_of_data(self._until, ()) if self._until else now + CLOCK_SLACK
+            return write_omop_folder(
+                connection, table, folder, scratch=scratch, end=end, time_zone=self._zone
+            )
 
     def descendants(self, codes: frozenset[str]) -> Mapping[str, frozenset[str]]:
         """Return each code's narrower codes by `concept_ancestor`, itself included."""
@@ -125,18 +127,21 @@ class OmopPostgres:
                     file.write(block)
         row = session.execute("SELECT CAST(now() AT TIME ZONE 'UTC' AS text)").fetchone()
         assert row is not None  # noqa: S101  a SELECT of one value has one row
-        return datetime.fromisoformat(row[0]) + CLOCK_AHEAD
+        return datetime.fromisoformat(row[0])
 
     def _digest(self, session: psycopg.Connection) -> str:
-        digest = hashlib.sha256(self._schema.encode())
+        tables: list[list[str]] = []
         for name, select in sorted(self._selects(session, tuple(COLUMNS)).items()):
             statement = _sql(
                 "SELECT count(*), sum(hashtextextended(r::text, 0)::numeric), "
                 "sum(hashtextextended(r::text, 1)::numeric) FROM ({}) AS r",
                 select,
             )
-            digest.update(f"{name}\0{session.execute(statement).fetchone()}\n".encode())
-        return digest.hexdigest()
+            row = session.execute(statement).fetchone() or ()
+            tables.append([name, *map(str, row)])
+        return content_digest(
+            "omop-postgresql", declared(self._until, self._zone, self._schema), tables
+        )
 
     def _selects(
         self, session: psycopg.Connection, names: tuple[str, ...]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
 from common.errors import DataSourceError
-from site_client.sources.omop_files import Column, SourceTable, unreadable
-from site_client.sources.source_files import sql_file, sql_text
+from site_client.sources.omop_files import Column, SourceTable
+from site_client.sources.source_files import run_sql, sql_file, sql_name, sql_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -88,6 +88,9 @@ COLUMNS: Final[Mapping[str, frozenset[str]]] = {
     "concept_ancestor": frozenset({"ancestor_concept_id", "descendant_concept_id"}),
 }
 """The tables that are read, and their columns; nothing else of a source is."""
+
+STAGED: Final = "the OMOP tables"
+"""For messages of the steps that read what is staged."""
 
 
 class Staging:
@@ -232,20 +235,14 @@ class Staging:
     def _write(
         self, table: SourceTable, name: str, columns: Mapping[str, str], rows: str = ""
     ) -> str:
-        import duckdb
-
         path = self._scratch / f"staged_{name}.parquet"
         selected = ", ".join(f'{sql} AS "{column}"' for column, sql in columns.items())
-        problem: DataSourceError | None = None
-        try:
-            self._connection.execute(
-                f"COPY (SELECT {selected} FROM {table.relation} {rows}) "
-                f"TO {sql_text(str(path))} (FORMAT parquet)"
-            )
-        except (duckdb.Error, ValueError, RuntimeError) as error:
-            problem = unreadable(table.place, error)
-        if problem is not None:  # raised here, the error has no context that would quote the data
-            raise problem
+        run_sql(
+            self._connection,
+            f"COPY (SELECT {selected} FROM {table.relation} {rows}) "
+            f"TO {sql_text(str(path))} (FORMAT parquet)",
+            place=table.place,
+        )
         return f"read_parquet({sql_file(path)})"
 
 
@@ -308,4 +305,4 @@ def moment(column: Column, zone: ZoneInfo | None) -> str:
 
 
 def _quoted(column: Column) -> str:
-    return '"' + column.name.replace('"', '""') + '"'
+    return sql_name(column.name)

@@ -34,23 +34,31 @@ def open_source(mapping: EventMapping, *, folder: Path) -> EventSource:
     """
     match mapping:
         case OmopFolderMapping():
-            return OmopFolder(folder / mapping.path, newest=mapping.newest, time_zone=mapping.zone)
+            return OmopFolder(
+                folder / mapping.path, data_until=mapping.data_until, time_zone=mapping.zone
+            )
         case OmopDuckDBMapping():
             return OmopDuckDB(
                 folder / mapping.path,
                 schema=mapping.schema_name,
-                newest=mapping.newest,
+                data_until=mapping.data_until,
                 time_zone=mapping.zone,
             )
         case OmopPostgresMapping():
             return OmopPostgres(
                 mapping.url,
                 schema=mapping.schema_name,
-                newest=mapping.newest,
+                data_until=mapping.data_until,
                 time_zone=mapping.zone,
             )
         case FhirMapping():
-            return FhirFolder(folder / mapping.path, mapping.time_zone)
+            return FhirFolder(
+                folder / mapping.path,
+                mapping.time_zone,
+                data_until=mapping.data_until,
+                code_map=mapping.code_map,
+                code_maps={name: folder / name for name in mapping.code_maps},
+            )
         case MedsMapping():
             return MedsFolder(mapping, folder=folder)
         case EventTablesMapping():

@@ -1,32 +1,35 @@
-"""Files of a source inside DuckDB: names and texts quoted, refusals without a value, one digest.
+"""Files of a source inside DuckDB: names and texts quoted, refusals without a value.
 
 DuckDB's messages quote the offending cell. `run_sql` and `stream_sql` are the only ways that
-anything reads Parquet and CSV files, and they raise outside of the handler, so that neither the
-message nor the exception's context keeps it.
+anything reads Parquet and CSV files, and `hide_database_text` is for a whole build over what a
+reader made. All raise outside of the handler, so that neither the message nor the exception's
+context keeps DuckDB's text.
 """
 
 from __future__ import annotations
 
-import datetime
+import functools
 import gzip
-import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 import duckdb
 import pyarrow as arrow
-from pydantic import BaseModel
 
-from common.canonical import digest_record
 from common.errors import DataSourceError
 
-_LINE_OF_CSV: Final = re.compile(r"CSV Error on Line: ([0-9]{1,18})\n")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+_LINE_OF_CSV: Final = re.compile(r"\A(?:Invalid Input Error: )?CSV Error on Line: ([0-9]{1,18})\n")
+"""Anchored: what follows holds the line itself, and is never looked at."""
+_DATABASE_ERRORS: Final = (duckdb.Error, arrow.ArrowException, OSError, ValueError, RuntimeError)
+"""DuckDB's own, and what its Python binding raises for texts and numbers that it cannot pass on."""
 _GLOB: Final = re.compile(r"[*?[]")
 _CHUNK_BYTES: Final = 1 << 20
-_CLOCK_SLACK: Final = datetime.timedelta(days=1)
 
 
 def sql_name(name: str) -> str:
@@ -97,20 +100,49 @@ def stream_sql(
 def _attempt(call: Callable[[], Any], place: str) -> Any:
     try:
         return call()
-    except (duckdb.Error, UnicodeError, arrow.ArrowException, OSError) as error:
-        found = _LINE_OF_CSV.search(str(error)[:200])
-        is_full = isinstance(error, duckdb.OutOfMemoryException)
-    if is_full:
-        raise DataSourceError(
+    except _DATABASE_ERRORS as error:
+        problem = _without_text(place, error)
+    raise problem
+
+
+def hide_database_text(
+    place: str,
+) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
+    """Return a decorator that turns DuckDB's errors into `run_sql`'s.
+
+    Args:
+        place: what the function reads.
+    """
+
+    def decorate(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+        @functools.wraps(function)
+        def decorated(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+            try:
+                return function(*args, **kwargs)
+            except duckdb.Error as error:
+                problem = _without_text(place, error)
+            raise problem
+
+        return decorated
+
+    return decorate
+
+
+def _without_text(place: str, error: Exception) -> DataSourceError:
+    said = str(error)  # never shown
+    if isinstance(error, duckdb.OutOfMemoryException) or "No space left on device" in said[-200:]:
+        return DataSourceError(
             f"{place}: the agent's memory or disk does not suffice to read it",
             expected="room in memory_mb_max and in the scratch folder",
             arrived="none left",
             todo="give the agent more memory, or more disk under its scratch folder",
         )
+    found = _LINE_OF_CSV.match(said)
     line = f", line {found[1]}" if found else ""
-    raise refuse_file(
+    return refuse_file(
         f"{place}{line}: cannot be read",
-        expected="a whole file as the mapping says, with one kind of line end",
+        expected="a whole file: CSV in the declared encoding, each row as wide as the header, with "
+        "one kind of line end; or Parquet",
     )
 
 
@@ -168,47 +200,4 @@ def check_gzip(path: Path, *, name: str) -> None:
         f"{name}: the gzip file is damaged",
         expected="a whole gzip file with the right checksum",
         todo="copy or export the file again",
-    )
-
-
-def snapshot_digest(label: str, mapping: BaseModel, files: Iterable[tuple[str, Path]]) -> str:
-    """Return a digest over the mapping and each file's name, size and time of change.
-
-    Args:
-        label: of the kind of source.
-        mapping: its declared mapping.
-        files: relative name and path.
-
-    Raises:
-        DataSourceError: when a file is not there.
-    """
-    entries: list[list[str]] = []
-    for name, path in sorted(files):
-        stat = _stat(name, path)
-        entries.append([name, str(stat.st_size), str(stat.st_mtime_ns)])
-    # A mapping's keys need not be ASCII, as canonical bytes demand; its text may be anything.
-    text = json.dumps(mapping.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return digest_record(label, {"files": entries, "mapping": text})
-
-
-def taken_at(files: Iterable[tuple[str, Path]]) -> datetime.datetime:
-    """Return the moment after which nothing in the files can have happened.
-
-    The newest file's time of change, and a day more for the time zones of clocks.
-    """
-    newest = max(_stat(name, path).st_mtime for name, path in files)
-    changed = datetime.datetime.fromtimestamp(newest, datetime.UTC).replace(tzinfo=None)
-    return changed + _CLOCK_SLACK
-
-
-def _stat(name: str, path: Path) -> Any:
-    try:
-        return path.stat()
-    except (OSError, ValueError):
-        pass
-    raise refuse_file(
-        f"{name}: the file cannot be read",
-        expected="a file that the agent may read",
-        arrived="no such file, or no permission",
-        todo="correct the path in site.toml",
     )

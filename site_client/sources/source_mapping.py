@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from site_client.sources.code_map import SiteCode
 from site_client.sources.event_table_mapping import EventTablesMapping
 from site_client.sources.meds_mapping import MedsMapping
 from site_client.sources.table_mapping import TableMapping
@@ -47,13 +48,6 @@ class _OmopPart(_Part):
         """The time zone itself."""
         return None if self.time_zone is None else ZoneInfo(self.time_zone)
 
-    @property
-    def newest(self) -> datetime.datetime | None:
-        """The moment after which no time is possible."""
-        if self.data_until is None:
-            return None
-        return datetime.datetime.combine(self.data_until, datetime.time.min)
-
 
 class OmopFolderMapping(_OmopPart):
     """OMOP CDM tables as files in a folder."""
@@ -83,11 +77,21 @@ class OmopPostgresMapping(_OmopPart):
 
 
 class FhirMapping(_Part):
-    """FHIR R4 bulk export or bundles in a folder."""
+    """FHIR R4 bulk export or bundles in a folder.
+
+    Args:
+        time_zone: of the site.
+        data_until: the first day after the data.
+        code_map: the site's own code, `system|code`, to a standard one; goes before any coding.
+        code_maps: CSV files of the same; see `code_map.py`.
+    """
 
     kind: Literal["fhir"]
     path: FilePath
     time_zone: TimeZone
+    data_until: datetime.date | None = None
+    code_map: dict[SiteCode, str] = Field(default_factory=dict)
+    code_maps: Annotated[tuple[FilePath, ...], Field(strict=False)] = ()
 
 
 EventMapping: TypeAlias = (

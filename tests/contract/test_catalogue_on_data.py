@@ -14,8 +14,8 @@ from site_client.features.event_patients import read_event_patients
 from site_client.sources.omop import OmopFolder
 from site_client.standardize.molar_masses import ANALYTES, HEMOGLOBIN_A1C
 from site_client.standardize.units import conversion, plan_unit
-from tests.contract.test_event_patients import plan_for_events
 from tests.lib.data_sets import data_set
+from tests.lib.event_plans import plan_for_events
 
 CATALOGUE = read_catalogue()
 MEASURED = [entry for entry in CATALOGUE.entries.values() if entry.kind == "measurement"]

@@ -11,8 +11,8 @@ from common.study.catalogue.entries import read_catalogue
 from site_client.features.event_patients import EventPatients, read_event_patients
 from site_client.sources.meds import MedsFolder
 from site_client.sources.meds_mapping import MedsMapping
-from tests.contract.test_event_patients import plan_for_events
 from tests.lib.data_sets import data_set
+from tests.lib.event_plans import plan_for_events
 
 CATALOGUE = read_catalogue()
 CONDITIONS = [entry for entry in CATALOGUE.entries.values() if entry.icd10]

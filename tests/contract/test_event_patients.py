@@ -4,87 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
 from common.errors import DataSourceError, PlanError
-from common.study.plan import StudyPlan
 from site_client.features.event_patients import EventPatients, read_event_patients
 from site_client.features.matrix import build_matrix
-from site_client.sources.events import DEATH, EventSource
-from site_client.sources.fhir import FhirFolder
+from site_client.sources.events import SourceCounts
 from site_client.sources.omop import OmopFolder
 from site_client.sources.table import MISSING_LEVEL
-from tests.contract.test_meds_events import SIX, write_six
-from tests.contract.test_meds_events import source as meds_source
-from tests.lib.fhir_writer import write_bundles, write_ndjson
+from tests.lib.damaged_files import MARKER
+from tests.lib.event_plans import COHORT, plan_for_events
 from tests.lib.plans import make_plan
-from tests.lib.six_patients_omop import six_patients_tables, write_csv, write_parquet
-
-ZONE = "Asia/Kolkata"
-"""The FHIR writer's offsets are of this zone: a reader that drops them differs."""
-
-COHORT: dict[str, Any] = {
-    "description": "Everybody who comes to the hospital",
-    "age_years_min": 18,
-    "age_years_max": 110,
-    "index_date": {
-        "description": "A day after arrival",
-        "codes": ["Visit/IP", "Visit/ER", "Visit/OP"],
-        "hours_after": 24,
-    },
-}
-CREATININE: dict[str, Any] = {
-    "kind": "numeric",
-    "name": "creatinine",
-    "description": "Creatinine",
-    "codes": ["LOINC/2160-0"],
-    "unit": "mg/dL",
-    "analyte": "Creatinine",
-    "plausible_range": [0, 20],
-    "clip": [0, 5],
-}
-DEATH_IN_A_MONTH = {
-    "name": "death",
-    "description": "Death within 30 days",
-    "codes": [DEATH],
-    "prediction_window_days": 30,
-}
-
-
-def plan_for_events(**changes: Any) -> StudyPlan:
-    return make_plan(
-        **{"cohort": COHORT, "label": DEATH_IN_A_MONTH, "features__1": CREATININE, **changes}
-    )
-
-
-def omop(write: Callable[..., Path]) -> Callable[[Path], EventSource]:
-    return lambda folder: OmopFolder(write(folder, six_patients_tables()))
-
-
-def fhir(write: Callable[[Path], None]) -> Callable[[Path], EventSource]:
-    def source(folder: Path) -> EventSource:
-        folder.mkdir()
-        write(folder)
-        return FhirFolder(folder, ZONE)
-
-    return source
-
-
-def meds(folder: Path) -> EventSource:
-    write_six(folder / "meds")
-    return meds_source(folder, **SIX)
-
-
-SOURCES = {
-    "MEDS": meds,
-    "OMOP as CSV": omop(write_csv),
-    "OMOP as Parquet": omop(write_parquet),
-    "FHIR as NDJSON": fhir(write_ndjson),
-    "FHIR as bundles": fhir(write_bundles),
-}
+from tests.lib.six_patients_meds import SIX, write_six
+from tests.lib.six_patients_meds import source as meds_source
+from tests.lib.six_patients_omop import six_patients_tables, write_csv
+from tests.lib.six_sources import SOURCES
 
 
 @pytest.fixture(params=list(SOURCES))
@@ -123,6 +60,41 @@ def test_criteria_of_the_plan_keep_and_leave_out(patients: Callable[..., EventPa
     for key, expected in (("require", ("101",)), ("exclude", ("102", "103"))):
         plan = plan_for_events(cohort={**COHORT, key: [seen]})
         assert patients(plan).table.subject_ids == expected
+
+
+class LazilyDamaged:
+    """A source whose view breaks when it is read, as a file that changed under it does."""
+
+    def files(self) -> None:
+        return None
+
+    def fingerprint(self) -> str:
+        return ""
+
+    def write_events(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        *,
+        scratch: Path,
+        codes: frozenset[str] | None = None,
+    ) -> SourceCounts:
+        connection.execute(
+            f'CREATE VIEW "{table}" AS SELECT cell AS subject_id, cell::TIMESTAMP AS time, '
+            "'Visit/IP' AS code, 1.0 AS numeric_value, '' AS unit, '' AS text_value "
+            f"FROM (VALUES ('{MARKER}')) AS t(cell)"
+        )
+        return SourceCounts()
+
+    def descendants(self, codes: frozenset[str]) -> dict[str, frozenset[str]]:
+        return {code: frozenset({code}) for code in codes}
+
+
+def test_what_breaks_in_the_middle_of_a_build_is_said_without_a_cell(tmp_path: Path) -> None:
+    with pytest.raises(DataSourceError) as caught:
+        read_event_patients(plan_for_events(), LazilyDamaged(), scratch=tmp_path)
+    assert MARKER not in repr(caught.value.as_record()) + str(caught.value)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
 def test_a_plan_without_an_index_date_reads_no_events(tmp_path: Path) -> None:

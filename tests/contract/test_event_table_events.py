@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
-import gzip
 import os
 import tomllib
 from pathlib import Path
@@ -18,127 +16,28 @@ from pydantic import ValidationError
 
 from site_client.sources.event_table_mapping import EventTablesMapping
 from site_client.sources.event_tables import OTHER_CODES, EventTables
-from site_client.sources.events import BIRTH, DEATH, SEX, Exclusion
+from site_client.sources.events import BIRTH, SEX, Exclusion
 from site_client.sources.local_database import open_local
 from tests.lib.damaged_files import MARKER, mutate_and_read, read, refusal
 from tests.lib.fuzz_cases import FUZZ_CASES
-from tests.lib.six_patients import EVENTS, Event, events_in, expected
+from tests.lib.six_patients import Event, events_in, expected
+from tests.lib.six_patients_vendor import (
+    ISO,
+    LABS,
+    OTHERS,
+    SUBJECTS,
+    six,
+    source,
+    write,
+)
 
 DEMO = Path(os.environ.get("COHORTIUM_DATA", "../shared/data")) / "eicu_demo_labs"
-ISO = ["%Y-%m-%d %H:%M:%S"]
-GERMAN = ["%d.%m.%Y %H:%M:%S"]
-SEXES = {"F": "female", "M": "male"}
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    text = ",".join(rows[0]) + "\n"
-    with (gzip.open if path.suffix == ".gz" else open)(path, "wt", newline="") as stream:
-        stream.write(text)
-        csv.writer(stream, lineterminator="\n").writerows(list(row.values()) for row in rows)
-    return path
-
-
-def _admitted(subject: str) -> datetime.datetime:
-    visits = [e.time for e in EVENTS if e.subject_id == subject and e.code.startswith("Visit/")]
-    return visits[0] if visits and visits[0] else datetime.datetime(2020, 1, 1)  # noqa: DTZ001
-
-
-def _minutes(event: Event) -> str:
-    assert event.time is not None
-    return repr((event.time - _admitted(event.subject_id)).total_seconds() / 60)
-
-
-def _text(time: datetime.datetime | None, form: str = ISO[0]) -> str:
-    return time.strftime(form) if time else "NULL"
-
-
-def write_six(folder: Path) -> None:
-    facts = {(e.subject_id, e.code): e for e in EVENTS if e.code in (BIRTH, DEATH, SEX)}
-    subjects = [
-        {
-            "patient": number,
-            "stay": f"S{number}",
-            "admitted": _text(_admitted(number)),
-            "born": _text(facts[number, BIRTH].time, "%Y-%m-%d"),
-            "sex": {"female": "F", "male": "M"}[str(facts[number, SEX].text_value)],
-            "died": _minutes(facts[number, DEATH]) if (number, DEATH) in facts else "",
-        }
-        for number in ("101", "102", "103", "104", "105", "106")
-    ]
-    write(folder / "patients.csv", subjects)
-    rest = [e for e in EVENTS if (e.subject_id, e.code) not in facts]
-    labs = [e for e in rest if e.numeric_value is not None]
-    write(
-        folder / "labs.csv.gz",
-        [
-            {
-                "stay": f"S{e.subject_id}",
-                "offset": _minutes(e),
-                "test": "creatinine" if e.code == "LOINC/2160-0" else e.code.partition("/")[2],
-                "result": str(e.numeric_value),
-                "unit": "mmHg" if e.unit == "mm[Hg]" else e.unit,
-            }
-            for e in labs
-        ],
-    )
-    write(
-        folder / "others.csv",
-        [
-            {
-                "stay": f"S{e.subject_id}",
-                "at": _text(e.time, GERMAN[0]),
-                "code": f"x-{e.code}",
-                "answer": "smoker?" if e.text_value else "",
-            }
-            for e in rest
-            if e not in labs
-        ],
-    )
-
-
-SUBJECTS: dict[str, Any] = {
-    "file": {"path": "patients.csv"},
-    "subject": "patient",
-    "key": "stay",
-    "birth": {"column": "born", "formats": ["%Y-%m-%d"]},
-    "sex": {"column": "sex", "values": SEXES},
-    "death": {"column": "died", "since_anchor": "minutes"},
-    "anchor": {"time": {"column": "admitted", "formats": ISO}},
-}
-LABS: dict[str, Any] = {
-    "file": {"path": "labs.csv.gz"},
-    "subject": "stay",
-    "time": {"column": "offset", "since_anchor": "minutes"},
-    "code": {"column": "test", "vocabulary": "LOINC", "values": {"creatinine": "LOINC/2160-0"}},
-    "value": "result",
-    "unit": {"column": "unit", "values": {"mmHg": "mm[Hg]"}},
-}
-OTHERS: dict[str, Any] = {
-    "file": {"path": "others.csv"},
-    "subject": "stay",
-    "time": {"column": "at", "formats": GERMAN},
-    "code": {"column": "code", "map_files": ["map.csv"]},
-    "text": {"column": "answer", "values": {"smoker?": "SNOMED/8517006"}},
-}
-
-
-def source(folder: Path, *entries: dict[str, Any], **declared: Any) -> EventTables:
-    record = {"kind": "event_tables", "subjects": SUBJECTS, "events": list(entries), **declared}
-    return EventTables(EventTablesMapping.model_validate(record), folder=folder)
 
 
 def events(of: EventTables, scratch: Path) -> list[Event]:
     with open_local(scratch=scratch) as connection:
         of.write_events(connection, "events", scratch=scratch)
         return events_in(connection, "events")
-
-
-def six(folder: Path) -> EventTables:
-    write_six(folder)
-    codes = sorted({e.code for e in EVENTS} - {SEX})
-    rows = [{"code": f"x-{code}", "standard_code": code} for code in codes]
-    write(folder / "map.csv", rows)
-    return source(folder, LABS, OTHERS)
 
 
 PATIENT = {
@@ -294,6 +193,14 @@ def _dated(**more: Any) -> dict[str, Any]:
     return {**PLAIN, "anchor": {"date": datetime.date(2000, 1, 1), **more}}
 
 
+@pytest.mark.parametrize("age", ["-3", "151", "1e308", "young"])
+def test_an_age_that_cannot_be_is_a_counted_birth(tmp_path: Path, age: str) -> None:
+    write(tmp_path / "patients.csv", [{**PATIENT, "born": age}])
+    of = source(tmp_path, subjects={**PLAIN, "age": {"column": "born"}})
+    assert [event for event in events(of, tmp_path) if event.code == BIRTH] == []
+    assert read(of, tmp_path).excluded == {Exclusion.TIME_UNREADABLE: 1}
+
+
 def test_stays_of_one_patient_on_a_declared_date_are_put_in_turn(tmp_path: Path) -> None:
     stays = [{**PATIENT, "stay": "s2", "died": "1"}, {**PATIENT, "stay": "s1", "died": "2"}]
     write(tmp_path / "patients.csv", stays)
@@ -435,13 +342,14 @@ def test_each_code_stands_for_itself(tmp_path: Path) -> None:
     assert source(tmp_path).descendants(frozenset({"L/1"})) == {"L/1": {"L/1"}}
 
 
-def test_the_fingerprint_follows_files_and_mapping(tmp_path: Path) -> None:
-    of = six(tmp_path)
-    first = of.fingerprint()
-    assert first == source(tmp_path, LABS, OTHERS).fingerprint()
-    assert first != source(tmp_path, LABS).fingerprint()
-    os.utime(tmp_path / "labs.csv.gz", ns=(1, 1))
-    assert first != of.fingerprint()
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_another_delimiter_is_read_when_declared(tmp_path: Path, delimiter: str) -> None:
+    six(tmp_path)
+    path = tmp_path / "patients.csv"
+    path.write_text(path.read_text().replace(",", delimiter))
+    file = {"path": "patients.csv", "delimiter": delimiter}
+    of = source(tmp_path, LABS, OTHERS, subjects={**SUBJECTS, "file": file})
+    assert events(of, tmp_path) == expected()
 
 
 def test_changed_bytes_end_in_events_or_a_refusal(tmp_path: Path) -> None:

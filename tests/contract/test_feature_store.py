@@ -34,12 +34,13 @@ from site_client.sources.source_mapping import FhirMapping, OmopFolderMapping
 from site_client.sources.table import FeatureCounts, PatientTable
 from site_client.tasks import SiteTasks, feature_use
 from site_client.training.dp_sgd_engine import DpSgdEngine
-from tests.contract.test_event_patients import ZONE, plan_for_events
 from tests.contract.test_sources_of_events import LIMITS
 from tests.lib.event_hospital import SOURCE, admissions_plan, write_meds_hospital
+from tests.lib.event_plans import plan_for_events
 from tests.lib.fhir_writer import write_bundles
 from tests.lib.sites_in_process import InProcessSite, make_site
 from tests.lib.six_patients_omop import six_patients_tables, write_parquet
+from tests.lib.six_sources import ZONE
 
 PLAN = admissions_plan()
 MAPPING = MedsMapping.model_validate(tomllib.loads(SOURCE)["source"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tracemalloc
 from datetime import datetime
 from pathlib import Path
@@ -256,21 +255,6 @@ def test_memory_does_not_grow_with_the_number_of_lines(
     few = peak_of(folder, tmp_path, 2_000)
     many = peak_of(folder, tmp_path, 16_000)
     assert many < 1.5 * few
-
-
-def test_the_fingerprint_changes_with_a_files_name_size_or_time(folder: Path) -> None:
-    (folder / "a.ndjson").write_text(json.dumps(ANNA))
-    source = FhirFolder(folder, "Europe/London")
-    seen = [source.fingerprint(), source.fingerprint()]
-    assert seen[0] == seen[1]
-    os.utime(folder / "a.ndjson", ns=(1, 1))
-    seen.append(source.fingerprint())
-    (folder / "a.ndjson").write_text(json.dumps(ANNA) + "\n")
-    os.utime(folder / "a.ndjson", ns=(1, 1))
-    seen.append(source.fingerprint())
-    (folder / "a.ndjson").rename(folder / "b.ndjson")
-    seen.append(source.fingerprint())
-    assert len(set(seen)) == 4
 
 
 def test_each_code_is_its_own_only_descendant(folder: Path) -> None:

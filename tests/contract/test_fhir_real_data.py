@@ -14,9 +14,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from site_client.features.event_patients import read_event_patients
 from site_client.sources.events import Exclusion
 from site_client.sources.fhir import FhirFolder
 from site_client.sources.local_database import open_local
+from tests.lib.plan_by_pandas import assert_same_rows, rows_by_pandas, synthea_plan
 
 BUNDLES = Path(os.environ.get("COHORTIUM_DATA", "../shared/data")) / "fhir_synthea/bundles.tar.gz"
 FEW, ALL = 30, 617
@@ -140,3 +142,12 @@ def test_the_reference_reads_every_resource_type_with_events(folder: Path) -> No
         "Procedure",
         "Immunization",
     }
+
+
+@pytest.mark.slow
+def test_a_plans_rows_from_syntheas_bundles_are_those_of_pandas(
+    folder: Path, tmp_path: Path
+) -> None:
+    source = FhirFolder(folder, ZONE.key)
+    found = read_event_patients(synthea_plan(), source, scratch=tmp_path)
+    assert_same_rows(found, rows_by_pandas({row for _, row in reference_rows(folder)}))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common import limits
-from common.errors import ConfigError
+from common.errors import ConfigError, DataSourceError
 from site_client.sources.events import Exclusion
 from site_client.sources.fhir import FhirFolder
 from tests.lib.fhir_reading import (
@@ -261,3 +261,45 @@ def test_unmapped_codes_beyond_the_bound_are_counted_together(
 def test_a_resource_without_a_code_is_counted(folder: Path) -> None:
     events, counts = read_lines(folder, ANNA, condition(code=None))
     assert (events, counts.excluded) == ([], {Exclusion.NO_CODE: 1})
+
+
+LOCAL = {
+    "coding": [
+        {"system": "urn:lab", "code": "CREA"},
+        {"system": "http://loinc.org", "code": "2161-8"},
+    ]
+}
+
+
+def write_local(folder: Path) -> None:
+    answer = {"valueCodeableConcept": {"coding": [{"system": "urn:lab", "code": "POS"}]}}
+    lines = [ANNA, observation(code=LOCAL, **answer)]
+    (folder / "all.ndjson").write_text("".join(json.dumps(item) + "\n" for item in lines))
+
+
+def test_a_sites_code_map_goes_before_any_coding_and_is_for_answers_too(folder: Path) -> None:
+    write_local(folder)
+    (folder.parent / "map.csv").write_text("code,standard_code\nurn:lab|POS,SNOMED/10828004\n")
+    (event,), _ = read(
+        folder,
+        code_map={"urn:lab|CREA": "LOINC/2160-0"},
+        code_maps={"map.csv": folder.parent / "map.csv"},
+    )
+    assert (event.code, event.text_value) == ("LOINC/2160-0", "SNOMED/10828004")
+    (event,), _ = read(folder)
+    assert event.code == "LOINC/2161-8"
+
+
+def test_a_code_map_changes_the_fingerprint(folder: Path) -> None:
+    write_local(folder)
+    plain = FhirFolder(folder, "Europe/London")
+    mapped = FhirFolder(folder, "Europe/London", code_map={"urn:lab|CREA": "LOINC/2160-0"})
+    assert plain.fingerprint() != mapped.fingerprint()
+
+
+def test_a_code_with_two_standard_codes_is_refused(folder: Path) -> None:
+    write_local(folder)
+    lines = "code,standard_code\nurn:lab|POS,A/1\nurn:lab|POS,A/2\n"
+    (folder.parent / "map.csv").write_text(lines)
+    with pytest.raises(DataSourceError, match="one code two standard codes"):
+        read(folder, code_maps={"map.csv": folder.parent / "map.csv"})

@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ MARKER = "Anna-Marker-4711"
 NAMED = {**ANNA, "name": [{"text": MARKER}]}
 LINE = json.dumps(NAMED).encode()
 GOOD = json.dumps(ANNA).encode() + b"\n"
+ONLY = "file 1 of 1 by name"
 
 
 @pytest.fixture
@@ -100,25 +102,25 @@ def test_a_wrong_line_is_named_by_file_and_number_and_not_shown(folder: Path, li
     (folder / "deep").mkdir()
     (folder / "deep" / "a.ndjson").write_bytes(GOOD + b"\n" + line)
     message = refusal(folder)
-    assert "deep/a.ndjson, line 3" in message
+    assert f"{ONLY}, line 3" in message
     if line.startswith(b"{") and b"Bundle" not in line[:30]:
         (folder / "deep" / "a.ndjson").unlink()
         (folder / "a.json").write_bytes(line)
-        assert "a.json, line 1" in refusal(folder)
+        assert f"{ONLY}, line 1" in refusal(folder)
 
 
 def test_a_broken_bundle_is_named_by_the_line_where_it_breaks(folder: Path) -> None:
     text = json.dumps(bundle([{"resource": NAMED}]), indent=1)
     (folder / "a.json").write_text(text[:-3])
     last = text[:-3].rstrip("\n").count("\n") + 1
-    assert f"a.json, line {last}" in refusal(folder)
+    assert f"{ONLY}, line {last}" in refusal(folder)
 
 
 def test_a_wrong_entry_of_a_bundle_is_named_by_its_number(folder: Path) -> None:
     (folder / "a.json").write_text(
         json.dumps(bundle([{"resource": ANNA}, {"resource": {"name": MARKER}}]))
     )
-    assert "a.json, line 1: entry 2 of the bundle" in refusal(folder)
+    assert f"{ONLY}, line 1: entry 2 of the bundle" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["a.ndjson.gz", "a.json.gz"])
@@ -141,7 +143,7 @@ def test_a_broken_gzip_is_refused(
     if "ndjson" not in name:
         content = json.dumps(bundle([{"resource": item} for item in noise])).encode()
     (folder / name).write_bytes(damage(gzip.compress(content)))
-    assert f"{name}, line " in refusal(folder)
+    assert f"{ONLY}, line " in refusal(folder)
 
 
 def test_an_unpacked_line_beyond_the_bound_is_refused_before_it_is_parsed(
@@ -150,7 +152,7 @@ def test_an_unpacked_line_beyond_the_bound_is_refused_before_it_is_parsed(
     monkeypatch.setattr(limits, "FHIR_LINE_BYTES_MAX", 1_000)
     (folder / "a.ndjson.gz").write_bytes(gzip.compress(GOOD + b"[" * 1_000_000))
     message = refusal(folder)
-    assert "a.ndjson.gz, line 2: a line is too long" in message
+    assert f"{ONLY}, line 2: a line is too long" in message
 
 
 def test_a_bundle_beyond_the_bound_is_refused_before_it_is_parsed(
@@ -158,7 +160,48 @@ def test_a_bundle_beyond_the_bound_is_refused_before_it_is_parsed(
 ) -> None:
     monkeypatch.setattr(limits, "FHIR_BUNDLE_BYTES_MAX", 1_000)
     (folder / "a.json.gz").write_bytes(gzip.compress(b"[" * 10_000_000))
-    assert "a.json.gz, line 1: the file is too long" in refusal(folder)
+    assert f"{ONLY}, line 1: the file is too long" in refusal(folder)
+
+
+def test_a_files_name_is_not_said_where_it_may_be_a_patients_but_it_can_be_found(
+    folder: Path,
+) -> None:
+    """The command is the one of the document, run by a shell."""
+    names = ("Zoe_Marker_0c6f.json", f"{MARKER}.json", f"{MARKER}/b.ndjson", f"{MARKER}-/c.ndjson")
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(GOOD)
+    text = (Path(__file__).parents[2] / "docs/fhir-source.md").read_text()
+    command = text.partition("```bash\n")[2].partition("```")[0]
+    for name in names:
+        (folder / name).write_bytes(LINE[:-1])
+        message = refusal(folder)
+        assert "Zoe" not in message
+        number = message.partition("file ")[2].partition(" of 4 by name, line 1")[0]
+        shell = ["bash", "-c", command.replace("17p", f"{number}p")]
+        found = subprocess.run(shell, cwd=folder, capture_output=True, text=True, check=True)
+        assert found.stdout == f"./{name}\n"
+        (folder / name).write_bytes(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_said"),
+    [
+        ("Patient.ndjson", True),
+        ("Observation.000.ndjson.gz", True),
+        ("12-MedicationRequest.json", True),
+        ("Patient-19410307.ndjson", False),
+        ("Patient-Smith.ndjson", False),
+        ("Patient.Person.ndjson", False),
+        ("patient.ndjson", False),
+        ("17.ndjson", False),
+    ],
+)
+def test_only_the_name_of_a_bulk_export_is_said(folder: Path, name: str, is_said: bool) -> None:
+    data = LINE[:-1]
+    (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    place = f"{name} ({ONLY}), line 1: " if is_said else f"{ONLY}, line 1: "
+    assert refusal(folder).startswith(place)
 
 
 def test_a_folder_without_fhir_is_refused(folder: Path) -> None:
@@ -222,7 +265,7 @@ def fuzz(folder: Path, tmp_path: Path, seed: int, cases: int) -> None:
             source.write_events(connection, f"events {case}", scratch=scratch)
             read_whole += 1
         except DataSourceError as error:
-            assert f"{name}, line" in str(error)
+            assert f"{ONLY}, line" in str(error)
         path.unlink()
         shutil.rmtree(scratch)
     connection.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import tomllib
 from collections.abc import Callable
@@ -24,86 +23,26 @@ from site_client.sources.meds_codes import MedsCodes
 from site_client.sources.meds_mapping import MedsMapping
 from tests.lib.damaged_files import MARKER, mutate_and_read, read, refusal
 from tests.lib.fuzz_cases import FUZZ_CASES
-from tests.lib.six_patients import EVENTS, Event, events_in, expected
+from tests.lib.six_patients import Event, events_in, expected
+from tests.lib.six_patients_meds import (
+    SIX,
+    STANDARD,
+    source,
+    write_codes,
+    write_shard,
+    write_six,
+)
 
 DEMO = (
     Path(os.environ.get("COHORTIUM_DATA", "../shared/data"))
     / "meds_mimic4_demo/mimic_iv_demo_meds_events.parquet"
 )
-STANDARD = [
-    ("subject_id", arrow.int64()),
-    ("time", arrow.timestamp("us")),
-    ("code", arrow.string()),
-    ("numeric_value", arrow.float32()),
-    ("text_value", arrow.large_string()),
-    ("unit", arrow.string()),
-]
-PARENTS = {
-    "LAB//50912//umol/L": ["LOINC/2160-0"],
-    "LAB//50971//mmol/L": ["LOINC/2823-3", "OMOP/3023103"],
-}
-OWN_CODES = {"LOINC/2160-0": "LAB//50912//umol/L", "LOINC/2823-3": "LAB//50971//mmol/L"}
-
-
-def _site_code(event: Event) -> str:
-    if event.code == SEX:
-        return {"female": "GENDER//F", "male": "gender//m"}[str(event.text_value)]
-    facts = {BIRTH: "MEDS_BIRTH", DEATH: "MEDS_DEATH"}
-    own = facts.get(event.code) or OWN_CODES.get(event.code)
-    return own or event.code.replace("/", "//", 1)
-
-
-def _row(event: Event) -> dict[str, Any]:
-    return {
-        "subject_id": int(event.subject_id),
-        "time": event.time,
-        "code": _site_code(event),
-        "numeric_value": event.numeric_value,
-        "text_value": None if event.code == SEX else event.text_value,
-        "unit": None if event.code in OWN_CODES else event.unit,
-    }
-
-
-def write_shard(path: Path, rows: list[dict[str, Any]], fields: Any = STANDARD) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    full = [{name: row.get(name) for name, _ in fields} for row in rows]
-    parquet.write_table(arrow.Table.from_pylist(full, schema=arrow.schema(fields)), path)
-
-
-def write_codes(folder: Path, parents: dict[str, list[str]]) -> None:
-    (folder / "metadata").mkdir(parents=True, exist_ok=True)
-    rows = [{"code": code, "parent_codes": items} for code, items in parents.items()]
-    table = arrow.Table.from_pylist(rows, schema=CodeMetadataSchema.schema())
-    parquet.write_table(table, folder / "metadata/codes.parquet")
-    (folder / "metadata/dataset.json").write_text(json.dumps({"meds_version": "0.4.1"}))
-
-
-def write_six(folder: Path) -> Path:
-    rows = [_row(event) for event in EVENTS]
-    write_shard(folder / "data/train/0.parquet", [row for row in rows if row["subject_id"] < 104])
-    # The second shard lacks the optional column of text, as the standard allows.
-    late = [row for row in rows if row["subject_id"] >= 104]
-    write_shard(folder / "data/held_out/0.parquet", late, [STANDARD[i] for i in (0, 1, 2, 3, 5)])
-    write_codes(folder, PARENTS)
-    return folder
-
-
-def source(folder: Path, **declared: Any) -> MedsFolder:
-    mapping = MedsMapping.model_validate({"kind": "meds", "path": "meds", **declared})
-    return MedsFolder(mapping, folder=folder)
 
 
 def events(of: MedsFolder, scratch: Path) -> list[Event]:
     with open_local(scratch=scratch) as connection:
         of.write_events(connection, "events", scratch=scratch)
         return events_in(connection, "events")
-
-
-SIX = {
-    "unit_column": "unit",
-    "unit_in_code": ["LAB//<code>//<unit>"],
-    "map_to_parents": ["LOINC"],
-}
 
 
 def one(folder: Path, *rows: dict[str, Any], **declared: Any) -> MedsFolder:
@@ -381,13 +320,19 @@ def test_a_wrong_description_of_the_data_set_is_refused(tmp_path: Path, text: st
     assert "dataset.json" in str(refusal(source(tmp_path, **SIX), tmp_path))
 
 
-def test_the_fingerprint_follows_files_and_mapping(tmp_path: Path) -> None:
-    path = write_six(tmp_path / "meds") / "data/train/0.parquet"
-    first = source(tmp_path, **SIX).fingerprint()
-    assert first == source(tmp_path, **SIX).fingerprint()
-    assert first != source(tmp_path, code_map={"°C//1": "L/1"}).fingerprint()
-    os.utime(path, ns=(1, 1))
-    assert first != source(tmp_path, **SIX).fingerprint()
+def test_a_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    raw = b"LOINC//2160-0 \xe9" + MARKER.encode()
+    text = arrow.Array.from_buffers(
+        arrow.string(), 1, [None, arrow.py_buffer(_int32(0, len(raw))), arrow.py_buffer(raw)]
+    )
+    row = {"subject_id": arrow.array([1]), "time": arrow.array([NOON]), "code": text}
+    (tmp_path / "meds/data").mkdir(parents=True)
+    parquet.write_table(arrow.table(row), tmp_path / "meds/data/0.parquet")
+    assert "meds" in str(refusal(source(tmp_path, columns={}), tmp_path))
+
+
+def _int32(*numbers: int) -> bytes:
+    return b"".join(number.to_bytes(4, "little") for number in numbers)
 
 
 def test_changed_bytes_end_in_events_or_a_refusal(tmp_path: Path) -> None:

@@ -8,11 +8,10 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import duckdb
 import psycopg
 import pytest
 from psycopg import sql
@@ -23,7 +22,7 @@ from site_client.sources.local_database import open_local
 from site_client.sources.omop_duckdb import OmopDuckDB
 from site_client.sources.omop_postgresql import OmopPostgres
 from tests.lib.six_patients import Event, events_in, expected
-from tests.lib.six_patients_omop import Row, Tables, six_patients_tables, write_parquet
+from tests.lib.six_patients_omop import Row, six_patients_tables, write_duckdb
 
 MARKER = "Xq7Zsecret"
 PASSWORD = secrets.token_hex(12)
@@ -169,8 +168,8 @@ def test_a_time_after_the_database_clock_is_impossible(
     _run(server, schema, "UPDATE death SET death_datetime = '2999-01-01'")
     _, counts = read(OmopPostgres(server, schema=schema), tmp_path)
     assert counts.excluded == {Exclusion.TIME_IMPOSSIBLE: 1}
-    newest = datetime.fromisoformat("3000-01-01")
-    _, counts = read(OmopPostgres(server, schema=schema, newest=newest), tmp_path)
+    until = date(3000, 1, 1)
+    _, counts = read(OmopPostgres(server, schema=schema, data_until=until), tmp_path)
     assert counts.excluded == {}
 
 
@@ -213,20 +212,8 @@ def test_what_is_wrong_with_postgresql_is_said_without_a_secret_or_a_row(
     assert "SQLSTATE 22007" in str(refused(OmopPostgres(server, schema=schema), tmp_path))
 
 
-def duckdb_file(folder: Path, tables: Tables) -> Path:
-    """Write the tables into a DuckDB file, in capitals."""
-    written = write_parquet(folder / "parquet", tables)
-    path = folder / "the [site]'s.duckdb"
-    with duckdb.connect(str(path)) as connection:
-        for file in written.iterdir():
-            connection.execute(
-                f'CREATE TABLE "{file.stem.upper()}" AS SELECT * FROM read_parquet(?)', [str(file)]
-            )
-    return path
-
-
 def test_the_six_patients_come_out_of_a_duckdb_file_as_they_are(tmp_path: Path) -> None:
-    source = OmopDuckDB(duckdb_file(tmp_path, six_patients_tables()))
+    source = OmopDuckDB(write_duckdb(tmp_path, six_patients_tables()))
     before = source.fingerprint()
     events, counts = read(source, tmp_path / "scratch")
     assert events == expected()
@@ -242,7 +229,7 @@ def test_what_is_wrong_with_a_duckdb_file_is_said_without_a_row(tmp_path: Path) 
     tables = six_patients_tables()
     for row in tables["death"]:
         row[MARKER] = row.pop("death_date")
-    path = duckdb_file(tmp_path, tables)
+    path = write_duckdb(tmp_path, tables)
     assert "lacks death_date" in refused(OmopDuckDB(path), tmp_path / "scratch").refused
     assert "no table person" in str(refused(OmopDuckDB(path, schema="none"), tmp_path / "scratch"))
     refused(OmopDuckDB(tmp_path / "none.duckdb"), tmp_path / "scratch")

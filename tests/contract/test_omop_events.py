@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import pyarrow as arrow
@@ -14,54 +11,23 @@ import pytest
 from pyarrow import parquet
 
 from common.errors import DataSourceError
-from site_client.sources.events import Exclusion, SourceCounts
+from site_client.sources.events import Exclusion
 from site_client.sources.local_database import open_local
 from site_client.sources.omop import OmopFolder
-from tests.lib.six_patients import Event, events_in, expected
+from tests.lib.omop_reading import MARKER, read, read_tables, refused
+from tests.lib.six_patients import events_in, expected
 from tests.lib.six_patients_omop import (
     CONCEPTS,
     ICD10_INFARCTION,
     Row,
-    Tables,
     concept,
-    csv_bytes,
     maps_to,
     six_patients_tables,
     write_csv,
     write_parquet,
 )
 
-MARKER = "Xq7Zsecret"
 WRITERS = {"csv": write_csv, "parquet": write_parquet}
-
-
-class Read(NamedTuple):
-    events: list[Event]
-    counts: SourceCounts
-
-    def of(self, code: str) -> list[Event]:
-        return [event for event in self.events if event.code == code]
-
-
-def read(folder: Path, scratch: Path, *, time_zone: ZoneInfo | None = None) -> Read:
-    scratch.mkdir(exist_ok=True)
-    with open_local(scratch=scratch) as connection:
-        source = OmopFolder(folder, time_zone=time_zone)
-        counts = source.write_events(connection, "events", scratch=scratch)
-        return Read(events_in(connection, "events"), counts)
-
-
-def read_tables(tables: Tables, tmp_path: Path) -> Read:
-    return read(write_csv(tmp_path / "cdm", tables), tmp_path / "scratch")
-
-
-def refused(folder: Path, scratch: Path) -> DataSourceError:
-    with pytest.raises(DataSourceError) as caught:
-        read(folder, scratch)
-    error = caught.value
-    said = str(error) + repr(error) + repr(error.__cause__) + repr(error.__context__)
-    assert MARKER not in said + repr(error.as_record())
-    return error
 
 
 def condition(concept_id: int | None, source_concept_id: int | None = 0) -> Row:
@@ -237,15 +203,6 @@ def test_narrower_codes_come_from_the_ancestor_table(tmp_path: Path) -> None:
     assert source.descendants(asked) == {code: {code} for code in asked}
 
 
-def test_the_fingerprint_changes_with_a_file_and_not_without(tmp_path: Path) -> None:
-    folder = write_csv(tmp_path, six_patients_tables())
-    before = OmopFolder(folder).fingerprint()
-    (folder / "note.csv").write_text("not read")
-    assert OmopFolder(folder).fingerprint() == before
-    (folder / "person.csv").write_bytes((folder / "person.csv").read_bytes() + b"\r\n")
-    assert OmopFolder(folder).fingerprint() != before
-
-
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
@@ -306,6 +263,42 @@ def test_a_parquet_time_with_a_zone_needs_the_zone_of_the_site(tmp_path: Path) -
     assert within.events == expected()
 
 
+def test_both_hours_of_an_autumn_night_keep_the_face_of_the_clock(tmp_path: Path) -> None:
+    tables = six_patients_tables()
+    for cell in ("2021-10-31 00:30:00+00:00", "2021-10-31 01:30:00+00:00"):
+        tables["condition_occurrence"].append(
+            condition(CONCEPTS["SNOMED/59621000"]) | {"condition_start_datetime": cell}
+        )
+    folder = write_csv(tmp_path / "cdm", tables)
+    found = read(folder, tmp_path / "scratch", time_zone=ZoneInfo("Europe/London"))
+    # Both are half past one in London: summer time, then an hour later winter time.
+    at = datetime.fromisoformat("2021-10-31T01:30:00")
+    same = [event for event in found.of("SNOMED/59621000") if event.subject_id == "105"]
+    assert [event.time for event in same] == [at]
+    assert found.counts.excluded == {Exclusion.DUPLICATE: 1}
+
+
+def test_a_circle_of_ancestors_ends(tmp_path: Path) -> None:
+    tables = six_patients_tables()
+    a, b = CONCEPTS["SNOMED/22298006"], CONCEPTS["SNOMED/59621000"]
+    tables["concept_ancestor"] = [
+        {"ancestor_concept_id": above, "descendant_concept_id": below}
+        for above, below in ((a, b), (b, a), (a, 999), (999, b), (a, a))
+    ]
+    found = OmopFolder(write_csv(tmp_path, tables)).descendants(frozenset({"SNOMED/22298006"}))
+    assert found == {"SNOMED/22298006": {"SNOMED/22298006", "SNOMED/59621000"}}
+
+
+@pytest.mark.parametrize("name", ["measurement", "concept_relationship", "concept_ancestor"])
+def test_a_table_that_is_absent_has_no_records(name: str, tmp_path: Path) -> None:
+    tables = six_patients_tables()
+    del tables[name]
+    found = read_tables(tables, tmp_path)
+    assert found.counts.excluded == {}
+    assert found.of("SNOMED/22298006")
+    assert bool(found.of("LOINC/2160-0")) == (name != "measurement")
+
+
 @pytest.mark.parametrize("cell", ["inf", "-Infinity", "nan", "1e309", "1,5", "1_000", MARKER])
 def test_a_number_that_is_none_leaves_the_event_without_it(cell: str, tmp_path: Path) -> None:
     tables = six_patients_tables()
@@ -351,96 +344,3 @@ def test_swapped_columns_are_counted_and_no_cell_is_in_the_counts(tmp_path: Path
     result = read_tables(tables, tmp_path)
     assert result.counts.excluded == {Exclusion.TIME_UNREADABLE: 2}
     assert MARKER not in repr(result.counts)
-
-
-@pytest.mark.parametrize("name", ["person", "concept"])
-def test_without_person_or_concept_nothing_is_read(name: str, tmp_path: Path) -> None:
-    tables = six_patients_tables()
-    del tables[name]
-    assert name in refused(write_csv(tmp_path / "cdm", tables), tmp_path / "scratch").refused
-
-
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path / "none", tmp_path / "scratch")
-
-
-@pytest.mark.parametrize("form", WRITERS)
-def test_a_table_without_a_column_is_named_with_the_column(form: str, tmp_path: Path) -> None:
-    tables = six_patients_tables()
-    for row in tables["condition_occurrence"]:
-        row[MARKER] = row.pop("condition_start_date")
-    error = refused(WRITERS[form](tmp_path / "cdm", tables), tmp_path / "scratch")
-    assert "condition_occurrence lacks condition_start_date" in error.refused
-
-
-def test_two_files_of_one_table_are_refused(tmp_path: Path) -> None:
-    folder = write_csv(tmp_path / "cdm", six_patients_tables())
-    (folder / "PERSON.parquet").write_bytes(b"")
-    assert "both the table person" in refused(folder, tmp_path / "scratch").refused
-
-
-def _wide(data: bytes) -> bytes:
-    return data + f"1,2,3,{MARKER}\r\n".encode()
-
-
-def _latin(data: bytes) -> bytes:
-    return data.replace(b"\r\n101,", f"\r\n101,{MARKER}".encode() + b"\xe9", 1)
-
-
-def _unclosed(data: bytes) -> bytes:
-    return data + f'101,"{MARKER}\r\n'.encode()
-
-
-def _without_header(data: bytes) -> bytes:
-    return MARKER.encode() + b"," + data.split(b"\r\n", 1)[1]
-
-
-@pytest.mark.parametrize(
-    ("damage", "line"),
-    [
-        (_wide, ", line 3"),
-        (_latin, ", line 2"),
-        (_unclosed, ", line 3"),
-        (_without_header, ""),
-        (lambda data: b"", ", line 1"),
-        (lambda data: b"\xff\xfe" + data.decode().encode("utf-16-le"), ", line 1"),
-        (lambda data: data.split(b"\r\n")[0] + b',"' + MARKER.encode(), ", line 1"),
-    ],
-)
-def test_a_damaged_csv_is_one_error_with_file_and_line_and_no_cell(
-    damage: Callable[[bytes], bytes], line: str, tmp_path: Path
-) -> None:
-    folder = write_csv(tmp_path / "cdm", six_patients_tables())
-    path = folder / "death.csv"
-    path.write_bytes(damage(path.read_bytes()))
-    assert f"death.csv{line}" in str(refused(folder, tmp_path / "scratch"))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda data: data[: len(data) // 2],
-        lambda data: data[:-4],
-        lambda data: data[:-8] + b"\0\0\0\0" + data[-4:],
-        lambda data: MARKER.encode() + data,
-        lambda data: b"",
-    ],
-)
-def test_a_damaged_gzip_is_one_error_with_the_file(
-    damage: Callable[[bytes], bytes], tmp_path: Path
-) -> None:
-    tables = six_patients_tables()
-    folder = write_csv(tmp_path / "cdm", tables)
-    rows = [row | {"value_source_value": MARKER} for row in tables["measurement"] * 50]
-    (folder / "measurement.csv.gz").write_bytes(damage(gzip.compress(csv_bytes(rows))))
-    assert "measurement.csv.gz" in refused(folder, tmp_path / "scratch").refused
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[:-60], lambda data: MARKER.encode() * 9])
-def test_a_damaged_parquet_is_one_error_with_the_file(
-    damage: Callable[[bytes], bytes], tmp_path: Path
-) -> None:
-    folder = write_parquet(tmp_path / "cdm", six_patients_tables())
-    path = folder / "measurement.parquet"
-    path.write_bytes(damage(path.read_bytes()))
-    assert "measurement.parquet" in refused(folder, tmp_path / "scratch").refused

@@ -14,9 +14,9 @@ from common.errors import DataSourceError
 from site_client.sources.local_database import open_local
 from site_client.sources.omop import OmopFolder
 from tests.lib.fuzz_cases import FUZZ_CASES
+from tests.lib.omop_reading import MARKER
 from tests.lib.six_patients_omop import six_patients_tables, write_csv
 
-MARKER = "Xq7Zsecret"
 _PIECES = (b"\0", b"\xff", b'"', b",", b"\t", b"\r", b"\n", b"'", b"-", b"9" * 30, b"\xe2\x82")
 
 

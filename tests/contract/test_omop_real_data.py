@@ -11,10 +11,12 @@ from typing import Any
 import pandas
 import pytest
 
+from site_client.features.event_patients import read_event_patients
 from site_client.sources.events import Exclusion, SourceCounts
 from site_client.sources.local_database import open_local
 from site_client.sources.omop import OmopFolder
 from tests.lib.data_sets import data_set
+from tests.lib.plan_by_pandas import assert_same_rows, rows_by_pandas, synthea_plan
 
 NEWEST = datetime.fromisoformat("2300-01-01")  # MIMIC's dates are shifted into the future
 SEXES = {"8507": "male", "8532": "female"}
@@ -112,7 +114,7 @@ def _time(row: Any, column: str) -> datetime:
 def read(folder: Path, scratch: Path) -> tuple[set[tuple[Any, ...]], SourceCounts]:
     scratch.mkdir()
     with open_local(scratch=scratch) as connection:
-        counts = OmopFolder(folder, newest=NEWEST).write_events(
+        counts = OmopFolder(folder, data_until=NEWEST.date()).write_events(
             connection, "events", scratch=scratch
         )
         rows = connection.sql("SELECT * FROM events").fetchall()
@@ -159,3 +161,20 @@ def test_synthea_as_parquet_gives_the_same_events_as_csv(synthea: Path, tmp_path
 def test_the_mimic_demo_agrees_with_pandas(tmp_path: Path) -> None:
     folder = data_set("omop_mimic4_demo")
     assert_agrees(folder, csv_frames(folder), tmp_path / "scratch")
+
+
+@pytest.mark.slow
+def test_a_plans_rows_from_synthea_are_those_of_pandas(synthea: Path, tmp_path: Path) -> None:
+    folder = synthea / "Synthea27Nj_5.4"
+    frames = csv_frames(folder)
+    events, _ = reference(frames)
+    concept = frames["concept"].set_index("concept_id")
+    codes = concept["vocabulary_id"] + "/" + concept["concept_code"]
+    narrower: dict[str, set[str]] = {}
+    for row in records(frames["concept_ancestor"]):
+        above, below = row["ancestor_concept_id"], row["descendant_concept_id"]
+        if above in codes and below in codes:
+            narrower.setdefault(codes[above], set()).add(codes[below])
+    source = OmopFolder(folder, data_until=NEWEST.date())
+    found = read_event_patients(synthea_plan(), source, scratch=tmp_path)
+    assert_same_rows(found, rows_by_pandas(events, narrower))

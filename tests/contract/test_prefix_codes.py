@@ -13,8 +13,8 @@ from site_client.features.prefix_codes import asked_of_source, narrower_of_plan
 from site_client.sources.local_database import open_local
 from site_client.sources.meds import MedsFolder
 from site_client.sources.meds_mapping import MedsMapping
-from tests.contract.test_event_patients import plan_for_events
-from tests.contract.test_meds_events import write_shard
+from tests.lib.event_plans import plan_for_events
+from tests.lib.six_patients_meds import write_shard
 
 BORN = datetime.datetime.fromisoformat("1950-01-01")
 ADMITTED = datetime.datetime.fromisoformat("2020-06-01T08:00")

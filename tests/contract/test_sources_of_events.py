@@ -47,7 +47,10 @@ KINDS: dict[str, tuple[str, type]] = {
     "omop": ('path = "cdm"\ntime_zone = "Europe/London"\ndata_until = 2026-01-01', OmopFolder),
     "omop_duckdb": ('path = "cdm.db"\nschema = "cdm"', OmopDuckDB),
     "omop_postgresql": ('url = "postgresql://reader@db/cdm"\nschema = "cdm"', OmopPostgres),
-    "fhir": ('path = "export"\ntime_zone = "Europe/London"', FhirFolder),
+    "fhir": (
+        'path = "export"\ntime_zone = "Europe/London"\ndata_until = 2026-01-01',
+        FhirFolder,
+    ),
     "meds": ('path = "meds"', MedsFolder),
     "event_tables": (
         '[source.subjects]\nfile = { path = "patients.csv" }\nsubject = "id"',

@@ -65,7 +65,9 @@ def mutate_and_read(
         path.write_bytes(data)
         try:
             read(make(), scratch)
-        except DataSourceError:
+        except DataSourceError as error:
+            # What is chained to it would quote the file.
+            assert (error.__cause__, error.__context__) == (None, None)
             refused += 1
         path.write_bytes(whole[path])
     return refused

@@ -41,11 +41,15 @@ def condition(**elements: Any) -> Resource:
     }
 
 
-def read(folder: Path, zone: str = "Europe/London") -> tuple[list[Event], SourceCounts]:
+def read(
+    folder: Path, zone: str = "Europe/London", **options: Any
+) -> tuple[list[Event], SourceCounts]:
     scratch = folder.parent / f"{folder.name}-scratch"
     scratch.mkdir(exist_ok=True)
     with open_local(scratch=scratch) as connection:
-        counts = FhirFolder(folder, zone).write_events(connection, "events", scratch=scratch)
+        counts = FhirFolder(folder, zone, **options).write_events(
+            connection, "events", scratch=scratch
+        )
         return events_in(connection, "events"), counts
 
 

@@ -9,6 +9,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as arrow
 from pyarrow import parquet
 
@@ -211,6 +212,18 @@ def write_parquet(folder: Path, tables: Tables) -> Path:
         columns = {column: _typed(column, [row[column] for row in rows]) for column in rows[0]}
         parquet.write_table(arrow.table(columns), folder / f"{name}.parquet")
     return folder
+
+
+def write_duckdb(folder: Path, tables: Tables) -> Path:
+    """Write the tables into a DuckDB file, in capitals."""
+    written = write_parquet(folder / "parquet", tables)
+    path = folder / "the [site]'s.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        for file in written.iterdir():
+            connection.execute(
+                f'CREATE TABLE "{file.stem.upper()}" AS SELECT * FROM read_parquet(?)', [str(file)]
+            )
+    return path
 
 
 def _typed(column: str, cells: list[Any]) -> Any:

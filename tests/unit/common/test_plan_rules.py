@@ -66,6 +66,12 @@ def test_p11_a_code_is_mistyped_or_listed_twice() -> None:
     only("P11", "features[1].codes[1]", features__1__codes=["LOINC/8480-6", "LOINC/8480-6"])
 
 
+def test_a_vocabularys_name_may_hold_a_plus_as_dm_plus_d_does() -> None:
+    codes = ["dm+d/319775004", "RxNorm/1191"]
+    assert make_plan(features__1__codes=codes).features[1].codes == tuple(codes)
+    assert problems_of(features__1__codes=["dm d/319775004"])
+
+
 def test_p12_the_label_is_a_feature() -> None:
     only("P12", "features[0].name", label__name="age")
 

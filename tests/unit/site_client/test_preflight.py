@@ -174,7 +174,7 @@ def test_a_problem_of_site_toml_is_told_in_plain_words(
     ("column", "value", "question"),
     [
         ("chest_pain_type", "x", "chest_pain_type are mapped"),
-        ("cholesterol", "", "cholesterol has values"),
+        ("cholesterol", "", "every feature has values"),
         ("heart_disease", "1", "both outcomes occur"),
     ],
 )
