@@ -55,6 +55,9 @@ def check(file: PlanFile, json: Json = False) -> None:
                 "delta": plan.privacy.delta,
                 "noise_multiplier": planned.train_per_round.noise_multiplier,
                 "evaluation_noise_multiplier": planned.evaluation_per_release.noise_multiplier,
+                "tuning_noise_multiplier": planned.tuning_per_release.noise_multiplier
+                if planned.tuning_per_release
+                else None,
                 "selection_noise_multipliers": selection_noise,
                 "scaling_noise_multiplier": planned.scaling.noise_multiplier
                 if planned.scaling
@@ -74,11 +77,17 @@ def check(file: PlanFile, json: Json = False) -> None:
         f"  privacy:  epsilon {plan.privacy.epsilon:g}, delta {plan.privacy.delta:g} for each "
         f"patient over all {plan.training.rounds} rounds (add or remove one patient)"
     )
+    tuning = planned.tuning_per_release
     print(
         f"  noise:    multiplier {planned.train_per_round.noise_multiplier:.4f} in training, "
         f"{planned.evaluation_per_release.noise_multiplier:.4f} in each of "
-        f"{plan.evaluation.releases} evaluations"
+        f"{plan.evaluation.releases if tuning is None else 1} evaluations of held-out patients"
     )
+    if tuning is not None:
+        print(
+            f"            {tuning.noise_multiplier:.4f} in each of {plan.evaluation.releases - 1} "
+            "evaluations of tuning patients"
+        )
     if planned.scaling is not None:
         print(
             f"  scaling:  one release before round 1, multiplier "

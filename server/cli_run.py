@@ -195,7 +195,10 @@ def _render(report: StudyReport) -> Group:
     if report.pooled is not None:
         pooled = report.pooled
         parts.append(
-            Text(f"all sites: AUROC {pooled.value:.3f} ({pooled.low:.2f}–{pooled.high:.2f})")
+            Text(
+                f"all sites: AUROC {pooled.value:.3f} ({pooled.low:.2f}–{pooled.high:.2f}) "
+                f"on {report.evaluated_by} patients"
+            )
         )
     return Group(*parts)
 

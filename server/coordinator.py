@@ -356,7 +356,7 @@ class Coordinator:
         if kind is TaskKind.SCALE and self._planned.scaling is not None:
             mechanisms.append(self._planned.scaling)
         if is_evaluated:
-            mechanisms.append(self._planned.evaluation_per_release)
+            mechanisms.append(self._planned.evaluation_of(number))
         return Expectation(
             study_id=self._study.study_id,
             plan_digest=self._study.plan_digest,

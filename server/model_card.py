@@ -80,7 +80,7 @@ Each patient: epsilon {{ epsilon }}, delta {{ delta }} over the whole study. {{ 
 
 ## Performance
 
-AUROC on held-out patients with 95 % intervals that include the noise added for privacy.
+AUROC on {{ evaluated_by }} patients with 95 % intervals that include the noise added for privacy.
 
 | site | AUROC |
 |---|---|
@@ -91,8 +91,9 @@ AUROC on held-out patients with 95 % intervals that include the noise added for 
 
 ## Limitations
 
-The model was checked only on held-out patients of the sites above, at the time of training. It is
-not a medical device. Before use at a site that is not listed, check it on that site's patients.
+The model was checked only on {{ evaluated_by }} patients of the sites above, at the time of
+training. It is not a medical device. Before use at a site that is not listed, check it on that
+site's patients.
 """
 
 # Forms of Markdown that the card does not use: in a plan's text they stay what they are, text.
@@ -198,6 +199,7 @@ def _facts(version: ModelVersion, study: Study, report: StudyReport) -> dict[str
             for site in report.sites
         ],
         "pooled": _auroc_text(report.pooled),
+        "evaluated_by": report.evaluated_by,
     }
 
 

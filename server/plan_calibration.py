@@ -86,7 +86,7 @@ def batch_lines(
     cohort_sizes: tuple[int, ...] = COHORT_SIZES,
 ) -> tuple[BatchLine, ...]:
     """Return what a step is at sites of several sizes."""
-    trained = 1 - plan.evaluation.held_out_fraction
+    trained = plan.evaluation.training_fraction
     lines = []
     for size in cohort_sizes:
         batch = max(1.0, plan.training.sampling_probability * size * trained)

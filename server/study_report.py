@@ -21,7 +21,7 @@ class SiteReport:
 
     Args:
         patients: band of the declared cohort size, such as "250-499".
-        auroc: of the newest evaluated model on its held-out patients, or None.
+        auroc: of the newest evaluated model on the patients of `evaluated_by`, or None.
         epsilon_spent, epsilon_remaining: the site's newest ledger statement, or None.
         rounds: rounds in which its update was accepted.
         last_outcome: of its newest answer, with its number.
@@ -52,7 +52,11 @@ class SiteReport:
 
 @dataclass(frozen=True)
 class StudyReport:
-    """One study as stored."""
+    """One study as stored.
+
+    Args:
+        evaluated_by: which patients scored the newest evaluated model: held-out or tuning.
+    """
 
     study_id: str
     title: str
@@ -64,6 +68,7 @@ class StudyReport:
     sites: tuple[SiteReport, ...]
     pooled: Auroc | None
     events: tuple[str, ...]
+    evaluated_by: str
 
     def as_record(self) -> dict[str, Any]:
         """Return a record for `--json`."""
@@ -76,6 +81,7 @@ class StudyReport:
             "rounds_complete": self.rounds_complete,
             "restarts": self.restarts,
             "sites": [site.as_record() for site in self.sites],
+            "evaluated_by": self.evaluated_by,
             "pooled_auroc": self.pooled.value if self.pooled else None,
             "pooled_auroc_low": self.pooled.low if self.pooled else None,
             "pooled_auroc_high": self.pooled.high if self.pooled else None,
@@ -114,6 +120,9 @@ def report_study(books: Books, study_id: StudyId) -> StudyReport:
         ),
         pooled=auroc(pooled),
         events=tuple(_event(answer) for answer in answers),
+        evaluated_by="held-out"
+        if study.plan.evaluation.tuning_fraction is None or last_round > planned
+        else "tuning",
     )
 
 

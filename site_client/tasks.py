@@ -259,7 +259,8 @@ class SiteTasks:
         scaling: Scaling | None,
         matrix: FeatureMatrix,
     ) -> Produced:
-        trained, held_out = split(scale(matrix, release.plan, scaling), release.plan)
+        scaled = scale(matrix, release.plan, scaling)
+        trained, _ = split(scaled, release.plan)
         randomness = self._randomness()
         planned = self._plan_mechanisms(release.plan_digest, release.plan)
         done: list[MechanismRecord] = []
@@ -295,16 +296,17 @@ class SiteTasks:
             )
             done.append(planned.scaling)
         if release.evaluate:
+            counted = planned.evaluation_of(release.round_number)
             evaluation = evaluate(
-                held_out.first_samples(),
+                scaled.of_part(counted.part).first_samples(),
                 parameters,
                 plan=release.plan,
                 model_version=release.base_version,
-                mechanism=planned.evaluation_per_release,
+                mechanism=counted,
                 declared_cohort_size=release.declared_cohort_size,
                 randomness=randomness,
             )
-            done.append(planned.evaluation_per_release)
+            done.append(counted)
         return Produced(update, evaluation, tuple(done), randomness.is_reproducible, counts)
 
     def _approved(self, request: TaskRequest, header: EnvelopeHeader) -> Approval:
@@ -391,5 +393,5 @@ def _mechanisms(
     if request.kind is TaskKind.SCALE and planned.scaling is not None:
         mechanisms.append(planned.scaling)
     if evaluates:
-        mechanisms.append(planned.evaluation_per_release)
+        mechanisms.append(planned.evaluation_of(request.round_number))
     return tuple(mechanisms)

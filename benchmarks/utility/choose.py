@@ -30,7 +30,8 @@ import numpy.typing as npt
 from benchmarks.utility import heart, stroke
 from benchmarks.utility.questions import INFINITY, Choice, accuracy, auroc
 from benchmarks.utility.run import data_folder
-from common.privacy.calibration import held_out_part, plan_mechanisms
+from common.privacy.calibration import plan_mechanisms
+from common.privacy.patient_parts import patient_parts
 from common.study.plan import StudyPlan
 from site_client.features.matrix import build_matrix, split
 
@@ -148,7 +149,7 @@ def country_folds(folder: Path) -> Folds:
 
 def held_out_part_of(plan: StudyPlan) -> Callable[[Array], Array]:
     """Return a function from patients' parts to whether they are held out."""
-    part = held_out_part(plan.evaluation.held_out_fraction)
+    part = patient_parts(plan.evaluation).held_out
     return lambda parts: (parts >= part.first) & (parts < part.stop)
 
 

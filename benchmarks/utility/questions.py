@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata  # type: ignore[import-untyped]
 from sklearn.model_selection import train_test_split
 
-from common.privacy.calibration import held_out_part, training_part
+from common.privacy.patient_parts import patient_parts
 from common.study.plan import StudyPlan
 from common.study.plan_draft import draft_of
 from common.study.problems import PlanProblems
@@ -126,9 +126,9 @@ def split_stratified(
         random_state=seed,
         stratify=matrix.y if min(positive, len(numbers) - positive) > 2 else None,
     )
-    fraction = plan.evaluation.held_out_fraction
-    part = np.full(len(numbers), training_part(fraction).first, dtype=np.int64)
-    part[held_out] = held_out_part(fraction).first
+    parts = patient_parts(plan.evaluation)
+    part = np.full(len(numbers), parts.training.first, dtype=np.int64)
+    part[held_out] = parts.held_out.first
     return replace(matrix, part=part)
 
 

@@ -1,7 +1,7 @@
 """The smallest noise multiplier that keeps a plan inside its budget.
 
-Training and evaluation touch disjoint patients (held-out patients never train), so each of the two
-is calibrated to the plan's whole epsilon and delta. A release for scaling touches those who train:
+Training, tuning and evaluation touch disjoint patients, so each is calibrated to the plan's whole
+epsilon and delta. A release for scaling touches those who train:
 its noise is fixed first, and training gets what the composition of both leaves. Parameters are
 fixed before the first release and a study stops at its planned number of rounds, so composition at
 that number holds however the releases are used in between.
@@ -18,7 +18,6 @@ from typing import Literal, Protocol
 from common import limits
 from common.privacy.accountant import epsilon_of, epsilon_of_counted
 from common.privacy.mechanism import (
-    PATIENT_HASH_PARTS,
     DiscreteGaussianCounts,
     DpSgdSteps,
     GaussianVector,
@@ -26,6 +25,7 @@ from common.privacy.mechanism import (
     PatientPart,
 )
 from common.privacy.noise_search import GRID, gaussian_guess, smallest_noise
+from common.privacy.patient_parts import patient_parts
 
 
 class TrainingNumbers(Protocol):
@@ -49,7 +49,11 @@ class EvaluationNumbers(Protocol):
 
     @property
     def held_out_fraction(self) -> float:
-        """Share of patients who never train."""
+        """Share of patients who only score."""
+
+    @property
+    def tuning_fraction(self) -> float | None:
+        """Share of patients who score the models before the final one, if they are others."""
 
     @property
     def releases(self) -> int:
@@ -137,13 +141,15 @@ class PlannedMechanisms:
 
     Args:
         train_per_round: the record of one training round.
-        evaluation_per_release: the record of one evaluation.
+        evaluation_per_release: the record of one evaluation by held-out patients.
         rounds: number of training rounds.
         releases: number of evaluations.
         evaluation_rounds: rounds whose request asks for an evaluation of the received model,
             rising; the last is rounds + 1, the final model; none of a plan that selects.
         scaling: the record of the one release before round 1, if the plan has it.
         selection: of a plan that selects, else None.
+        tuning_per_release: the record of one evaluation by tuning patients, who then make all but
+            the last.
     """
 
     train_per_round: DpSgdSteps
@@ -153,6 +159,13 @@ class PlannedMechanisms:
     evaluation_rounds: tuple[int, ...]
     scaling: GaussianVector | None = None
     selection: SelectionMechanisms | None = None
+    tuning_per_release: DiscreteGaussianCounts | None = None
+
+    def evaluation_of(self, round_number: int) -> DiscreteGaussianCounts:
+        """Return the record of the evaluation in a round; the final model's is rounds + 1."""
+        if self.tuning_per_release is None or round_number > self.rounds:
+            return self.evaluation_per_release
+        return self.tuning_per_release
 
     @property
     def counted(self) -> tuple[tuple[MechanismRecord, int], ...]:
@@ -162,11 +175,11 @@ class PlannedMechanisms:
                 return ((self.selection.single, 2),)
             return ((self.selection.single, 1), (self.selection.joint, 1))
         before = () if self.scaling is None else ((self.scaling, 1),)
-        return (
-            *before,
-            (self.train_per_round, self.rounds),
-            (self.evaluation_per_release, self.releases),
-        )
+        trained = (*before, (self.train_per_round, self.rounds))
+        if self.tuning_per_release is None:
+            return (*trained, (self.evaluation_per_release, self.releases))
+        tuned = (self.tuning_per_release, self.releases - 1)
+        return (*trained, tuned, (self.evaluation_per_release, 1))
 
 
 def plan_mechanisms(plan: PlanNumbers) -> PlannedMechanisms:
@@ -183,21 +196,20 @@ def plan_mechanisms(plan: PlanNumbers) -> PlannedMechanisms:
             steps=training.rounds * training.local_steps,
             scaling_noise=scaling_noise,
         )
-    trained = training_part(evaluation.held_out_fraction)
+    parts = patient_parts(evaluation)
     return PlannedMechanisms(
         train_per_round=DpSgdSteps(
             noise_multiplier=noise_multiplier,
             sampling_probability=training.sampling_probability,
             steps=training.local_steps,
-            part=trained,
+            part=parts.training,
         ),
-        evaluation_per_release=DiscreteGaussianCounts(
-            noise_multiplier=calibrate_evaluation(
-                epsilon=privacy.epsilon, delta=privacy.delta, releases=evaluation.releases
-            ),
-            cells_per_patient_max=1,
-            part=held_out_part(evaluation.held_out_fraction),
+        evaluation_per_release=_evaluation(
+            plan, parts.held_out, releases=evaluation.releases if parts.tuning is None else 1
         ),
+        tuning_per_release=None
+        if parts.tuning is None
+        else _evaluation(plan, parts.tuning, releases=max(1, evaluation.releases - 1)),
         rounds=training.rounds,
         releases=evaluation.releases,
         evaluation_rounds=()
@@ -205,9 +217,16 @@ def plan_mechanisms(plan: PlanNumbers) -> PlannedMechanisms:
         else evaluation_rounds(rounds=training.rounds, releases=evaluation.releases),
         scaling=None
         if scaling_noise is None or selection is not None
-        else GaussianVector(scaling_noise, trained),
+        else GaussianVector(scaling_noise, parts.training),
         selection=selection,
     )
+
+
+def _evaluation(plan: PlanNumbers, part: PatientPart, *, releases: int) -> DiscreteGaussianCounts:
+    noise = calibrate_evaluation(
+        epsilon=plan.privacy.epsilon, delta=plan.privacy.delta, releases=releases
+    )
+    return DiscreteGaussianCounts(noise_multiplier=noise, cells_per_patient_max=1, part=part)
 
 
 def _selection_mechanisms(plan: PlanNumbers) -> SelectionMechanisms | None:
@@ -218,7 +237,7 @@ def _selection_mechanisms(plan: PlanNumbers) -> SelectionMechanisms | None:
         delta=plan.privacy.delta,
         candidates=len(plan.features),
         joint_candidates=plan.selection.joint_candidates,
-        part=training_part(plan.evaluation.held_out_fraction),
+        part=patient_parts(plan.evaluation).training,
     )
 
 
@@ -233,16 +252,6 @@ def scaling_noise_of(plan: PlanNumbers, *, epsilon: float) -> float | None:
     return calibrate_scaling(
         epsilon=plan.scaling.epsilon_fraction * epsilon, delta=plan.privacy.delta
     )
-
-
-def held_out_part(held_out_fraction: float) -> PatientPart:
-    """Return the patients who are only evaluated: the lowest share of the salted hash."""
-    return PatientPart(0, round(held_out_fraction * PATIENT_HASH_PARTS))
-
-
-def training_part(held_out_fraction: float) -> PatientPart:
-    """Return the patients who train: all who are not in `held_out_part`."""
-    return PatientPart(held_out_part(held_out_fraction).stop, PATIENT_HASH_PARTS)
 
 
 def evaluation_rounds(*, rounds: int, releases: int) -> tuple[int, ...]:

@@ -47,7 +47,9 @@ def _bracket(
     """Return grid numbers (good, bad): good keeps the budget, bad does not or is off the grid."""
     lowest = math.ceil(limits.NOISE_MULTIPLIER_MIN * GRID)
     highest = math.floor(noise_multiplier_max * GRID)
-    good = min(max(round(guess * GRID), lowest), highest)
+    # For an epsilon near zero the guess is infinite.
+    good = max(round(min(guess, noise_multiplier_max) * GRID), lowest)
+    good = min(good, highest)
     while spent(good / GRID) > epsilon:
         if good == highest:
             raise _no_noise(epsilon, noise_multiplier_max)

@@ -26,5 +26,6 @@ def _words(record: MechanismRecord, times: int) -> str:
             f"count off by about {record.noise_multiplier:.0f}"
         )
     if isinstance(record, DiscreteGaussianCounts):
-        return f"counts held-out patients by score {often}"
+        who = "held-out" if record.part.first == 0 else "tuning"
+        return f"counts {who} patients by score {often}"
     return f"releases a noised sum over patients {often}"

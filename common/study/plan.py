@@ -264,12 +264,20 @@ class Training(PlanPart):
 class Evaluation(PlanPart):
     """Held-out patients, scored by the received model, counted in [label, score bin] with noise.
 
-    `releases` evaluations are made: the last of the final model, the others spread evenly.
+    `releases` evaluations are made: the last of the final model, the others spread evenly. With
+    `tuning_fraction` the others are of tuning patients, so that whoever stops or chooses by them
+    has not looked at the held-out ones.
     """
 
     held_out_fraction: Annotated[float, Field(gt=0, lt=0.9)]
+    tuning_fraction: Annotated[float, Field(gt=0, lt=0.9)] | None = None
     score_bins: Annotated[int, Field(ge=4, le=50)]
     releases: Annotated[int, Field(ge=1, le=1000)]
+
+    @property
+    def training_fraction(self) -> float:
+        """Share of patients who train."""
+        return 1.0 - self.held_out_fraction - (self.tuning_fraction or 0.0)
 
 
 class Privacy(PlanPart):

@@ -12,13 +12,15 @@ from common.study.plan import StudyPlan
 def plan_bytes(plan: StudyPlan) -> bytes:
     """Return the canonical bytes of a plan: every field, defaults too, real numbers as text.
 
-    A plan without `[scaling]` or `[selection]` has no such key, so that it keeps the digest it had
-    before the key.
+    A plan without `[scaling]`, `[selection]` or `tuning_fraction` has no such key, so that it keeps
+    the digest it had before the key.
     """
     fields = plan.model_dump(mode="json")
     for name in ("scaling", "selection"):
         if fields[name] is None:
             del fields[name]
+    if fields["evaluation"]["tuning_fraction"] is None:
+        del fields["evaluation"]["tuning_fraction"]
     return canonical_bytes(_without_floats(fields))
 
 

@@ -259,6 +259,12 @@ RULES: Final = (
         ("features", "selection", *_NOISE),
         of_selection.rule_selection_noise_can_be_calibrated,
     ),
+    Rule(
+        "P40",
+        "Tuning patients are at least 1 %, leave a tenth to train, and have a model to score.",
+        ("evaluation",),
+        of_training.rule_tuning_is_of_use,
+    ),
 )
 
 _STOPS: Final[dict[str, tuple[str, ...]]] = {

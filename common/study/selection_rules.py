@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from common import limits
 from common.errors import AccountingError
-from common.privacy.calibration import calibrate_selection, training_part
+from common.privacy.calibration import calibrate_selection
+from common.privacy.patient_parts import patient_parts
 from common.study.contingency import always_kept, cell_count, class_count, count_tables
 from common.study.plan import StudyPlan
 from common.study.problems import Problem
@@ -92,7 +93,7 @@ def rule_selection_noise_can_be_calibrated(plan: StudyPlan) -> Iterator[Problem]
             delta=plan.privacy.delta,
             candidates=len(plan.features),
             joint_candidates=plan.selection.joint_candidates,
-            part=training_part(plan.evaluation.held_out_fraction),
+            part=patient_parts(plan.evaluation).training,
         )
     except AccountingError as error:
         yield Problem("selection", error.arrived, error.expected, error.todo)

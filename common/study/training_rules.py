@@ -85,6 +85,28 @@ def rule_both_parts_have_patients(plan: StudyPlan) -> Iterator[Problem]:
         )
 
 
+def rule_tuning_is_of_use(plan: StudyPlan) -> Iterator[Problem]:
+    """Tuning patients are not too few, leave some to train, and have a model to score."""
+    evaluation = plan.evaluation
+    if evaluation.tuning_fraction is None:
+        return
+    room = 0.9 - evaluation.held_out_fraction
+    if not HELD_OUT_FRACTION_MIN <= evaluation.tuning_fraction <= room:
+        yield Problem(
+            "evaluation.tuning_fraction",
+            str(evaluation.tuning_fraction),
+            f"at least {HELD_OUT_FRACTION_MIN}, and with held_out_fraction at most 0.9",
+            "a tenth of the patients tunes well; the others should train",
+        )
+    if evaluation.releases < 2:
+        yield Problem(
+            "evaluation.releases",
+            str(evaluation.releases),
+            "2 or more, for the last is of held-out patients and no other would be of tuning ones",
+            "ask for more evaluations, or remove tuning_fraction",
+        )
+
+
 def rule_steps_can_be_accounted(plan: StudyPlan) -> Iterator[Problem]:
     """All steps of the study together stay within what is accounted."""
     steps = plan.training.rounds * plan.training.local_steps
@@ -185,7 +207,7 @@ def honest_update_norm(plan: StudyPlan, *, cohort_size: int) -> float:
     """
     training = plan.training
     noise = plan_mechanisms(plan).train_per_round.noise_multiplier
-    trained = cohort_size * (1 - plan.evaluation.held_out_fraction)
+    trained = cohort_size * plan.evaluation.training_fraction
     batch = training.sampling_probability * trained
     steps = training.local_steps
     sampled = steps + _TAIL * math.sqrt(steps * (1 - training.sampling_probability) / batch)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from common.privacy.calibration import held_out_part, training_part
 from common.privacy.mechanism import PATIENT_HASH_PARTS, PatientPart
+from common.privacy.patient_parts import patient_parts
 from common.study.columns import bins_of_model, feature_columns
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
 from site_client.features.extraction import forward_filled
@@ -138,6 +138,6 @@ def patient_part(subject_id: str, *, salt: bytes) -> int:
 
 
 def split(matrix: FeatureMatrix, plan: StudyPlan) -> tuple[FeatureMatrix, FeatureMatrix]:
-    """Return the patients who train and the patients held out; no patient is in both."""
-    fraction = plan.evaluation.held_out_fraction
-    return matrix.of_part(training_part(fraction)), matrix.of_part(held_out_part(fraction))
+    """Return the patients who train and the patients held out; tuning patients are in neither."""
+    parts = patient_parts(plan.evaluation)
+    return matrix.of_part(parts.training), matrix.of_part(parts.held_out)

@@ -155,7 +155,7 @@ def write_total(
 
 def expected_patients(task: TrainingTask) -> float:
     """Return the public number of patients who train."""
-    return task.declared_cohort_size * (1.0 - task.plan.evaluation.held_out_fraction)
+    return task.declared_cohort_size * task.plan.evaluation.training_fraction
 
 
 def expected_batch_size(task: TrainingTask) -> float:

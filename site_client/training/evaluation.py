@@ -12,6 +12,7 @@ from common.ids import Digest
 from common.models import build_model, load_parameters
 from common.privacy.discrete_gaussian import discrete_gaussian, variance_of
 from common.privacy.mechanism import DiscreteGaussianCounts
+from common.privacy.patient_parts import share_of
 from common.protocol.arrays import Parameters
 from common.protocol.messages import EvaluationCounts
 from common.study.plan import StudyPlan
@@ -99,7 +100,7 @@ def evaluate(
         plan,
         parameters,
         held_out.x,
-        expected=declared_cohort_size * plan.evaluation.held_out_fraction,
+        expected=declared_cohort_size * share_of(mechanism.part),
         stream=randomness.sampling,
     )
     exact = count_by_score(probabilities, held_out.y, bins=bins)

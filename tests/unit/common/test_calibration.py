@@ -70,6 +70,11 @@ def test_a_budget_that_no_noise_keeps_is_refused() -> None:
         calibrate_training(epsilon=1e-5, delta=1e-9, sampling_probability=1.0, steps=1_000_000)
 
 
+def test_an_epsilon_next_to_zero_is_kept_by_delta_alone() -> None:
+    noise = calibrate_training(epsilon=2.3e-309, delta=1e-5, sampling_probability=0.5, steps=1)
+    assert epsilon_of((DpSgdSteps(noise, 0.5, 1),), delta=1e-5) == 0.0
+
+
 def test_a_plan_spends_its_epsilon_on_each_part_of_the_patients_and_no_more() -> None:
     plan = make_plan()
     planned = plan_mechanisms(plan)

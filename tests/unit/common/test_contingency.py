@@ -8,13 +8,15 @@ import pytest
 
 from common.errors import AccountingError
 from common.privacy.accountant import epsilon_of, epsilon_of_counted
-from common.privacy.calibration import calibrate_selection, plan_mechanisms, training_part
+from common.privacy.calibration import calibrate_selection, plan_mechanisms
 from common.privacy.mechanism import GaussianVector
+from common.privacy.patient_parts import patient_parts
 from common.study.contingency import always_kept, cell_count, class_count, count_tables
 from common.study.plan import CategoricalFeature, NumericFeature, Selection
 from tests.lib.plans import make_plan
 from tests.lib.selecting import code, selecting_plan
 
+PART = patient_parts(make_plan().evaluation).training
 CHOICE = Selection(keep=2, present_share_min=0.01, joint_candidates=3, bins=4)
 
 
@@ -68,7 +70,7 @@ def test_a_plan_that_selects_commits_to_its_two_counts_and_to_nothing_else() -> 
     assert planned.counted == ((planned.selection.single, 1), (planned.selection.joint, 1))
     assert planned.selection.single.cells_per_patient_max == len(plan.features)
     assert planned.selection.joint.cells_per_patient_max == math.comb(8, 2)
-    assert planned.selection.single.part == training_part(plan.evaluation.held_out_fraction)
+    assert planned.selection.single.part == patient_parts(plan.evaluation).training
     assert planned.evaluation_rounds == ()
 
 
@@ -96,7 +98,7 @@ def test_both_counts_together_keep_epsilon_and_use_nearly_all_of_it(
         delta=delta,
         candidates=candidates,
         joint_candidates=joint,
-        part=training_part(0.25),
+        part=PART,
     )
     counted = {made.single: 1} if made.single == made.joint else {made.single: 1, made.joint: 1}
     if made.single == made.joint:
@@ -121,5 +123,5 @@ def test_counts_that_no_noise_can_keep_are_refused() -> None:
             delta=1e-9,
             candidates=10_000,
             joint_candidates=100,
-            part=training_part(0.25),
+            part=PART,
         )

@@ -266,6 +266,23 @@ def test_a_plan_that_selects_trains_no_model_and_needs_no_room_for_one() -> None
     assert problems_of(selection=SELECTION, model=wide, training__update_norm_max=0.1) == ()
 
 
+def test_p40_tuning_patients_who_are_too_few_too_many_or_without_a_model_are_refused() -> None:
+    for share in (0.005, 0.7):
+        only(
+            "P40",
+            "evaluation.tuning_fraction",
+            evaluation__tuning_fraction=share,
+            training__update_norm_max=1e3,
+        )
+    only(
+        "P40",
+        "evaluation.releases",
+        evaluation__tuning_fraction=0.1,
+        evaluation__releases=1,
+    )
+    assert problems_of(evaluation__tuning_fraction=0.1) == ()
+
+
 def test_a_plan_without_monitoring_or_groups_is_complete() -> None:
     assert problems_of(monitoring=..., fairness_groups=...) == ()
 
