@@ -194,11 +194,9 @@ class MedsFolder:
     def _count(
         self, connection: duckdb.DuckDBPyConnection, records: str, end: datetime.datetime
     ) -> list[_Counted]:
-        def by_code(
-            what: str, chosen: str, *, limit: str = ""
-        ) -> dict[str | None, tuple[int, ...]]:
-            statement = f"SELECT code, {what} FROM {sql_name(records)} WHERE {chosen} GROUP BY code"  # noqa: S608
-            rows = run_sql(connection, f"{statement} {limit}", place=self._place)
+        def by_code(what: str, where: str, limit: str = "") -> dict[str | None, tuple[int, ...]]:
+            chosen = f"FROM {sql_name(records)} WHERE {where} GROUP BY code {limit}"
+            rows = run_sql(connection, f"SELECT code, {what} {chosen}", place=self._place)  # noqa: S608
             return {code: tuple(counts) for code, *counts in rows}
 
         # One query for each kind: a filter on one column is checked as the column is unpacked.
