@@ -196,7 +196,7 @@ class MedsFolder:
     ) -> list[_Counted]:
         def by_code(what: str, where: str, limit: str = "") -> dict[str | None, tuple[int, ...]]:
             chosen = f"FROM {sql_name(records)} WHERE {where} GROUP BY code {limit}"
-            rows = run_sql(connection, f"SELECT code, {what} {chosen}", place=self._place)  # noqa: S608
+            rows = run_sql(connection, f"SELECT code, {what} {chosen}", place=self._place)
             return {code: tuple(counts) for code, *counts in rows}
 
         # One query for each kind: a filter on one column is checked as the column is unpacked.
