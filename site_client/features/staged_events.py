@@ -26,7 +26,7 @@ from site_client.sources.source_files import stream_sql
 if TYPE_CHECKING:
     import duckdb
 
-_PATIENTS_PER_PART_MAX: Final = 32_768
+_PATIENTS_PER_PART_MAX: Final = 16_384
 _BATCH_ROWS: Final = 500_000
 _UNITS_COUNTED_MAX: Final = 1000
 _EVENT: Final = np.dtype(
