@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _PATIENTS_PER_PART_MAX: Final = 16_384
-_BATCH_ROWS: Final = 500_000
+_BATCH_ROWS: Final = 100_000
 _UNITS_COUNTED_MAX: Final = 1000
 _EVENT: Final = np.dtype(
     [("order", "i8"), ("value", "f8"), ("unit", "i4"), ("text", "i4"), ("group", "u2")],
