@@ -51,7 +51,9 @@ class MedsCodes:
     mapping: MedsMapping
     declared: CodeMap
     parents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    _found: dict[str, tuple[MappedCode, ...]] = field(default_factory=dict, compare=False)
+    _found: dict[str, tuple[MappedCode, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def mapped(self, site_code: str) -> tuple[MappedCode, ...]:
         """Return the events of a record with this code, none when the code is unmapped."""
