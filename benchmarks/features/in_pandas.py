@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.dataset
+import pyarrow.parquet  # noqa: F401
 
 from benchmarks.features.generate import DATA_UNTIL
 from benchmarks.features.study import G_PER_DL_AS_G_PER_L, HOSPICE, PLAUSIBLE

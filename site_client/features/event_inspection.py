@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from common.study.cohort import AGE
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
@@ -137,23 +136,29 @@ def _put_windows(
         for item in asked
         for code in sorted(codes[item.name])
     ]
-    columns = {
-        "feature": pa.array([row[0] for row in rows], pa.string()),
-        "code": pa.array([row[1] for row in rows], pa.string()),
-        "begins": pa.array([row[2] for row in rows], pa.int64()),
-    }
-    put_table(connection, "inspected", pa.table(columns))
+    put_table(
+        connection,
+        "inspected",
+        {
+            "feature": ("VARCHAR", [row[0] for row in rows]),
+            "code": ("VARCHAR", [row[1] for row in rows]),
+            "begins": ("BIGINT", [row[2] for row in rows]),
+        },
+    )
     levels = [
         (item.name, level)
         for item in asked
         if isinstance(item, CategoricalFeature)
         for level in item.levels
     ]
-    named = {
-        "feature": pa.array([row[0] for row in levels], pa.string()),
-        "level": pa.array([row[1] for row in levels], pa.string()),
-    }
-    put_table(connection, "inspected_level", pa.table(named))
+    put_table(
+        connection,
+        "inspected_level",
+        {
+            "feature": ("VARCHAR", [row[0] for row in levels]),
+            "level": ("VARCHAR", [row[1] for row in levels]),
+        },
+    )
 
 
 def _units(

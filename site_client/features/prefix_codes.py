@@ -10,8 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from common.study.code_lists import code_lists
 from common.study.code_prefix import PREFIX_SYSTEMS, is_prefix, without_dots
 from common.study.plan import StudyPlan
@@ -63,8 +61,10 @@ def _recorded(
     """Return the events' codes that begin as each star says."""
     asked = sorted(stars)
     plain = [without_dots(code) for code in asked]
-    put_table(connection, "prefix_asked", pa.table({"asked": asked, "plain": plain}))
-    put_table(connection, "prefix_system", pa.table({"system": list(PREFIX_SYSTEMS)}))
+    put_table(
+        connection, "prefix_asked", {"asked": ("VARCHAR", asked), "plain": ("VARCHAR", plain)}
+    )
+    put_table(connection, "prefix_system", {"system": ("VARCHAR", list(PREFIX_SYSTEMS))})
     rows = connection.execute(
         "WITH recorded AS (SELECT DISTINCT code, replace(code, '.', '') AS plain FROM events "
         "WHERE split_part(code, '/', 1) IN (SELECT system FROM prefix_system)) "

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     import duckdb
 
 _PATIENTS_PER_PART_MAX: Final = 16_384
-_BATCH_ROWS: Final = 500_000
+_BATCH_ROWS: Final = 100_000
 _UNITS_COUNTED_MAX: Final = 1000
 _EVENT: Final = np.dtype(
-    [("order", "i8"), ("value", "f8"), ("unit", "i4"), ("text", "i4"), ("group", "u2")]
+    [("order", "i8"), ("value", "f8"), ("unit", "i4"), ("text", "i4"), ("group", "u2")],
 )
 NO_TEXT: Final = -1
 
@@ -193,16 +193,16 @@ def _put_codes(
         for code in sorted(codes)
     ]
     kinds = {
-        "code": pa.string(),
-        "code_group": pa.uint16(),
-        "reach": pa.int64(),
-        "has_levels": pa.bool_(),
+        "code": "VARCHAR",
+        "code_group": "USMALLINT",
+        "reach": "BIGINT",
+        "has_levels": "BOOLEAN",
     }
     columns = {
-        name: pa.array([row[place] for row in rows], kind)
+        name: (kind, [row[place] for row in rows])
         for place, (name, kind) in enumerate(kinds.items())
     }
-    put_table(connection, "staged_code", pa.table(columns))
+    put_table(connection, "staged_code", columns)
 
 
 def _read(
@@ -223,10 +223,10 @@ def _read(
         batch_rows=_BATCH_ROWS,
     )
     for batch in batches:
-        part, group = (batch.column(name).to_numpy() for name in ("part", "code_group"))
+        part, group = (_numbers(batch.column(name)) for name in ("part", "code_group"))
         events = np.empty(len(batch), _EVENT)
-        events["order"] = batch.column("event_order").to_numpy()
-        events["value"] = batch.column("value").to_numpy()
+        events["order"] = _numbers(batch.column("event_order"))
+        events["value"] = _numbers(batch.column("value"))
         events["group"] = group
         events["unit"] = _numbered(
             batch.column("unit"), lambda unit: units.setdefault(unit or "", len(units))
@@ -236,9 +236,10 @@ def _read(
         )
         _note_units(staged.group_units, group, events["unit"], len(units))
         by_part = np.argsort(part, kind="stable")
+        events = events.take(by_part)  # ten times as fast as by index
         for number, first, stop in _stretches(part[by_part]):
             with _path(staged._folder, number).open("ab") as stream:
-                events[by_part[first:stop]].tofile(stream)
+                events[first:stop].tofile(stream)
     staged.units.extend(units)
 
 
@@ -260,8 +261,14 @@ def _numbered(words: pa.Array, number_of: Callable[[str | None], int]) -> npt.ND
     """Return each word's number; a number is asked for once a word, null among them."""
     coded = words.dictionary_encode(null_encoding="encode")
     table = np.array([number_of(word) for word in coded.dictionary.to_pylist()], np.int32)
-    numbered: npt.NDArray[np.int32] = table[coded.indices.to_numpy()]
+    numbered: npt.NDArray[np.int32] = table[_numbers(coded.indices)]
     return numbered
+
+
+def _numbers(column: pa.Array) -> npt.NDArray[Any]:
+    """Return a column without nulls as it lies in memory; Arrow's own way imports pandas."""
+    found: npt.NDArray[Any] = np.from_dlpack(column)
+    return found
 
 
 def _stretches(ascending: npt.NDArray[np.uint16]) -> Iterator[tuple[int, int, int]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from site_client.standardize.units import Conversion
 
@@ -19,16 +17,27 @@ def microseconds(span: timedelta) -> int:
     return span // timedelta(microseconds=1)
 
 
-def put_table(connection: duckdb.DuckDBPyConnection, name: str, columns: pa.Table) -> None:
-    """Make a temporary table; `name` is a word of ours."""
-    connection.register("put_table_columns", columns)
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM put_table_columns")
-    connection.unregister("put_table_columns")
+def put_table(
+    connection: duckdb.DuckDBPyConnection, name: str, columns: Mapping[str, tuple[str, list[Any]]]
+) -> None:
+    """Make a temporary table; `name`, columns' names and SQL types are words of ours.
+
+    Args:
+        connection: to have it.
+        name: of the table.
+        columns: SQL type and values of each, by name.
+    """
+    # As parameters: to take a table from Arrow or Python, DuckDB first imports pandas.
+    selected = ", ".join(f"unnest(${key}::{kind}[]) AS {key}" for key, (kind, _) in columns.items())
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT {selected}",
+        {key: values for key, (_, values) in columns.items()},
+    )
 
 
 def put_codes(connection: duckdb.DuckDBPyConnection, name: str, codes: Iterable[str]) -> None:
     """Make a temporary table of codes."""
-    put_table(connection, name, pa.table({"code": pa.array(sorted(codes), pa.string())}))
+    put_table(connection, name, {"code": ("VARCHAR", sorted(codes))})
 
 
 def put_conversions(
@@ -39,11 +48,9 @@ def put_conversions(
     put_table(
         connection,
         name,
-        pa.table(
-            {
-                "unit": pa.array(list(units), pa.string()),
-                "factor": pa.array([item.factor for item in units.values()], pa.float64()),
-                "shift": pa.array([item.offset for item in units.values()], pa.float64()),
-            }
-        ),
+        {
+            "unit": ("VARCHAR", list(units)),
+            "factor": ("DOUBLE", [item.factor for item in units.values()]),
+            "shift": ("DOUBLE", [item.offset for item in units.values()]),
+        },
     )

@@ -191,26 +191,35 @@ class MedsFolder:
     def _count(
         self, connection: duckdb.DuckDBPyConnection, records: str, end: datetime.datetime
     ) -> list[_Counted]:
-        rows = run_sql(
-            connection,
-            f"""
-            SELECT code, count(*), count(*) FILTER (nobody), count(*) FILTER (late AND NOT nobody),
-                count(*) FILTER (unreadable AND NOT nobody),
-                count(*) FILTER (unreadable AND NOT nobody AND NOT late)
-            FROM (SELECT *, NOT has_subject AS nobody,
-                    NOT coalesce({_in_time(end)}, true) AS late,
-                    NOT coalesce(is_finite, true) AS unreadable
-                FROM {sql_name(records)})
-            GROUP BY code LIMIT {CODES_MAX + 1}""",  # noqa: S608
-            place=self._place,
-        )
-        if len(rows) > CODES_MAX:
+        def by_code(what: str, where: str, limit: str = "") -> dict[str | None, tuple[int, ...]]:
+            chosen = f"FROM {sql_name(records)} WHERE {where} GROUP BY code {limit}"
+            rows = run_sql(connection, f"SELECT code, {what} {chosen}", place=self._place)
+            return {code: tuple(counts) for code, *counts in rows}
+
+        # One query for each kind: a filter on one column is checked as the column is unpacked.
+        every = by_code("count(*)", "true", f"LIMIT {CODES_MAX + 1}")
+        if len(every) > CODES_MAX:
             raise refuse_file(
                 f"{self._place}: the code column has too many different codes",
                 expected=f"at most {CODES_MAX:,}",
                 arrived="more; it is probably another column",
             )
-        return [_Counted(*row) for row in rows]
+        in_time = f"coalesce({_in_time(end)}, true)"
+        nobody = by_code("count(*)", "NOT has_subject")
+        late = by_code("count(*)", f"has_subject AND {_out_of_time(end)}")
+        unreadable = by_code(
+            f"count(*), count(*) FILTER ({in_time})", "has_subject AND NOT is_finite"
+        )
+        return [
+            _Counted(
+                code,
+                *records_of,
+                *nobody.get(code, (0,)),
+                *late.get(code, (0,)),
+                *unreadable.get(code, (0, 0)),
+            )
+            for code, records_of in every.items()
+        ]
 
     def _excluded(self, counted: Iterable[_Counted]) -> SourceCounts:
         excluded = dict.fromkeys(Exclusion, 0)
@@ -314,3 +323,8 @@ def most_frequent(unmapped: Mapping[str, int]) -> dict[str, int]:
 def _in_time(end: datetime.datetime) -> str:
     last = end.isoformat(sep=" ")
     return f"(time >= TIMESTAMP '{YEAR_MIN}-01-01' AND time < TIMESTAMP '{last}')"
+
+
+def _out_of_time(end: datetime.datetime) -> str:
+    last = end.isoformat(sep=" ")
+    return f"(time < TIMESTAMP '{YEAR_MIN}-01-01' OR time >= TIMESTAMP '{last}')"

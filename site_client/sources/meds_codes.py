@@ -51,9 +51,17 @@ class MedsCodes:
     mapping: MedsMapping
     declared: CodeMap
     parents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    _found: dict[str, tuple[MappedCode, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def mapped(self, site_code: str) -> tuple[MappedCode, ...]:
         """Return the events of a record with this code, none when the code is unmapped."""
+        if site_code not in self._found:
+            self._found[site_code] = self._mapped(site_code)
+        return self._found[site_code]
+
+    def _mapped(self, site_code: str) -> tuple[MappedCode, ...]:
         without_unit, unit = self._split(site_code)
         declared = self.declared.get(site_code) or self.declared.get(without_unit)
         if declared is not None:

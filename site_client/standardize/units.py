@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from common.errors import DataSourceError, PlanError
@@ -120,6 +121,7 @@ def unit_table(
     return decisions
 
 
+@lru_cache(maxsize=256)
 def plan_unit(code: str) -> Unit:
     """Return the meaning of a plan's unit, which must be UCUM and no laboratory's spelling.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,3 +136,32 @@ def test_a_file_damaged_after_it_was_counted_is_one_refusal_without_a_value(
             assert error.__context__ is None
         assert not list(scratch.iterdir())
     assert refused
+
+
+IN_A_PROCESS_OF_ITS_OWN = """
+import json, sys
+from pathlib import Path
+from site_client.features.event_patients import read_event_patients
+from site_client.sources.meds import MedsFolder
+from site_client.sources.meds_mapping import MedsMapping
+from tests.lib.plans import make_plan
+folder, mapping, plan = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
+source = MedsFolder(MedsMapping.model_validate(mapping), folder=folder)
+assert read_event_patients(make_plan(**plan), source, scratch=folder).table.rows
+assert "duckdb" in sys.modules
+assert "pandas" not in sys.modules
+"""
+
+
+def test_a_build_from_parquet_does_not_import_pandas(tmp_path: Path) -> None:
+    write_six(tmp_path / "meds")
+    mapping = {"kind": "meds", "path": "meds", **SIX}
+    plan = {"cohort": COHORT, "label": DEATH_IN_A_MONTH, "features__1": CREATININE}
+    words = [str(tmp_path), json.dumps(mapping, default=str), json.dumps(plan)]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_PROCESS_OF_ITS_OWN, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
