@@ -168,7 +168,9 @@ class _Selection:
             direction=-1 if index.occurrence == "last" else 1,
             most=most,
         )
-        return self._counted(f"{index.occurrence} of each patient, at most {most}")
+        if index.occurrence == "every":
+            return self._counted("every entry event of each patient")
+        return self._counted(f"the {index.occurrence} of each patient")
 
     def label(self, outcome: Outcome) -> Attrition:
         put_codes(self.connection, "outcome_code", outcome.codes)

@@ -19,7 +19,7 @@ from site_client.sources.events import SourceCounts
 from site_client.sources.omop import OmopFolder
 from site_client.sources.table import MISSING_LEVEL
 from tests.lib.damaged_files import MARKER
-from tests.lib.event_plans import COHORT, plan_for_events
+from tests.lib.event_plans import COHORT, CREATININE, DEATH_IN_A_MONTH, plan_for_events
 from tests.lib.plans import make_plan
 from tests.lib.six_patients_meds import SIX, write_six
 from tests.lib.six_patients_meds import source as meds_source
