@@ -13,6 +13,7 @@ CLOCK_SKEW_S_MAX: Final = (
 )
 SITES_MAX: Final = 10_000
 FEATURES_MAX: Final = 10_000
+PATIENT_NUMBERS_MAX: Final = 100_000  # columns times rows of a patient: 0.4 MB in memory
 TIME_BINS_MAX: Final = 336  # two weeks by the hour
 ROUNDS_MAX: Final = 10_000
 LOCAL_STEPS_MAX: Final = 100_000

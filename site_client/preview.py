@@ -164,7 +164,7 @@ def _shown_round(plan: StudyPlan, evaluation_rounds: tuple[int, ...]) -> int:
     if plan.selection is not None:
         return SINGLE_ROUND  # which pairs are counted depends on the first count
     rounds = plan.training.rounds
-    return next((item for item in evaluation_rounds if item <= rounds), rounds + 1)
+    return next((item for item in evaluation_rounds if item <= rounds), rounds)
 
 
 def _request(
@@ -203,7 +203,7 @@ def _task(plan: StudyPlan, number: int) -> TaskRequest:
         plan_digest=plan_digest(plan),
         round_number=number,
         kind=TaskKind.SCALE if is_scaling else kind,
-        evaluate=not is_scaling,
+        evaluate=number in plan_mechanisms(plan).evaluation_rounds,
         base_version=parameters_digest(parameters),
         parameters=parameters,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from common.clock import Clock
 from common.errors import DataSourceError
@@ -16,7 +16,11 @@ from site_client.features.store import FeatureStore
 from site_client.features.store_build import FeatureBuilder, read_entry
 from site_client.source_pin import SourcePin
 from site_client.sources.source_mapping import EventMapping, SourceMapping
+from site_client.sources.table import read_table
 from site_client.sources.table_mapping import TableMapping
+
+REFUSED_AGAIN_S: Final = 600
+"""How long events that did not fit are not read again; an agent started anew reads at once."""
 
 
 class Features(Protocol):
@@ -41,6 +45,7 @@ class SourceFeatures:
         clock: tells when an entry was built.
         pin: what the patients of earlier releases were identified by; None: not checked.
         use: which entries studies began with; None: nothing is fixed, and nothing expires.
+        patients_min: of the site; of fewer nothing is asked but their number.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class SourceFeatures:
         clock: Clock,
         pin: SourcePin | None,
         use: FeatureUse | None,
+        patients_min: int = 0,
     ) -> None:
         self._mapping = mapping
         self._paths = paths
@@ -59,13 +65,15 @@ class SourceFeatures:
         self._clock = clock
         self._pin = pin
         self._use = use
+        self._patients_min = patients_min
+        self._refused: tuple[tuple[Digest, int, int], int, DataSourceError] | None = None
         self._made: tuple[tuple[Digest, int, int], FeatureMatrix] | None = None
 
     def matrix(self, digest: Digest, plan: StudyPlan) -> FeatureMatrix:
         """Return the features of a plan; raises `DataSourceError`."""
         key = (digest, *self._state())
         if self._made is None or self._made[0] != key:
-            rows, entry_id = self._rows(digest, plan)
+            rows, entry_id = self._rows_or_refusal(key, digest, plan)
             if self._pin is not None:
                 self._pin.check(self._mapping, folder=self._paths.home, salt=self._salt)
             if self._use is not None and entry_id:
@@ -73,13 +81,36 @@ class SourceFeatures:
             self._made = (key, build_matrix(rows.table, plan, salt=self._salt))
         return self._made[1]
 
+    def _rows_or_refusal(
+        self, key: tuple[Digest, int, int], digest: Digest, plan: StudyPlan
+    ) -> tuple[SiteRows, str]:
+        """Read, or refuse as a short while ago: a request repeated must not read all again."""
+        now_s = self._clock.now_s()
+        if self._refused is not None:
+            refused_key, until_s, error = self._refused
+            if refused_key == key and now_s < until_s:
+                raise error
+        try:
+            return self._rows(digest, plan)
+        except DataSourceError as error:
+            self._refused = (key, now_s + REFUSED_AGAIN_S, error)
+            raise
+
     def _rows(self, digest: Digest, plan: StudyPlan) -> tuple[SiteRows, str]:
         if isinstance(self._mapping, TableMapping):
-            return _read_directly(plan, self._mapping, self._paths), ""
+            table = read_table(
+                plan, self._mapping, folder=self._paths.home, patients_min=self._patients_min
+            )
+            return SiteRows(table, None), ""
         began_with = self._use.pins.find(digest) if self._use is not None else None
         if began_with is not None:
             return _pinned(FeatureStore(self._paths.features), began_with), began_with
-        builder = builder_of(self._mapping, paths=self._paths, clock=self._clock)
+        builder = builder_of(
+            self._mapping,
+            paths=self._paths,
+            clock=self._clock,
+            patients_min=self._patients_min,
+        )
         entry = builder.newest(plan)
         if entry is not None:
             return builder.rows(entry), entry.id
@@ -96,7 +127,9 @@ class SourceFeatures:
         return (status.st_mtime_ns, status.st_size) if status else (0, 0)
 
 
-def builder_of(mapping: EventMapping, *, paths: SitePaths, clock: Clock) -> FeatureBuilder:
+def builder_of(
+    mapping: EventMapping, *, paths: SitePaths, clock: Clock, patients_min: int = 0
+) -> FeatureBuilder:
     """Return what makes entries of the site's feature store from its source of events."""
     return FeatureBuilder(
         FeatureStore(paths.features),
@@ -104,6 +137,7 @@ def builder_of(mapping: EventMapping, *, paths: SitePaths, clock: Clock) -> Feat
         folder=paths.home,
         scratch=paths.scratch,
         clock=clock,
+        patients_min=patients_min,
     )
 
 

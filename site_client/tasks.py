@@ -22,6 +22,7 @@ from common.errors import (
     CohortiumError,
     DataSourceError,
     LedgerError,
+    PlanError,
     ReleaseRefused,
 )
 from common.ids import Digest, SiteId
@@ -147,6 +148,7 @@ class SiteTasks:
             clock=clock,
             pin=records.source_pin,
             use=feature_use(config, SitePaths(folder), records, clock),
+            patients_min=config.limits.cohort_size_min,
         )
         self._planned: tuple[Digest, PlannedMechanisms] | None = None
 
@@ -358,8 +360,8 @@ def _refusal_number(error: Exception) -> str:
     """Return the number of the refusal that an exception becomes."""
     if isinstance(error, LedgerError):
         return "R15"
-    if isinstance(error, DataSourceError):
-        return "R14"
+    if isinstance(error, DataSourceError | PlanError):
+        return error.number or "R14"
     if isinstance(error, ReleaseRefused):
         return "R18"
     if isinstance(error, CohortiumError) and error.number in REFUSALS:

@@ -60,6 +60,15 @@ def _in_bins(names: tuple[str, ...], bins: int) -> tuple[str, ...]:
     return tuple(f"{name}[{place}]" for place in range(1, bins + 1) for name in names)
 
 
+def column_count(plan: StudyPlan) -> int:
+    """Return the number of `feature_columns` without naming them."""
+    bins = bins_of_model(plan)
+    return sum(
+        len(_names_in_a_bin(feature)) * (bins_of_feature(feature) if bins is None else bins)
+        for feature in plan.features
+    )
+
+
 def feature_columns(plan: StudyPlan) -> tuple[str, ...]:
     """Return all matrix columns: features in the plan's order.
 
@@ -74,7 +83,7 @@ def feature_columns(plan: StudyPlan) -> tuple[str, ...]:
 
 def parameter_shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
     """Return the shape of every parameter by name, as in `common.models`' state dict."""
-    width = len(feature_columns(plan))
+    width = column_count(plan)
     if isinstance(plan.model, LogisticRegression):
         return {"linear.weight": (1, width), "linear.bias": (1,)}
     if isinstance(plan.model, ResidualPerceptron):

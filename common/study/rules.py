@@ -265,6 +265,12 @@ RULES: Final = (
         ("evaluation",),
         of_training.rule_tuning_is_of_use,
     ),
+    Rule(
+        "P41",
+        "A patient has at most 100,000 numbers: columns times rows_per_patient_max.",
+        ("features", "model", "privacy.rows_per_patient_max"),
+        of_training.rule_patients_fit_into_memory,
+    ),
 )
 
 _STOPS: Final[dict[str, tuple[str, ...]]] = {

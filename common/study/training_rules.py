@@ -16,7 +16,7 @@ from common.privacy.calibration import (
     scaling_noise_of,
 )
 from common.privacy.mechanism import DpSgdSteps, GaussianVector
-from common.study.columns import parameter_count
+from common.study.columns import column_count, parameter_count
 from common.study.plan import Adam, StudyPlan
 from common.study.problems import Problem
 
@@ -47,6 +47,19 @@ def rule_model_fits_a_message(plan: StudyPlan) -> Iterator[Problem]:
             f"{needed / 2**20:.0f} MiB of parameters",
             f"at most {most // 2**20} MiB",
             "choose fewer or narrower hidden layers, or fewer columns",
+        )
+
+
+def rule_patients_fit_into_memory(plan: StudyPlan) -> Iterator[Problem]:
+    """A patient's rows and columns are few enough to be held for a whole cohort."""
+    rows = plan.privacy.rows_per_patient_max
+    columns = column_count(plan)
+    if rows * columns > limits.PATIENT_NUMBERS_MAX:
+        yield Problem(
+            "features",
+            f"{columns} columns for each of {rows} row(s) of a patient",
+            f"at most {limits.PATIENT_NUMBERS_MAX:,} numbers a patient",
+            "plan fewer features, time_bins or rows_per_patient_max",
         )
 
 

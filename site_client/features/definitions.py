@@ -103,6 +103,8 @@ class IndexEvent:
         delay: from the event to the index date.
         observed: how long before the index date the patient's first event must lie.
         rows_max: of a patient; the earliest are kept.
+        ages: least and most completed years at the index date; who has no birth is left out. None:
+            any, known or not.
     """
 
     codes: frozenset[str]
@@ -110,6 +112,7 @@ class IndexEvent:
     delay: timedelta = timedelta(0)
     observed: timedelta = timedelta(0)
     rows_max: int = 1
+    ages: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """From a source of events to the plan's table of rows: what a table source gives ready-made.
 
-Steps: (1) the source writes its event table; (2) index dates, criteria and the label; (3) the age
-of each row, and rows outside the plan's ages left out; (4) every other variable in one pass;
+Steps: (1) the source writes its event table; (2) index dates, ages, criteria and the label; (3) the
+age of each row; (4) every other variable in one pass;
 (5) the table of rows that features, quality and training read, whatever the source.
 """
 
@@ -101,11 +101,15 @@ def read_event_patients(
         narrower = narrower_of_plan(plan, known, connection)
         attrition = make_index_rows(
             connection,
-            index=index_event_of(index, narrower),
+            index=index_event_of(
+                index,
+                narrower,
+                ages=(plan.cohort.age_years_min, plan.cohort.age_years_max),
+            ),
             criteria=criteria_of(plan, narrower),
             outcome=outcome_of(plan.label, narrower, lambda codes: _units_of(connection, codes)),
         )
-        attrition.append(_keep_ages(connection, plan))
+        _add_ages(connection)
         patients = _read_rows(connection, plan, narrower, tuple(attrition), counts)
         if not is_inspected:
             return patients
@@ -174,26 +178,16 @@ def _read_rows(
     )
 
 
-def _keep_ages(connection: duckdb.DuckDBPyConnection, plan: StudyPlan) -> Attrition:
-    """Add each row's age and leave out those outside the plan's, and those without a birth."""
+def _add_ages(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add each row's age at its index date."""
     connection.execute(
-        "CREATE OR REPLACE TABLE index_rows AS "
-        "SELECT row_number() OVER (ORDER BY r.row_id) - 1 AS row_id, r.subject_id, r.index_time, "
-        "r.label, (epoch_us(r.index_time) - epoch_us(b.born)) / 86400e6 AS age_days, "
+        "CREATE OR REPLACE TABLE index_rows AS SELECT r.*, "
+        "(epoch_us(r.index_time) - epoch_us(b.born)) / 86400e6 AS age_days, "
         "date_sub('year', b.born, r.index_time) AS age_years "
         "FROM index_rows r LEFT JOIN (SELECT subject_id, min(time) AS born FROM cohort_event "
-        "WHERE code = $birth GROUP BY subject_id) b USING (subject_id) "
-        "WHERE date_sub('year', b.born, r.index_time) BETWEEN $youngest AND $oldest",
-        {
-            "birth": BIRTH,
-            "youngest": plan.cohort.age_years_min,
-            "oldest": plan.cohort.age_years_max,
-        },
+        "WHERE code = $birth GROUP BY subject_id) b USING (subject_id)",
+        {"birth": BIRTH},
     )
-    [(rows, patients)] = connection.execute(
-        "SELECT count(*), count(DISTINCT subject_id) FROM index_rows"
-    ).fetchall()
-    return Attrition("of the plan's ages", rows, patients)
 
 
 def _ages(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
+from common.errors import PlanError
 from common.study.cohort import Criterion as PlanCriterion
 from common.study.cohort import IndexDate
 from common.study.plan import BinaryLabel, CategoricalFeature, NumericFeature, StudyPlan
@@ -35,7 +36,9 @@ def all_codes(codes: Iterable[str], narrower: Narrower) -> frozenset[str]:
     return asked.union(*narrower(asked).values())
 
 
-def index_event_of(index: IndexDate, narrower: Narrower) -> IndexEvent:
+def index_event_of(
+    index: IndexDate, narrower: Narrower, *, ages: tuple[int, int] | None = None
+) -> IndexEvent:
     """Return the entry event; of "every" all rows, of which the matrix draws."""
     return IndexEvent(
         codes=all_codes(index.codes, narrower),
@@ -43,6 +46,7 @@ def index_event_of(index: IndexDate, narrower: Narrower) -> IndexEvent:
         delay=timedelta(hours=index.hours_after),
         observed=timedelta(days=index.observed_days_min),
         rows_max=_ALL,
+        ages=ages,
     )
 
 
@@ -91,9 +95,20 @@ def variable_of(
     aggregate = Aggregate(feature.aggregate)
     conversions = None
     if aggregate not in _WITHOUT_VALUE:
-        conversions = _conversions(
-            units_of(codes), feature.unit, analyte=feature.analyte, assume=feature.unit_if_missing
-        )
+        try:
+            conversions = _conversions(
+                units_of(codes),
+                feature.unit,
+                analyte=feature.analyte,
+                assume=feature.unit_if_missing,
+            )
+        except PlanError as error:
+            raise PlanError(
+                f"{error.refused}: that of {feature.name}",
+                expected=error.expected,
+                arrived=error.arrived,
+                todo=error.todo,
+            ) from None
     return NumericVariable(codes, conversions, feature.plausible_range, aggregate, window)
 
 

@@ -2,8 +2,9 @@
 
 Steps, in this order, each with the rows and patients that remain after it:
 (1) entry events with a time, moved by the delay; (2) observed long enough before; (3) not dead at
-the index date; (4) each criterion; (5) the occurrence asked for, and at most `rows_max` a patient;
-(6) labelled: the outcome happened, or the patient was followed to the window's end.
+the index date; (4) of the ages asked for; (5) each criterion; (6) the occurrence asked for, and at
+most `rows_max` a patient; (7) labelled: the outcome happened, or the patient was followed to the
+window's end.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ def make_index_rows(
     if index.observed:
         left.append(selection.keep_observed(index))
     left.append(selection.keep_living())
+    if index.ages is not None:
+        left.append(selection.keep_ages(*index.ages))
     for number, criterion in enumerate(criteria, start=1):
         left.append(selection.keep_meeting(criterion, number))
     left.append(selection.keep_occurrences(index))
@@ -143,6 +146,17 @@ class _Selection:
             death=DEATH,
         )
         return self._counted("alive at the index date")
+
+    def keep_ages(self, youngest: int, oldest: int) -> Attrition:
+        self._keep(
+            "SELECT c.* FROM candidate c JOIN (SELECT subject_id, min(time) AS born "
+            "FROM cohort_event WHERE code = $birth GROUP BY subject_id) b USING (subject_id) "
+            "WHERE date_sub('year', b.born, c.index_time) BETWEEN $youngest AND $oldest",
+            birth=BIRTH,
+            youngest=youngest,
+            oldest=oldest,
+        )
+        return self._counted("of the plan's ages")
 
     def keep_meeting(self, criterion: Criterion, number: int) -> Attrition:
         put_codes(self.connection, "criterion_code", criterion.codes)

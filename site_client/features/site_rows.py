@@ -13,7 +13,7 @@ from site_client.features.event_patients import EventPatients, read_event_patien
 from site_client.features.row_counts import RowCounts, counts_of
 from site_client.sources.open_source import open_source
 from site_client.sources.source_mapping import SourceMapping
-from site_client.sources.table import PatientTable, read_table
+from site_client.sources.table import TOO_FEW, PatientTable, read_table
 from site_client.sources.table_mapping import TableMapping
 
 
@@ -37,6 +37,7 @@ def read_rows(
     folder: Path,
     scratch: Path,
     is_inspected: bool = False,
+    patients_min: int = 0,
 ) -> SiteRows:
     """Read a site's source for one plan and check the rows against it.
 
@@ -46,23 +47,30 @@ def read_rows(
         folder: where `site.toml` lies; a relative path starts there.
         scratch: a folder of the agent's own; what a build puts there is deleted with it.
         is_inspected: whether to look into a source's events for a steward as well.
+        patients_min: see `check_rows`.
 
     Raises:
         PlanError: the plan has no index date, and the source no rows of its own.
         DataSourceError: the data do not fit the plan; never with a value.
     """
     if isinstance(mapping, TableMapping):
-        return SiteRows(read_table(plan, mapping, folder=folder), None)
+        return SiteRows(read_table(plan, mapping, folder=folder, patients_min=patients_min), None)
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     source = open_source(mapping, folder=folder)
     with tempfile.TemporaryDirectory(prefix="build-", dir=scratch) as build:
         events = read_event_patients(plan, source, scratch=Path(build), is_inspected=is_inspected)
-    check_rows(plan, counts_of(events))
+    check_rows(plan, counts_of(events), patients_min=patients_min)
     return SiteRows(events.table, events)
 
 
-def check_rows(plan: StudyPlan, counts: RowCounts) -> None:
+def check_rows(plan: StudyPlan, counts: RowCounts, *, patients_min: int = 0) -> None:
     """Refuse rows of events that do not fit the plan, as a table's are refused while it is read.
+
+    Args:
+        plan: to be followed.
+        counts: of the rows.
+        patients_min: with fewer nothing is asked of values: the site refuses for their number, and
+            one refusal must not tell more of few patients than the other.
 
     Raises:
         DataSourceError: no row is left; a feature that may not be missing is; or so many values
@@ -71,12 +79,18 @@ def check_rows(plan: StudyPlan, counts: RowCounts) -> None:
     rows = counts.rows
     if rows == 0:
         steps = "; ".join(f"{step.step}: {step.patients}" for step in counts.attrition)
+        left_out = sorted(counts.source.excluded.items(), key=lambda item: -item[1])
+        reasons = "; ".join(f"{times:,} for {reason.value}" for reason, times in left_out) or "none"
         raise DataSourceError(
             "no patient of this source is in the plan's cohort",
             expected="at least one row after every step",
-            arrived=f"patients left after each step: {steps}",
-            todo="compare the codes of the step that leaves none with what the site records",
+            arrived=f"patients left after each step: {steps}. Records left out: {reasons}",
+            todo="compare the codes of the step that leaves none with what the site records; data "
+            "with times in the future need `data_until` under [source]",
+            number=TOO_FEW,
         )
+    if counts.patients < patients_min:
+        return
     for feature in plan.features:
         recorded = counts.features[feature.name].recorded
         if feature.missing == "none_allowed" and recorded < rows:

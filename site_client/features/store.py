@@ -65,7 +65,7 @@ class FeatureStore:
         found = []
         for path in self._entry_folders():
             try:
-                found.append(parse_entry((path / ENTRY).read_bytes()))
+                found.append(self.entry(path.name))
             except (OSError, DataSourceError):
                 continue
         return tuple(sorted(found, key=lambda entry: (-entry.built_at_s, entry.id)))
@@ -81,9 +81,12 @@ class FeatureStore:
     def entry(self, entry_id: str) -> FeatureEntry:
         """Return an entry by its name; raises `DataSourceError` when it is damaged or gone."""
         try:
-            return parse_entry((self._folder / entry_id / ENTRY).read_bytes())
+            found = parse_entry((self._folder / entry_id / ENTRY).read_bytes())
         except OSError:
             pass
+        else:
+            if found.id == entry_id:
+                return found
         raise damaged("its description")
 
     def check(self, entry: FeatureEntry) -> None:

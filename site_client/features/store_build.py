@@ -80,6 +80,7 @@ class FeatureBuilder:
         folder: where `site.toml` lies; a relative path starts there.
         scratch: the agent's own folder for builds.
         clock: tells when an entry was built.
+        patients_min: see `check_rows`.
     """
 
     def __init__(
@@ -90,7 +91,9 @@ class FeatureBuilder:
         folder: Path,
         scratch: Path,
         clock: Clock,
+        patients_min: int = 0,
     ) -> None:
+        self._patients_min = patients_min
         self._store = store
         self._mapping = mapping
         self._source = open_source(mapping, folder=folder)
@@ -145,7 +148,7 @@ class FeatureBuilder:
         state: SourceState,
         digests: FileDigests,
     ) -> FeatureEntry:
-        check_rows(plan, made.counts)
+        check_rows(plan, made.counts, patients_min=self._patients_min)
         if self._now(plan_digest(plan), digests) != (key, state):
             raise _changed_meanwhile()
         record = counts_record(made.counts, made.asked, base=made.base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,11 @@ from common import limits
 from common.errors import DataSourceError
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
 from site_client.sources.table_mapping import ROW_NUMBER, TableMapping
-from site_client.sources.table_rows import Row, open_rows, refuse
+from site_client.sources.table_rows import Row, open_rows
 
 MISSING_LEVEL = -1
+TOO_FEW: Final = "R13"
+"""Of a refusal for the number of patients, be it zero."""
 
 
 @dataclass
@@ -59,18 +62,21 @@ class PatientTable:
         return len(set(self.subject_ids))
 
 
-def read_table(plan: StudyPlan, mapping: TableMapping, *, folder: Path) -> PatientTable:
+def read_table(
+    plan: StudyPlan, mapping: TableMapping, *, folder: Path, patients_min: int = 0
+) -> PatientTable:
     """Read a site's table for one plan.
 
     Args:
         plan: names features, units, plausible ranges and levels.
         mapping: names columns and cell texts.
         folder: where site.toml lies; a relative path starts there.
+        patients_min: with fewer nothing is asked of their values together.
 
     Raises:
         DataSourceError: with file, line and column, never a value.
     """
-    return _Reader(plan, mapping, folder / mapping.path).read()
+    return _Reader(plan, mapping, folder / mapping.path, patients_min).read()
 
 
 @dataclass
@@ -78,6 +84,8 @@ class _Reader:
     plan: StudyPlan
     mapping: TableMapping
     path: Path
+    patients_min: int
+    first_missing: DataSourceError | None = None
     counts: dict[str, FeatureCounts] = field(default_factory=dict)
     first_out_of_range: dict[str, int] = field(default_factory=dict)
 
@@ -125,7 +133,7 @@ class _Reader:
                     value = self._level(feature, text, is_absent, levels[feature.name])
                 self._check_missing(row, feature, source.column, is_absent, value)
                 columns[feature.name].append(value)
-        self._check_whole(len(label))
+        self._check_whole(len(set(subject_ids)))
         return PatientTable(
             subject_ids=tuple(subject_ids),
             numeric={
@@ -253,13 +261,16 @@ class _Reader:
         is_absent: bool,
         value: float,
     ) -> None:
-        # A value out of range waits for the end: with many of them, the unit is what is wrong.
+        # What values decide waits for the end: of few patients it is not asked at all, and with
+        # many values out of range the unit is what is wrong.
         if feature.missing != "none_allowed":
             return
         if is_absent:
-            raise self._refuse_cell(row, column, "a value is missing", "a value in every row")
-        if isinstance(feature, CategoricalFeature) and value == MISSING_LEVEL:
-            raise self._refuse_cell(
+            self.first_missing = self.first_missing or self._refuse_cell(
+                row, column, "a value is missing", "a value in every row"
+            )
+        elif isinstance(feature, CategoricalFeature) and value == MISSING_LEVEL:
+            self.first_missing = self.first_missing or self._refuse_cell(
                 row,
                 column,
                 "a text that the mapping does not name",
@@ -269,13 +280,17 @@ class _Reader:
 
     def _check_whole(self, patients: int) -> None:
         if patients == 0:
-            raise refuse(
-                self.path,
-                1,
-                "the file has no labelled patient",
+            raise DataSourceError(
+                f"{self.path.name}, line 1: the file has no labelled patient",
                 expected="at least one row",
+                arrived="none",
                 todo="export the table again",
+                number=TOO_FEW,
             )
+        if patients < self.patients_min:
+            return
+        if self.first_missing is not None:
+            raise self.first_missing
         for name, counts in self.counts.items():
             present = counts.recorded + counts.out_of_range
             if present and counts.out_of_range > limits.OUT_OF_RANGE_FRACTION_MAX * present:

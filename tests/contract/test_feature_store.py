@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
@@ -387,3 +388,16 @@ def test_before_its_first_release_a_study_uses_its_newest_entry(tmp_path: Path) 
     assert isinstance(pins, FeaturePins)
     assert pins.find(plan_digest(PLAN)) == entry.id
     assert trained_on(site) == 200
+
+
+def test_an_entry_under_anothers_name_is_damaged(tmp_path: Path) -> None:
+    write_meds_hospital(tmp_path, patients=60)
+    first, other = (
+        builder(tmp_path).build(admissions_plan(study__id=name)).entry for name in ("one", "two")
+    )
+    store = FeatureStore(SitePaths(tmp_path).features)
+    folder = SitePaths(tmp_path).features
+    shutil.copyfile(folder / other.id / "entry.json", folder / first.id / "entry.json")
+    with pytest.raises(DataSourceError, match="damaged"):
+        store.entry(first.id)
+    assert [item.id for item in store.entries()] == [other.id]

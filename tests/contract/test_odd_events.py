@@ -86,7 +86,8 @@ def test_who_is_born_after_the_index_date_has_no_row(build: Build) -> None:
     found = build(replaced(born, late))
     assert found.table.subject_ids == ("102", "103")
     assert found.source.excluded == {}
-    assert (found.attrition[-2].patients, found.attrition[-1].patients) == (3, 2)
+    ages = next(step for step in found.attrition if step.step == "of the plan's ages")
+    assert (found.attrition[0].patients, ages.patients) == (3, 2)
 
 
 def test_two_units_of_one_code_are_both_brought_to_the_plans(build: Build) -> None:

@@ -27,7 +27,13 @@ from site_client.sources.omop_postgresql import OmopPostgres
 from site_client.sources.open_source import open_source
 from site_client.sources.source_mapping import MedsMapping
 from site_client.sources.table_mapping import TableMapping
-from tests.lib.event_hospital import CREATININE, SOURCE, admissions_plan, write_meds_hospital
+from tests.lib.event_hospital import (
+    COHORT,
+    CREATININE,
+    SOURCE,
+    admissions_plan,
+    write_meds_hospital,
+)
 from tests.lib.sites_in_process import PLAN, make_site
 
 HEAD = """
@@ -198,4 +204,41 @@ def test_a_refused_source_is_a_numbered_refusal_and_quotes_no_row(tmp_path: Path
     plan = admissions_plan(cohort__index_date__codes=["Visit/ICU"])
     site = make_site(tmp_path, source=SOURCE, plan=plan, limits=LIMITS)
     answer = site.ask(site.envelope(1))
-    assert isinstance(answer, RefusedTask) and answer.number == "R14"
+    assert isinstance(answer, RefusedTask) and answer.number == "R13"
+
+
+@pytest.mark.parametrize("patients", [0, 1, 30])
+@pytest.mark.parametrize("upper", [0.01, 20])
+def test_of_too_few_patients_a_refusal_tells_neither_their_number_nor_their_values(
+    tmp_path: Path, patients: int, upper: float
+) -> None:
+    write_meds_hospital(tmp_path, patients=max(1, patients))
+    creatinine = CREATININE | {
+        "plausible_range": [0, upper],
+        "clip": [0, upper],
+        "missing": "none_allowed",
+    }
+    entry = "Visit/IP" if patients else "Visit/ICU"
+    cohort = COHORT | {"index_date": COHORT["index_date"] | {"codes": [entry]}}
+    plan = admissions_plan(features__1=creatinine, cohort=cohort)
+    site = make_site(tmp_path, source=SOURCE, plan=plan, limits=LIMITS)
+    answer = site.ask(site.envelope(1))
+    assert isinstance(answer, RefusedTask) and answer.number == "R13"
+    assert not site.tasks._records.ledger.entries()
+
+
+def test_events_that_did_not_fit_are_not_read_again_for_the_next_request(tmp_path: Path) -> None:
+    write_meds_hospital(tmp_path, patients=200)
+    plan = admissions_plan(features__1=CREATININE | {"plausible_range": [0, 0.5], "clip": [0, 0.5]})
+    site = make_site(tmp_path, source=SOURCE, plan=plan, limits=LIMITS)
+    for _ in range(2):
+        answer = site.ask(site.envelope(1))
+        assert isinstance(answer, RefusedTask) and answer.number == "R14"
+        if (tmp_path / "meds").exists():
+            (tmp_path / "meds").rename(tmp_path / "moved")
+
+
+def test_the_unit_that_is_none_is_told_with_its_feature(tmp_path: Path) -> None:
+    write_meds_hospital(tmp_path, patients=30)
+    with pytest.raises(PlanError, match="creatinine"):
+        rows_of(tmp_path, features__1=CREATININE | {"unit": "bpm"})

@@ -229,6 +229,19 @@ def test_no_event_after_the_index_date_changes_a_feature(
     np.testing.assert_array_equal(extract(database, VARIABLES).values, values)
 
 
+def test_ages_are_asked_before_the_occurrence_of_each_patient(
+    database: duckdb.DuckDBPyConnection,
+) -> None:
+    born = START - timedelta(days=20 * 365.25)
+    visits = [Event("1", START - timedelta(days=3650), ENTRY), Event("1", START, ENTRY)]
+    put_events(database, [Event("1", born, BIRTH), *visits, Event("2", START, ENTRY)])
+    index = IndexEvent(frozenset({ENTRY}), "first", ages=(18, 100))
+    steps = make_index_rows(database, index=index, criteria=[], outcome=OUTCOME)
+    # The first visit was as a child; the second patient has no birth.
+    assert [row[:2] for row in rows_of(database)] == [("1", START)]
+    assert [(item.rows, item.patients) for item in steps[:3]] == [(3, 2), (3, 2), (1, 1)]
+
+
 @FAST
 @given(rows=events, order=st.randoms(use_true_random=False))
 def test_the_order_of_events_changes_nothing(

@@ -7,6 +7,7 @@ import pytest
 
 from common.models import build_model
 from common.study.columns import (
+    column_count,
     feature_columns,
     initial_parameters,
     parameter_count,
@@ -56,6 +57,12 @@ def test_time_bins_make_their_columns_in_each_bin_the_oldest_first() -> None:
         "sex=male",
         "sex__missing",
     )
+
+
+@pytest.mark.parametrize("model", [{"kind": "logistic_regression"}, GRU])
+def test_columns_are_counted_as_they_are_named(model: dict[str, object]) -> None:
+    plan = make_plan(features__1__time_bins=5, model=model)
+    assert column_count(plan) == len(feature_columns(plan))
 
 
 def test_a_recurrent_model_has_all_features_in_every_bin() -> None:

@@ -283,6 +283,16 @@ def test_p40_tuning_patients_who_are_too_few_too_many_or_without_a_model_are_ref
     assert problems_of(evaluation__tuning_fraction=0.1) == ()
 
 
+def test_p41_a_plan_whose_patients_fill_the_memory_is_refused() -> None:
+    binned = make_document()["features"][1] | {"time_bins": 336}
+    many = [binned | {"name": f"vital_{place}"} for place in range(150)]
+    plan = {"features": many, "fairness_groups": [], "monitoring": ...}
+    only(
+        "P41", "features", **plan, model={"kind": "gru", "width": 2}, training__update_norm_max=1e3
+    )
+    only("P41", "features", **plan, training__update_norm_max=1e3)
+
+
 def test_a_plan_without_monitoring_or_groups_is_complete() -> None:
     assert problems_of(monitoring=..., fairness_groups=...) == ()
 
