@@ -17,6 +17,7 @@ from common.study import feature_rules as of_features
 from common.study import scaling_rules as of_scaling
 from common.study import selection_rules as of_selection
 from common.study import training_rules as of_training
+from common.study import unit_rules as of_units
 from common.study.plan import StudyPlan
 from common.study.problems import Problem
 
@@ -270,6 +271,12 @@ RULES: Final = (
         "A patient has at most 100,000 numbers: columns times rows_per_patient_max.",
         ("features", "model", "privacy.rows_per_patient_max"),
         of_training.rule_patients_fit_into_memory,
+    ),
+    Rule(
+        "P42",
+        "Every unit is a UCUM code that sites can convert to.",
+        (EACH_FEATURE, "label"),
+        of_units.rule_units_are_ucum,
     ),
 )
 

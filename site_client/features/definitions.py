@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Literal, TypeAlias
 
 from common.errors import InternalError
-from site_client.standardize.units import Conversion
+from common.units.conversions import Conversion
 
 
 @dataclass(frozen=True)

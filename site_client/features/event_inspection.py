@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from common.study.cohort import AGE
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
+from common.units.conversions import LeftOut, unit_table
 from site_client.features.definitions import Aggregate
 from site_client.features.from_plan import Narrower, all_codes
 from site_client.features.wanted_codes import put_codes, put_table
-from site_client.standardize.units import LeftOut, unit_table
 
 if TYPE_CHECKING:
     import duckdb

@@ -19,6 +19,7 @@ from common.errors import PlanError
 from common.study.cohort import AGE
 from common.study.columns import bins_of_feature
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
+from common.units.conversions import conversion
 from site_client.features.definitions import Variable
 from site_client.features.event_inspection import EventInspection, inspect_events
 from site_client.features.extraction import VariableCounts, extract_staged
@@ -37,7 +38,6 @@ from site_client.sources.events import BIRTH, DEATH, EventSource, SourceCounts
 from site_client.sources.local_database import open_local
 from site_client.sources.source_files import hide_database_text, run_sql
 from site_client.sources.table import MISSING_LEVEL, FeatureCounts, PatientTable
-from site_client.standardize.units import conversion
 
 if TYPE_CHECKING:
     import duckdb

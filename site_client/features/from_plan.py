@@ -10,6 +10,7 @@ from common.errors import PlanError
 from common.study.cohort import Criterion as PlanCriterion
 from common.study.cohort import IndexDate
 from common.study.plan import BinaryLabel, CategoricalFeature, NumericFeature, StudyPlan
+from common.units.conversions import Conversion, unit_table
 from site_client.features.definitions import (
     Aggregate,
     CategoricalVariable,
@@ -20,7 +21,6 @@ from site_client.features.definitions import (
     Variable,
     Window,
 )
-from site_client.standardize.units import Conversion, unit_table
 
 Narrower = Callable[[frozenset[str]], Mapping[str, frozenset[str]]]
 """A source's `descendants`."""

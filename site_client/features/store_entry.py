@@ -24,7 +24,7 @@ _MADE_BY: Final = (
     "common.study",
     "site_client.features",
     "site_client.sources",
-    "site_client.standardize",
+    "common.units",
 )
 """Packages that decide the rows."""
 _Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

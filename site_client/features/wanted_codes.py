@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from site_client.standardize.units import Conversion
+from common.units.conversions import Conversion
 
 if TYPE_CHECKING:
     import duckdb

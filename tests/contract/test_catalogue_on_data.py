@@ -10,10 +10,10 @@ import pytest
 
 from common.study.catalogue.entries import Entry, read_catalogue
 from common.study.plan import NumericFeature
+from common.units.conversions import conversion, plan_unit
+from common.units.molar_masses import ANALYTES, HEMOGLOBIN_A1C
 from site_client.features.event_patients import read_event_patients
 from site_client.sources.omop import OmopFolder
-from site_client.standardize.molar_masses import ANALYTES, HEMOGLOBIN_A1C
-from site_client.standardize.units import conversion, plan_unit
 from tests.lib.data_sets import data_set
 from tests.lib.event_plans import plan_for_events
 

@@ -20,8 +20,8 @@ import duckdb
 import pyarrow.parquet
 import pytest
 
-from site_client.standardize.ucum import NotUcumError, parse_unit
-from site_client.standardize.unit_spellings import _SPELLINGS, ucum_code
+from common.units.ucum import NotUcumError, parse_unit
+from common.units.unit_spellings import _SPELLINGS, ucum_code
 
 DATA = Path(os.environ.get("COHORTIUM_DATA", "../shared/data")).resolve()
 

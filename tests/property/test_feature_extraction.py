@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import InternalError
+from common.units.conversions import Conversion
 from site_client.features import staged_events
 from site_client.features.definitions import (
     Aggregate,
@@ -31,7 +32,6 @@ from site_client.features.extraction import extract, extract_bins, forward_fille
 from site_client.features.index_dates import make_index_rows
 from site_client.sources.events import BIRTH, DEATH
 from site_client.sources.local_database import open_local
-from site_client.standardize.units import Conversion
 from tests.lib.six_patients import EVENTS, Event
 
 ENTRY, TEST, OTHER, WORDS = "Visit/IP", "LOINC/2160-0", "LOINC/2823-3", "LOINC/46098-0"

@@ -293,6 +293,12 @@ def test_p41_a_plan_whose_patients_fill_the_memory_is_refused() -> None:
     only("P41", "features", **plan, training__update_norm_max=1e3)
 
 
+def test_p42_a_unit_that_is_none_and_one_assumed_that_does_not_convert_are_refused() -> None:
+    only("P42", "features[1].unit", features__1__unit="mmHg")
+    only("P42", "features[1].unit", features__1__unit_if_missing="mg/dL")
+    only("P42", "label.unit", label__above=3.0, label__unit="bpm")
+
+
 def test_a_plan_without_monitoring_or_groups_is_complete() -> None:
     assert problems_of(monitoring=..., fairness_groups=...) == ()
 

@@ -12,10 +12,10 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from common.errors import DataSourceError, PlanError
-from site_client.standardize.molar_masses import ANALYTES
-from site_client.standardize.ucum import NotUcumError, parse_unit
-from site_client.standardize.unit_spellings import _SPELLINGS, SPELLINGS
-from site_client.standardize.units import Conversion, LeftOut, conversion, unit_table
+from common.units.conversions import Conversion, LeftOut, conversion, unit_table
+from common.units.molar_masses import ANALYTES
+from common.units.ucum import NotUcumError, parse_unit
+from common.units.unit_spellings import _SPELLINGS, SPELLINGS
 
 # AMA Manual of Style, 11th edition, table 17.5-1 (conventional to SI, multiply by), to the digits
 # printed there; NIST SP 811 appendix B.8 and NGSP where named.

@@ -15,15 +15,15 @@ from functools import lru_cache
 from typing import Final
 
 from common.errors import DataSourceError, PlanError
-from site_client.standardize.molar_masses import (
+from common.units.molar_masses import (
     ANALYTES,
     HEMOGLOBIN_A1C,
     HEMOGLOBIN_A1C_INTERCEPT,
     HEMOGLOBIN_A1C_SLOPE,
     Analyte,
 )
-from site_client.standardize.ucum import SUBSTANCE, NotUcumError, Powers, Unit, parse_unit
-from site_client.standardize.unit_spellings import SPELLINGS, ucum_code
+from common.units.ucum import SUBSTANCE, NotUcumError, Powers, Unit, parse_unit
+from common.units.unit_spellings import SPELLINGS, ucum_code
 
 UNITS_PER_KATAL: Final = Fraction(60_000_000)
 

@@ -1,0 +1,1 @@
+"""Units of measurement: UCUM, laboratories' spellings of it, and exact conversions."""
