@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 import typer
@@ -13,6 +13,15 @@ import typer
 from common.errors import CohortiumError, InternalError
 
 INTERRUPTED_EXIT_CODE = 130
+
+
+REDIRECTED_WIDTH: Final = 160
+"""Columns of a table that goes into a file or a pipe: names are not cut for a screen's sake."""
+
+
+def table_width() -> int | None:
+    """Return the width of tables: the screen's own (None), or that of a redirected output."""
+    return None if sys.stdout.isatty() else REDIRECTED_WIDTH
 
 
 def run_command(app: typer.Typer, *, name: str, arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from common.command_line import print_json
+from common.command_line import print_json, table_width
 from site_client.cli_context import Json, paths_of
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _say(result: Preflight, pages: dict[str, str]) -> None:
         if not finding.is_ok and finding.todo:
             print(f"        to do: {finding.todo}")
     if result.quality is not None:
-        print_report(Console(), result.quality.local())
+        print_report(Console(width=table_width()), result.quality.local())
     for page in pages.values():
         print(f"Written: {page}")
     if "shareable" in pages:

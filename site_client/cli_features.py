@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common.command_line import print_json
+from common.command_line import print_json, table_width
 from site_client.cli_context import Json, paths_of
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def show(
     if json:
         print_json([_record(entry, in_use) for entry in entries])
         return
-    Console().print(_table(entries, in_use, now_s=use.clock.now_s()))
+    Console(width=table_width()).print(_table(entries, in_use, now_s=use.clock.now_s()))
     damaged = set(use.store.names()) - {entry.id for entry in use.store.entries()}
     for name in sorted(damaged):
         print(f"Entry {name} is damaged: `cohortium-site features drop {name[:_SHORT]}`.")

@@ -32,7 +32,7 @@ _MONTH_ROWS_MIN: Final = 20
 
 def concerns_of(plan: StudyPlan, figures: QualityFigures) -> tuple[Concern, ...]:
     """Return what needs a look, in the order of the report; clean data have none."""
-    found = [*_outcome(figures), *_rows(figures), *_absent(figures)]
+    found = [*_outcome(figures), *_rows(figures), *_absent(figures), *_never_met(figures)]
     is_bounded = plan.label.above is not None or plan.label.below is not None
     for item in figures.features:
         found += [*_values(item), *_units(item), *_leakage(item, is_bounded=is_bounded)]
@@ -96,6 +96,22 @@ def _absent(figures: QualityFigures) -> Iterator[Concern]:
         )
 
 
+def _never_met(figures: QualityFigures) -> Iterator[Concern]:
+    names = [item.name for item in figures.features if _is_never_met(item)]
+    if names:
+        yield Concern(
+            "constant",
+            "",
+            f"no event of its codes was met, so that every row has a nought: {', '.join(names)}",
+            "if your records name this otherwise, add a code map, or ask the coordinator to add "
+            "your codes; kinds of a code are found only where you have vocabulary tables",
+        )
+
+
+def _is_never_met(item: FeatureFigures) -> bool:
+    return item.events is not None and item.events.used == 0 and item.recorded > 0
+
+
 def _values(item: FeatureFigures) -> Iterator[Concern]:
     if item.recorded and item.completeness < COMPLETENESS_MIN:
         yield Concern(
@@ -104,7 +120,7 @@ def _values(item: FeatureFigures) -> Iterator[Concern]:
             f"{item.name} has a usable value in {item.completeness:.0%} of the rows",
             "check the mapping, the codes and the window; else say so to the coordinator",
         )
-    if item.recorded and item.distinct == 1:
+    if item.recorded and item.distinct == 1 and not _is_never_met(item):
         yield Concern(
             "constant",
             item.name,
