@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks.features.generate import EVENTS_PER_PATIENT, PATIENTS_PER_SHARD, write_meds
 from benchmarks.features.study import sixty_feature_plan
 
-PROGRAMS = ("cohortium", "polars", "pandas")
+PROGRAMS = ("cohortium", "polars", "pandas", "pandas_by_feature")
 
 
 def measure(program: str, folder: Path, save: Path | None) -> dict[str, float]:
@@ -111,7 +111,12 @@ def compare(folder: Path, programs: list[str], scratch: Path) -> None:
 def run(options: argparse.Namespace, scratch: Path) -> None:
     """Generate, compare, measure, print."""
     sizes = sorted(int(size) for size in options.events.split(","))
-    most = {"cohortium": sizes[-1], "polars": options.polars, "pandas": options.pandas}
+    most = {
+        "cohortium": sizes[-1],
+        "polars": options.polars,
+        "pandas": options.pandas,
+        "pandas_by_feature": options.pandas,
+    }
     if importlib.util.find_spec("polars") is None:
         print("without Polars: it is not installed (pip install polars)")
         most["polars"] = 0

@@ -17,7 +17,7 @@ from benchmarks.features.generate import DATA_UNTIL
 from benchmarks.features.study import G_PER_DL_AS_G_PER_L, HOSPICE, PLAUSIBLE
 from common.study.plan import CategoricalFeature, Feature, StudyPlan
 
-_DAY = pd.Timedelta(days=1)
+DAY = pd.Timedelta(days=1)
 
 
 def features_of(
@@ -26,19 +26,19 @@ def features_of(
     """Return values [rows, features] and the rows' patients."""
     events = pd.read_parquet(folder / "data")
     events = events[~(events["time"] >= pd.Timestamp(DATA_UNTIL))]
-    rows = _index_rows(events)
+    rows = index_rows(events)
     wanted = [code.replace("/", "//", 1) for item in plan.features for code in item.codes]
     events = events[events["code"].isin([*wanted, "GENDER//F", "GENDER//M"])]
     reached = events.merge(rows[["subject_id", "row", "index"]], on="subject_id")
     del events
     reached = reached[~(reached["time"] > reached["index"])]
-    reached["days"] = (reached["index"] - reached["time"]) / _DAY
+    reached["days"] = (reached["index"] - reached["time"]) / DAY
     reached["value"] = reached["numeric_value"].astype(np.float64)
     in_dl = reached["unit"] == "g/dL"
     reached.loc[in_dl, "value"] *= G_PER_DL_AS_G_PER_L
     by_code = dict(iter(reached.groupby("code")))
     columns = [
-        rows["age"] if item.name == "age" else _feature(item, by_code).reindex(rows["row"])
+        rows["age"] if item.name == "age" else feature_of(item, by_code).reindex(rows["row"])
         for item in plan.features
     ]
     for item, column in zip(plan.features, columns, strict=True):
@@ -48,23 +48,25 @@ def features_of(
     return values, rows["subject_id"].astype(str).to_numpy().astype(np.str_)
 
 
-def _index_rows(events: pd.DataFrame) -> pd.DataFrame:
+def index_rows(events: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a patient: subject_id, index, born, label, age, row."""
+
     def first(code: str, name: str) -> pd.Series[pd.Timestamp]:
         chosen = events[events["code"] == code]
         return chosen.groupby("subject_id")["time"].min().rename(name)
 
     entries = events[events["code"].isin(["Visit//IP", "Visit//OP"])][["subject_id", "time"]]
-    entries = entries.assign(index=entries["time"] + _DAY).drop_duplicates()
+    entries = entries.assign(index=entries["time"] + DAY).drop_duplicates()
     entries = entries.merge(first("MEDS_DEATH", "died"), on="subject_id", how="left")
     entries = entries[~(entries["died"] <= entries["index"])].reset_index(names="entry")
     hospice = events[events["code"] == f"DX//{HOSPICE}"][["subject_id", "time"]]
     pairs = hospice.merge(entries, on="subject_id", suffixes=("", "_entry"))
-    inside = (pairs["time"] <= pairs["index"]) & (pairs["time"] > pairs["index"] - 365 * _DAY)
+    inside = (pairs["time"] <= pairs["index"]) & (pairs["time"] > pairs["index"] - 365 * DAY)
     entries = entries[~entries["entry"].isin(pairs["entry"][inside])]
     grouped = entries.groupby("subject_id")
     rows = grouped["index"].max().to_frame().join(grouped["died"].first())
     rows = rows.join(first("MEDS_BIRTH", "born"), how="inner").reset_index()
-    rows["label"] = rows["died"] <= rows["index"] + 365 * _DAY
+    rows["label"] = rows["died"] <= rows["index"] + 365 * DAY
     index, born = rows["index"].dt, rows["born"].dt
     day, birthday = index.month * 100 + index.day, born.month * 100 + born.day
     rows["age"] = index.year - born.year - (day < birthday)
@@ -72,9 +74,10 @@ def _index_rows(events: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(row=np.arange(len(rows)))
 
 
-def _feature(  # noqa: PLR0911 - one line an aggregate
+def feature_of(  # noqa: PLR0911 - one line an aggregate
     item: Feature, by_code: dict[str, pd.DataFrame]
 ) -> pd.Series[float]:
+    """Return one feature by row, of events that reach a row, by code."""
     if item.name == "sex":
         both = pd.concat([by_code["GENDER//F"], by_code["GENDER//M"]])
         return (both.set_index("row")["code"] == "GENDER//M").astype(float)

@@ -239,6 +239,18 @@ def test_events_that_did_not_fit_are_not_read_again_for_the_next_request(tmp_pat
 
 
 def test_the_unit_that_is_none_is_told_with_its_feature(tmp_path: Path) -> None:
+    # Rule P42 refuses such a plan; one of an older coordinator may still have it.
     write_meds_hospital(tmp_path, patients=30)
+    plan = admissions_plan()
+    features = tuple(
+        item.model_copy(update={"unit": "bpm"}) if item.name == "creatinine" else item
+        for item in plan.features
+    )
+    mapping = MedsMapping.model_validate(tomllib.loads(SOURCE)["source"])
     with pytest.raises(PlanError, match="creatinine"):
-        rows_of(tmp_path, features__1=CREATININE | {"unit": "bpm"})
+        read_rows(
+            plan.model_copy(update={"features": features}),
+            mapping,
+            folder=tmp_path,
+            scratch=tmp_path / "scratch",
+        )
