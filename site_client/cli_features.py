@@ -163,8 +163,8 @@ def drop(
     if json:
         print_json({"dropped": dropped})
         return
-    entries = "entry" if len(dropped) == 1 else "entries"
-    print(f"{len(dropped)} {entries} deleted. What lay on the disk is not overwritten.")
+    word = "entry" if len(dropped) == 1 else "entries"
+    print(f"{len(dropped)} {word} deleted. What lay on the disk is not overwritten.")
 
 
 def _use(context: typer.Context) -> FeatureUse:
