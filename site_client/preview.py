@@ -147,7 +147,7 @@ def preview_round(
         for envelope in envelopes
     ]
     reply = replies[-1]
-    if isinstance(reply, RefusedTask) and reply.number == "R14":
+    if isinstance(reply, RefusedTask) and reply.number in {"R13", "R14"}:
         # Says here what the number means.
         read_rows(plan, config.source, folder=folder, scratch=scratch)
     return Preview(

@@ -16,7 +16,6 @@ from site_client.features.store import FeatureStore
 from site_client.features.store_build import FeatureBuilder, read_entry
 from site_client.source_pin import SourcePin
 from site_client.sources.source_mapping import EventMapping, SourceMapping
-from site_client.sources.table import read_table
 from site_client.sources.table_mapping import TableMapping
 
 REFUSED_AGAIN_S: Final = 600
@@ -89,7 +88,7 @@ class SourceFeatures:
         if self._refused is not None:
             refused_key, until_s, error = self._refused
             if refused_key == key and now_s < until_s:
-                raise error
+                raise error.with_traceback(None)  # each raise would lengthen it
         try:
             return self._rows(digest, plan)
         except DataSourceError as error:
@@ -98,10 +97,7 @@ class SourceFeatures:
 
     def _rows(self, digest: Digest, plan: StudyPlan) -> tuple[SiteRows, str]:
         if isinstance(self._mapping, TableMapping):
-            table = read_table(
-                plan, self._mapping, folder=self._paths.home, patients_min=self._patients_min
-            )
-            return SiteRows(table, None), ""
+            return _read_directly(plan, self._mapping, self._paths, self._patients_min), ""
         began_with = self._use.pins.find(digest) if self._use is not None else None
         if began_with is not None:
             return _pinned(FeatureStore(self._paths.features), began_with), began_with
@@ -157,8 +153,12 @@ def inspected_rows(
     return SiteRows(events.table, events)
 
 
-def _read_directly(plan: StudyPlan, mapping: TableMapping, paths: SitePaths) -> SiteRows:
-    return read_rows(plan, mapping, folder=paths.home, scratch=paths.scratch)
+def _read_directly(
+    plan: StudyPlan, mapping: TableMapping, paths: SitePaths, patients_min: int = 0
+) -> SiteRows:
+    return read_rows(
+        plan, mapping, folder=paths.home, scratch=paths.scratch, patients_min=patients_min
+    )
 
 
 def _pinned(store: FeatureStore, entry_id: str) -> SiteRows:

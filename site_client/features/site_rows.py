@@ -13,7 +13,7 @@ from site_client.features.event_patients import EventPatients, read_event_patien
 from site_client.features.row_counts import RowCounts, counts_of
 from site_client.sources.open_source import open_source
 from site_client.sources.source_mapping import SourceMapping
-from site_client.sources.table import TOO_FEW, PatientTable, read_table
+from site_client.sources.table import TOO_FEW, PatientTable, read_table, too_few_patients
 from site_client.sources.table_mapping import TableMapping
 
 
@@ -69,12 +69,12 @@ def check_rows(plan: StudyPlan, counts: RowCounts, *, patients_min: int = 0) -> 
     Args:
         plan: to be followed.
         counts: of the rows.
-        patients_min: with fewer nothing is asked of values: the site refuses for their number, and
-            one refusal must not tell more of few patients than the other.
+        patients_min: of fewer nothing is asked but their number: a refusal must not tell more of
+            few patients than that they are few.
 
     Raises:
-        DataSourceError: no row is left; a feature that may not be missing is; or so many values
-            are implausible that the unit must be another one.
+        DataSourceError: no row is left, or of too few patients; a feature that may not be missing
+            is; or so many values are implausible that the unit must be another one.
     """
     rows = counts.rows
     if rows == 0:
@@ -90,7 +90,7 @@ def check_rows(plan: StudyPlan, counts: RowCounts, *, patients_min: int = 0) -> 
             number=TOO_FEW,
         )
     if counts.patients < patients_min:
-        return
+        raise too_few_patients()
     for feature in plan.features:
         recorded = counts.features[feature.name].recorded
         if feature.missing == "none_allowed" and recorded < rows:

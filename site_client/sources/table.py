@@ -71,7 +71,7 @@ def read_table(
         plan: names features, units, plausible ranges and levels.
         mapping: names columns and cell texts.
         folder: where site.toml lies; a relative path starts there.
-        patients_min: with fewer nothing is asked of their values together.
+        patients_min: of fewer nothing is asked but their number.
 
     Raises:
         DataSourceError: with file, line and column, never a value.
@@ -288,7 +288,7 @@ class _Reader:
                 number=TOO_FEW,
             )
         if patients < self.patients_min:
-            return
+            raise too_few_patients()
         if self.first_missing is not None:
             raise self.first_missing
         for name, counts in self.counts.items():
@@ -327,6 +327,17 @@ class _Reader:
             arrived="something else (values are never shown)",
             todo="correct that cell at its origin, or the mapping in site.toml",
         )
+
+
+def too_few_patients() -> DataSourceError:
+    """Return the refusal of fewer patients than the site's minimum, which tells no more of them."""
+    return DataSourceError(
+        "the cohort is smaller than this site's minimum",
+        expected="`cohort_size_min` of site.toml, or more",
+        arrived="fewer patients",
+        todo="wait for more patients; `cohortium-site check PLAN` says how many there are",
+        number=TOO_FEW,
+    )
 
 
 def _key(text: str) -> str:

@@ -17,6 +17,7 @@ from common.study.columns import parameter_shapes
 from common.study.plan_file import read_plan
 from site_client.config import SitePaths, read_site_config
 from site_client.features.site_rows import read_rows
+from site_client.features.store import FeatureStore
 from site_client.source_pin import identifier_of
 from site_client.sources.event_tables import EventTables
 from site_client.sources.fhir import FhirFolder
@@ -254,3 +255,12 @@ def test_the_unit_that_is_none_is_told_with_its_feature(tmp_path: Path) -> None:
             folder=tmp_path,
             scratch=tmp_path / "scratch",
         )
+
+
+def test_rows_of_too_few_patients_are_not_kept_for_a_later_lower_minimum(tmp_path: Path) -> None:
+    """They were asked nothing: kept, they would pass for rows that fit the plan."""
+    write_meds_hospital(tmp_path, patients=30)
+    plan = admissions_plan(features__1=CREATININE | {"plausible_range": [0, 0.5], "clip": [0, 0.5]})
+    site = make_site(tmp_path, source=SOURCE, plan=plan, limits=LIMITS)
+    assert isinstance(site.ask(site.envelope(1)), RefusedTask)
+    assert FeatureStore(SitePaths(tmp_path).features).names() == ()
