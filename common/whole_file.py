@@ -6,13 +6,19 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Write, flush to disk, then rename into place; raises `OSError`.
 
     After a crash the file is either whole or absent; a `.partial` left behind is harmless.
+
+    Args:
+        path: of the file.
+        content: all of it.
+        mode: of a new file, less the process' umask.
     """
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
+    partial.unlink(missing_ok=True)  # one left behind may have another mode
+    with open(partial, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())

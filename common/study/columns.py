@@ -46,11 +46,15 @@ def columns_of_feature(feature: NumericFeature | CategoricalFeature) -> tuple[st
     return names if bins == 1 else _in_bins(names, bins)
 
 
-def _names_in_a_bin(feature: NumericFeature | CategoricalFeature) -> tuple[str, ...]:
+def value_names(feature: NumericFeature | CategoricalFeature) -> tuple[str, ...]:
+    """Return the names of a feature's columns in one bin, but for its indicator."""
     if isinstance(feature, NumericFeature):
-        names: tuple[str, ...] = (feature.name,)
-    else:
-        names = tuple(f"{feature.name}={level}" for level in feature.levels)
+        return (feature.name,)
+    return tuple(f"{feature.name}={level}" for level in feature.levels)
+
+
+def _names_in_a_bin(feature: NumericFeature | CategoricalFeature) -> tuple[str, ...]:
+    names = value_names(feature)
     if feature.missing == "indicator":
         names += (feature.name + MISSING_SUFFIX,)
     return names
@@ -79,6 +83,24 @@ def feature_columns(plan: StudyPlan) -> tuple[str, ...]:
     if bins is None:
         return tuple(itertools.chain.from_iterable(map(columns_of_feature, plan.features)))
     return _in_bins(tuple(itertools.chain.from_iterable(map(_names_in_a_bin, plan.features))), bins)
+
+
+class ColumnPlaces:
+    """Where columns stand in a plan's matrix, by the name that they have in one bin.
+
+    Args:
+        plan: whose columns.
+    """
+
+    def __init__(self, plan: StudyPlan) -> None:
+        self._places = {name: place for place, name in enumerate(feature_columns(plan))}
+        self._bins = bins_of_model(plan)
+
+    def of(self, feature: NumericFeature | CategoricalFeature, name: str) -> tuple[int, ...]:
+        """Return a column's place in each time bin of its feature, the oldest first."""
+        bins = self._bins or bins_of_feature(feature)
+        names = (name,) if bins == 1 else _in_bins((name,), bins)
+        return tuple(self._places[item] for item in names)
 
 
 def parameter_shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:

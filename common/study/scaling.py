@@ -17,9 +17,7 @@ import numpy.typing as npt
 
 from common.study.columns import (
     MISSING_SUFFIX,
-    bins_of_feature,
-    bins_of_model,
-    feature_columns,
+    ColumnPlaces,
     initial_parameters,
     parameter_shapes,
 )
@@ -79,18 +77,12 @@ def numeric_columns(plan: StudyPlan) -> tuple[NumericColumns, ...]:
 
     A feature in time bins has one scale for all of them, so that its values stay comparable.
     """
-    place = {name: index for index, name in enumerate(feature_columns(plan))}
-
-    def places(feature: NumericFeature, name: str) -> tuple[int, ...]:
-        bins = bins_of_model(plan) or bins_of_feature(feature)
-        names = [name] if bins == 1 else [f"{name}[{item}]" for item in range(1, bins + 1)]
-        return tuple(place[item] for item in names)
-
+    places = ColumnPlaces(plan)
     return tuple(
         NumericColumns(
             feature,
-            values=places(feature, feature.name),
-            indicators=places(feature, feature.name + MISSING_SUFFIX)
+            values=places.of(feature, feature.name),
+            indicators=places.of(feature, feature.name + MISSING_SUFFIX)
             if feature.missing == "indicator"
             else (),
         )

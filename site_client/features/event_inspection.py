@@ -14,16 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from common.study.cohort import AGE
+from common.study.cohort_rules import UNIT_OF_AGGREGATE
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
 from common.units.conversions import LeftOut, unit_table
-from site_client.features.definitions import Aggregate
 from site_client.features.from_plan import Narrower, all_codes
 from site_client.features.wanted_codes import put_codes, put_table
 
 if TYPE_CHECKING:
     import duckdb
 
-_WITHOUT_UNIT: Final = (Aggregate.COUNT.value, Aggregate.ANY.value, Aggregate.TIME_SINCE.value)
 _DAY_US: Final = 86_400_000_000
 
 NAMED_PATIENTS_MIN: Final = 10
@@ -106,7 +105,7 @@ def inspect_events(
     numbers = [
         item
         for item in asked
-        if isinstance(item, NumericFeature) and item.aggregate not in _WITHOUT_UNIT
+        if isinstance(item, NumericFeature) and item.aggregate not in UNIT_OF_AGGREGATE
     ]
     [times] = (
         connection.execute("SELECT index_time FROM index_rows ORDER BY row_id")

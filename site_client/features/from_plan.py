@@ -9,6 +9,7 @@ from typing import Final
 from common.errors import PlanError
 from common.study.cohort import Criterion as PlanCriterion
 from common.study.cohort import IndexDate
+from common.study.cohort_rules import UNIT_OF_AGGREGATE
 from common.study.plan import BinaryLabel, CategoricalFeature, NumericFeature, StudyPlan
 from common.units.conversions import Conversion, unit_table
 from site_client.features.definitions import (
@@ -26,8 +27,6 @@ Narrower = Callable[[frozenset[str]], Mapping[str, frozenset[str]]]
 """A source's `descendants`."""
 UnitsOf = Callable[[frozenset[str]], Iterable[str | None]]
 """The distinct units in which events of these codes were recorded."""
-
-_WITHOUT_VALUE: Final = (Aggregate.COUNT, Aggregate.ANY, Aggregate.TIME_SINCE)
 
 
 def all_codes(codes: Iterable[str], narrower: Narrower) -> frozenset[str]:
@@ -94,7 +93,7 @@ def variable_of(
         return CategoricalVariable(codes, levels, window)
     aggregate = Aggregate(feature.aggregate)
     conversions = None
-    if aggregate not in _WITHOUT_VALUE:
+    if aggregate not in UNIT_OF_AGGREGATE:
         try:
             conversions = _conversions(
                 units_of(codes),

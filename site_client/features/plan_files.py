@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from common.canonical import Canonical, canonical_bytes, digest_bytes, parse_canonical
+from common.canonical import digest_bytes
 from common.errors import CohortiumError
 from common.ids import Digest, parse_digest
-from common.whole_file import write_whole
 from site_client.features.store_entry import software_version
+from site_client.sources.remembered import read_remembered, remember
 
 _KNOWN_MAX: Final = 1000
 
@@ -30,7 +30,7 @@ class PlanFiles:
 
     def find(self, content: bytes) -> Digest | None:
         """Return the digest of a plan whose file was read before; None: it was not."""
-        found = self._known().get(_of_file(content))
+        found = read_remembered(self._memory).get(_of_file(content))
         try:
             return parse_digest(found) if isinstance(found, str) else None
         except CohortiumError:
@@ -38,19 +38,11 @@ class PlanFiles:
 
     def remember(self, content: bytes, digest: Digest) -> None:
         """Remember what a file's bytes were read as; raises `OSError`."""
-        known = self._known()
+        known = read_remembered(self._memory)
         if len(known) >= _KNOWN_MAX:
             known.clear()
         known[_of_file(content)] = digest
-        write_whole(self._memory, canonical_bytes(known))
-        self._memory.chmod(0o600)
-
-    def _known(self) -> dict[str, Canonical]:
-        try:
-            record = parse_canonical(self._memory.read_bytes())
-        except (OSError, CohortiumError):
-            return {}
-        return dict(record) if isinstance(record, dict) else {}
+        remember(self._memory, known)
 
 
 def _of_file(content: bytes) -> str:

@@ -36,7 +36,6 @@ def read_rows(
     *,
     folder: Path,
     scratch: Path,
-    is_inspected: bool = False,
     patients_min: int = 0,
 ) -> SiteRows:
     """Read a site's source for one plan and check the rows against it.
@@ -46,7 +45,6 @@ def read_rows(
         mapping: `[source]` of `site.toml`.
         folder: where `site.toml` lies; a relative path starts there.
         scratch: a folder of the agent's own; what a build puts there is deleted with it.
-        is_inspected: whether to look into a source's events for a steward as well.
         patients_min: see `check_rows`.
 
     Raises:
@@ -58,7 +56,7 @@ def read_rows(
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     source = open_source(mapping, folder=folder)
     with tempfile.TemporaryDirectory(prefix="build-", dir=scratch) as build:
-        events = read_event_patients(plan, source, scratch=Path(build), is_inspected=is_inspected)
+        events = read_event_patients(plan, source, scratch=Path(build))
     check_rows(plan, counts_of(events), patients_min=patients_min)
     return SiteRows(events.table, events)
 

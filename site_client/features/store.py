@@ -202,8 +202,7 @@ class StoreWriter:
             for file in files.values():
                 (building / file.name).replace(into / file.name)
             _flush_folder(into)
-            write_whole(into / ENTRY, entry_bytes(entry))
-            (into / ENTRY).chmod(0o600)
+            write_whole(into / ENTRY, entry_bytes(entry), mode=0o600)
             building.rmdir()
             _flush_folder(self._folder)
         except OSError:

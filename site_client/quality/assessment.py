@@ -47,7 +47,7 @@ def assess_quality(plan: StudyPlan, rows: SiteRows) -> QualityFigures:
 
     Args:
         plan: with whose features and fairness groups.
-        rows: read with `is_inspected`, else what needs the events is left out.
+        rows: of `inspected_rows`, else what needs the events is left out.
     """
     table, events = rows.table, rows.events
     is_positive = table.label > 0.5

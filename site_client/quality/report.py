@@ -48,6 +48,6 @@ class QualityReport:
 
 
 def report_quality(plan: StudyPlan, rows: SiteRows) -> QualityReport:
-    """Return the report of rows that were read with `is_inspected`."""
+    """Return the report of `inspected_rows`."""
     figures = assess_quality(plan, rows)
     return QualityReport(plan, rows, figures, concerns_of(plan, figures))

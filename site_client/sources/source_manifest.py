@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from common.canonical import Canonical, canonical_bytes, digest_bytes, parse_canonical
-from common.errors import CohortiumError, DataSourceError
-from common.whole_file import write_whole
+from common.canonical import digest_bytes
+from common.errors import DataSourceError
+from site_client.sources.remembered import read_remembered, remember
 
 _GRAIN_NS: Final = 2_000_000_000
 """The coarsest clock of a file system in use, FAT's."""
@@ -47,7 +47,7 @@ class FileDigests:
 
     def __init__(self, memory: Path) -> None:
         self._memory = memory
-        self._known = _read(memory)
+        self._known = read_remembered(memory)
         self._is_changed = False
 
     def manifest(self, files: list[tuple[str, Path]]) -> tuple[FileContent, ...]:
@@ -60,8 +60,7 @@ class FileDigests:
             (self._content(name, path) for name, path in files), key=lambda item: item.name
         )
         if self._is_changed:
-            write_whole(self._memory, canonical_bytes(self._known))
-            self._memory.chmod(0o600)
+            remember(self._memory, self._known)
             self._is_changed = False
         return tuple(found)
 
@@ -103,11 +102,3 @@ def _state(descriptor: int) -> list[str]:
     status = os.fstat(descriptor)
     numbers = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
     return [str(number) for number in numbers]
-
-
-def _read(memory: Path) -> dict[str, Canonical]:
-    try:
-        record = parse_canonical(memory.read_bytes())
-    except (OSError, CohortiumError):
-        return {}
-    return dict(record) if isinstance(record, dict) else {}

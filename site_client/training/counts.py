@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from common.privacy.discrete_gaussian import discrete_gaussian, variance_of
 from common.privacy.mechanism import DiscreteGaussianCounts
-from common.study.columns import (
-    MISSING_SUFFIX,
-    bins_of_feature,
-    bins_of_model,
-    feature_columns,
-)
+from common.study.columns import MISSING_SUFFIX, ColumnPlaces, value_names
 from common.study.contingency import (
     ContingencyTable,
     class_count,
@@ -73,32 +68,18 @@ def candidate_classes(patients: FeatureMatrix, plan: StudyPlan) -> list[Classes]
     """
     if plan.selection is None:
         return []
-    places = {name: place for place, name in enumerate(feature_columns(plan))}
+    places = ColumnPlaces(plan)
     found: list[Classes] = []
     for feature in plan.features:
-        bins = bins_of_model(plan) or bins_of_feature(feature)
-        values = [patients.x[:, _places(places, name, bins)] for name in _names(feature)]
+        values = [patients.x[:, places.of(feature, name)] for name in value_names(feature)]
         is_missing: npt.NDArray[np.bool_] = np.zeros(len(patients.y), dtype=bool)
         if feature.missing == "indicator":
-            missing = patients.x[:, _places(places, feature.name + MISSING_SUFFIX, bins)]
+            missing = patients.x[:, places.of(feature, feature.name + MISSING_SUFFIX)]
             is_missing = np.asarray((missing > 0).all(axis=1))
         made = _classes(feature, values, is_missing, plan.selection)
         # Whatever a row holds, it has a class: no value may end a count, or be outside its table.
         found.append(np.clip(made, 0, class_count(feature, plan.selection) - 1))
     return found
-
-
-def _names(feature: NumericFeature | CategoricalFeature) -> tuple[str, ...]:
-    if isinstance(feature, NumericFeature):
-        return (feature.name,)
-    return tuple(f"{feature.name}={level}" for level in feature.levels)
-
-
-def _places(places: Mapping[str, int], name: str, bins: int) -> list[int]:
-    """Return where a column is, in each time bin, the oldest first."""
-    if name in places:
-        return [places[name]]
-    return [places[f"{name}[{number}]"] for number in range(1, bins + 1)]
 
 
 def _classes(

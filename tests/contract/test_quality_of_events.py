@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from pyarrow import Table, parquet
 
-from site_client.features.site_rows import read_rows
+from common.clock import SystemClock
+from site_client.config import SitePaths
 from site_client.quality.report import QualityReport, report_quality
+from site_client.site_features import inspected_rows
 from site_client.sources.meds_mapping import MedsMapping
 from tests.lib.event_hospital import SOURCE, admissions_plan, write_meds_hospital
 
@@ -42,7 +44,7 @@ def report_of(folder: Path, plant: Plant | None = None, **changes: Any) -> Quali
         parquet.write_table(Table.from_pylist(events, schema=table.schema), file)
     plan = admissions_plan(**changes)
     mapping = MedsMapping.model_validate(tomllib.loads(SOURCE)["source"])
-    rows = read_rows(plan, mapping, folder=folder, scratch=folder / "s", is_inspected=True)
+    rows = inspected_rows(plan, mapping, paths=SitePaths(folder), clock=SystemClock())
     return report_quality(plan, rows)
 
 

@@ -30,11 +30,11 @@ from site_client.sources.source_mapping import MedsMapping
 from site_client.sources.table_mapping import TableMapping
 from tests.lib.event_hospital import (
     COHORT,
-    CREATININE,
     SOURCE,
     admissions_plan,
     write_meds_hospital,
 )
+from tests.lib.event_plans import CREATININE
 from tests.lib.sites_in_process import PLAN, make_site
 
 HEAD = """

@@ -11,6 +11,7 @@ import pyarrow as arrow
 from pyarrow import parquet
 
 from common.study.plan import StudyPlan
+from tests.lib.event_plans import CREATININE, DEATH_IN_A_MONTH
 from tests.lib.plans import make_plan
 
 _SCHEMA = arrow.schema(
@@ -36,22 +37,6 @@ COHORT: dict[str, Any] = {
         "hours_after": 24,
     },
 }
-CREATININE: dict[str, Any] = {
-    "kind": "numeric",
-    "name": "creatinine",
-    "description": "Creatinine",
-    "codes": ["LOINC/2160-0"],
-    "unit": "mg/dL",
-    "analyte": "Creatinine",
-    "plausible_range": [0, 20],
-    "clip": [0, 5],
-}
-DEATH: dict[str, Any] = {
-    "name": "death",
-    "description": "Death within 30 days",
-    "codes": ["MEDS/DEATH"],
-    "prediction_window_days": 30,
-}
 SOURCE = """
 [source]
 kind = "meds"
@@ -62,7 +47,9 @@ unit_column = "unit"
 
 def admissions_plan(**changes: Any) -> StudyPlan:
     """Return a plan over admissions; see `make_plan`."""
-    return make_plan(**{"cohort": COHORT, "label": DEATH, "features__1": CREATININE, **changes})
+    return make_plan(
+        **{"cohort": COHORT, "label": DEATH_IN_A_MONTH, "features__1": CREATININE, **changes}
+    )
 
 
 def write_meds_hospital(folder: Path, *, patients: int, seed: int = 1, first: int = 1) -> None:

@@ -22,12 +22,12 @@ from site_client.features.store import FeatureStore
 from site_client.features.store_build import Built, FeatureBuilder
 from site_client.sources.meds_mapping import MedsMapping
 from tests.lib.event_hospital import (
-    CREATININE,
     SOURCE,
     admissions_plan,
     write_meds_metadata,
     write_meds_shard,
 )
+from tests.lib.event_plans import CREATININE
 
 START = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
 WRITTEN = datetime.datetime(2024, 2, 1, tzinfo=datetime.UTC)
