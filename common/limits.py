@@ -49,3 +49,4 @@ COUNTED_CELLS_MAX: Final = 250_000  # of one count; 1 MB, and two seconds of noi
 STEPS_TOTAL_MAX: Final = 1_000_000  # rounds times local steps; accounting stays below a second
 LEDGER_EXPORT_BYTES_MAX: Final = 64 << 20  # about 100,000 entries
 LEDGER_ENTRY_BYTES_MAX: Final = 16 << 10  # sixteen mechanism records and the entry's own fields
+PERIODS_MAX: Final = 520  # of monitoring; ten years of weeks

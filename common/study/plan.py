@@ -12,6 +12,7 @@ from pydantic import Field
 
 from common import limits
 from common.study.cohort import CohortDefinition
+from common.study.monitoring import Monitoring
 from common.study.plan_types import (
     Codes,
     DeviationMin,
@@ -309,15 +310,6 @@ class Selection(PlanPart):
     always_keep: Annotated[
         tuple[Name, ...], Field(max_length=limits.FEATURES_MAX, strict=False)
     ] = ()
-
-
-class Monitoring(PlanPart):
-    """What sites report about the promoted model; the reports come with the monitoring protocol."""
-
-    sentinel_features: Annotated[tuple[Name, ...], Field(max_length=20, strict=False)]
-    bins: Annotated[int, Field(ge=2, le=50)] = 10
-    epsilon_per_report: Positive
-    cadence_days: Annotated[int, Field(ge=1, le=3660)] = 30
 
 
 class StudyPlan(PlanPart):
