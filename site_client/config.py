@@ -131,6 +131,8 @@ class LimitsSection(_Part):
 
     Args:
         epsilon_per_study: the most that one study may spend on a patient, at the plan's delta.
+        epsilon_monitoring_per_study: the most that all reports about one study's model may spend on
+            a patient, besides; as much as the study when not given.
         epsilon_total: the most that all studies together may spend, at `delta_total`.
         cohort_size_min: the fewest patients with which the site takes part.
         composition: how the total is kept: tight, for plans that were not chosen in reply to
@@ -139,11 +141,17 @@ class LimitsSection(_Part):
     """
 
     epsilon_per_study: Epsilon
+    epsilon_monitoring_per_study: Epsilon | None = None
     epsilon_total: Epsilon
     delta_total: Annotated[float, Field(gt=0, le=limits.DELTA_MAX)]
     cohort_size_min: Annotated[int, Field(ge=limits.COHORT_SIZE_MIN)]
     composition: Literal["planned", "adaptive"] = "planned"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
+
+    @property
+    def epsilon_monitoring(self) -> float:
+        """The limit for one study's reports."""
+        return self.epsilon_monitoring_per_study or self.epsilon_per_study
 
 
 class FeaturesSection(_Part):
