@@ -80,7 +80,8 @@ def read_table(
         mapping: names columns and cell texts.
         folder: where site.toml lies; a relative path starts there.
         patients_min: of fewer nothing is asked but their number.
-        is_monitored: keep rows without a label, and let patients have come more than once.
+        is_monitored: keep rows without a label, let patients have come more than once, and believe
+            a unit that is probably wrong: a report is there to show the change.
 
     Raises:
         DataSourceError: with file, line and column, never a value.
@@ -319,6 +320,8 @@ class _Reader:
             raise self.first_missing
         for name, counts in self.counts.items():
             present = counts.recorded + counts.out_of_range
+            if self.is_monitored:
+                continue
             if present and counts.out_of_range > limits.OUT_OF_RANGE_FRACTION_MAX * present:
                 column = self.mapping.features[name].column
                 raise DataSourceError(
