@@ -23,11 +23,11 @@ SENSITIVITY_MARGIN: Final = 0.01
 """Extra noise, because one patient's row changes a float32 sum by more than the clipped gradient C.
 
 Another patient's row never moves (`slots`), and blocks are added in float64, so only the rounding
-within the block of R = 320 rows differs. Each addition of a sum errs by at most u = 2^-24 of what it
-adds up to (Higham 2002, section 4.2), which k patients make at most k C long; over any order of
-summation the k of all additions add up to R (R + 1) / 2 at most, and scaling and multiplying err by
-2 u C a patient. So each of the two sums errs by at most (R^2 + 5 R) / 2 u C, both by 0.62 % of C, and
-the norms' own rounding adds < 0.1 %.
+within the block of R = 320 rows differs. Each addition of a sum errs by at most u = 2^-24 of what
+it makes (Higham 2002, section 4.2), at most k C long where it adds up k patients; over any order of
+summation these k add up to R (R + 1) / 2 at most, and scaling and multiplying err by 2 u C a
+patient. So each of the two sums errs by at most (R^2 + 5 R) / 2 u C, both by 0.62 % of C, and the
+norms' own rounding adds < 0.1 %.
 """
 
 
