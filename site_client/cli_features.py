@@ -98,9 +98,10 @@ def show(
     from site_client.features.data_sheet import data_sheet
 
     use = _use(context)
-    in_use, entries = use.in_use(), use.store.entries()
+    in_use, whole = use.in_use(), use.store.entries()
+    entries = whole
     if what and Path(what).is_file():
-        entries = _of_plan(entries, Path(what))
+        entries = _of_plan(whole, Path(what))
     elif what:
         entry = use.store.entry(_full_name(what, use.store.names()))
         if json:
@@ -113,7 +114,7 @@ def show(
         print_json([_record(entry, in_use) for entry in entries])
         return
     Console(width=table_width()).print(_table(entries, in_use, now_s=use.clock.now_s()))
-    damaged = set(use.store.names()) - {entry.id for entry in use.store.entries()}
+    damaged = set(use.store.names()) - {entry.id for entry in whole}
     for name in sorted(damaged):
         print(f"Entry {name} is damaged: `cohortium-site features drop {name[:_SHORT]}`.")
     print(f"Entries that no running study uses are deleted after {use.keep_days} days.")

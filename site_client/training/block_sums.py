@@ -1,4 +1,4 @@
-"""Sums over patients in blocks of at most 256, added in float64: rounding keeps to its margin."""
+"""Sums over patients in blocks of at most 320, added in float64: rounding keeps to its margin."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 import torch
 
-BLOCK: Final = 256
+BLOCK: Final = 320
 """The most patients that are added in the parameters' own precision; see `SENSITIVITY_MARGIN`."""
 EVEN: Final = 8
 """A multiple of this many patients, 2048 at most, divides into few blocks of one size."""

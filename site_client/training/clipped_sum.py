@@ -120,7 +120,10 @@ class BookKeepingSum:
             for parameter in self._trainable:
                 gradient_of(parameter).zero_()
             return
-        terms = self._terms(batch)
+        self._write_sums(self._terms(batch))
+
+    @torch.inference_mode()
+    def _write_sums(self, terms: Sequence[LayerTerm]) -> None:
         squared = _squared_norms(terms)
         if not math.isfinite(float(squared.sum())):
             is_finite = torch.isfinite(squared)

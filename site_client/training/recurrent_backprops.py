@@ -77,7 +77,7 @@ class _RolledTerm(LinearTerm):
             gradient.copy_(gradient.roll(-(len(gradient) // 3), 0))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def recurrent_terms(
     model: GatedRecurrentModel, batch: Batch, workspace: Workspace
 ) -> list[LayerTerm]:
