@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from simulations.deployment import DemoSite
-from simulations.population import FOUR_HOSPITALS, generate_rows, write_csv
+from simulations.monitored_months import write_dated
+from simulations.population import COLUMNS, FOUR_HOSPITALS, generate_rows
 
 DATA_VARIABLE: Final = "COHORTIUM_DATA"
 _POPULATION_SEED: Final = 1
@@ -19,6 +20,13 @@ _UCI_SITES: Final = (
     ("zurich", "University Hospitals Zurich and Basel", "processed.switzerland.data", 120),
     ("long-beach", "VA Medical Center, Long Beach", "processed.va.data", 200),
 )
+
+_UCI_COLUMNS: Final = (
+    "age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang",
+    "oldpeak", "slope", "ca", "thal", "num",
+)  # fmt: skip
+_TRAINED_YEAR: Final = 2020
+"""Of the index dates, which these tables do not have: any year before the months after training."""
 
 _LIMITS: Final = """\
 [limits]
@@ -32,9 +40,8 @@ _UCI_SOURCE: Final = """\
 [source]
 kind = "table"
 path = "{path}"
-columns = ["age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang",
-  "oldpeak", "slope", "ca", "thal", "num"]
-subject_id = "#row"
+subject_id = "patient_id"
+index_date_column = "index_date"
 missing_values = ["?"]
 
 [source.label]
@@ -71,6 +78,7 @@ _GENERATED_SOURCE: Final = """\
 kind = "table"
 path = "{path}"
 subject_id = "patient_id"
+index_date_column = "index_date"
 
 [source.label]
 column = "heart_disease"
@@ -117,23 +125,38 @@ def uci_folder() -> Path | None:
     return folder if is_whole else None
 
 
+def _uci_table(path: Path, raw: Path) -> Path:
+    """Write a UCI file with patients' numbers and dates, as a hospital's table has them."""
+    lines = raw.read_text(encoding="utf-8").splitlines()
+    rows = [dict(zip(_UCI_COLUMNS, line.split(","), strict=True)) for line in lines if line]
+    write_dated(path, _UCI_COLUMNS, rows, year=_TRAINED_YEAR)
+    return path.resolve()
+
+
 def heart_sites(folder: Path, *, uci: Path | None) -> tuple[DemoSite, ...]:
     """Return the four hospitals.
 
     Args:
-        folder: where generated patients are written.
+        folder: where each hospital's table is written; months after training are added to it.
         uci: folder of the UCI files, or None for generated patients.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     if uci is not None:
         return tuple(
-            DemoSite(site_id, organisation, size, _UCI_SOURCE.format(path=uci / file), _LIMITS)
+            DemoSite(
+                site_id,
+                organisation,
+                size,
+                _UCI_SOURCE.format(path=_uci_table(folder / f"{site_id}.csv", uci / file)),
+                _LIMITS,
+            )
             for site_id, organisation, file, size in _UCI_SITES
         )
-    folder.mkdir(parents=True, exist_ok=True)
     sites: list[DemoSite] = []
     for hospital in FOUR_HOSPITALS:
         path = folder / f"{hospital.site_id}.csv"
-        write_csv(path, generate_rows(hospital, seed=_POPULATION_SEED))
+        rows = generate_rows(hospital, seed=_POPULATION_SEED)
+        write_dated(path, COLUMNS, rows, year=_TRAINED_YEAR)
         sites.append(
             DemoSite(
                 hospital.site_id,
