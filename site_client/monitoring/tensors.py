@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from common.protocol.arrays import Parameters
-from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
 from common.study.contingency import is_counting
+from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
 from common.study.report_tensors import (
     ReportKind,
     ReportTensor,
