@@ -129,6 +129,9 @@ def test_a_replay_from_before_what_is_still_held_is_refused() -> None:
         receiver.receive(report)
     receiver.held.clear()
     refused("B7", receiver.receive, reports[0])
+    refused("B7", receiver.receive, reports[2])
+    fork = make_report(ROSTER, sequence=3, previous=report_digest(reports[1]))
+    refused("B8", receiver.receive, fork)
 
 
 def test_a_suppressed_report_leaves_a_gap_that_is_seen_and_can_be_filled() -> None:
@@ -392,6 +395,10 @@ def test_an_unknown_suite_is_refused_and_never_guessed() -> None:
     _, body, stanzas, _ = parts_of(report)
     head = encode_header(with_header(report, suite=3))
     refused("B4", lambda: Receiver().receive(signed_by(SITE_KEYS[NORTH], head, body, stanzas)))
+
+
+def test_a_site_cannot_claim_another_key_epoch_with_its_own_key() -> None:
+    refused("B2", Receiver().receive, make_report(ROSTER, key_epoch=2))
 
 
 # A thief of a key.

@@ -73,7 +73,9 @@ def test_a_roster_rolled_back_is_refused() -> None:
     second = next_roster(ROSTER)
     assert take(second, pinned=ROSTER) == second
     assert take(second, pinned=second) == second
-    refused("O5", lambda: take(ROSTER, pinned=second))
+    with pytest.raises(ProtocolError, match="rollback") as caught:
+        take(ROSTER, pinned=second)
+    assert caught.value.number == "O5"
 
 
 def test_another_roster_of_the_same_version_is_refused() -> None:
@@ -107,6 +109,11 @@ def test_a_coordinator_cannot_name_a_receiver() -> None:
     with pytest.raises(SignatureError) as caught:
         take(foreign, pinned=None, key=COORDINATOR)
     assert caught.value.number == "O2"
+
+
+def test_a_second_signature_on_a_roster_is_refused() -> None:
+    data = add_signature(sign_roster(ROSTER, AUTHORITY), by="coordinator", key=COORDINATOR)
+    refused("O2", lambda: take(data, pinned=None))
 
 
 def test_an_expired_roster_and_one_from_the_future_are_refused() -> None:
@@ -213,6 +220,11 @@ def test_a_receipt_of_no_board_or_of_another_is_refused() -> None:
     )
     retired = tuple(replace(board, status=Standing.RETIRED) for board in ROSTER.boards)
     refused("T3", lambda: verify_receipt(good, replace(ROSTER, boards=retired)))
+
+
+def test_a_second_signature_on_a_receipt_is_refused() -> None:
+    data = sign_notice(make_notices().receipt, {name: BOARD_KEYS[name] for name in BOARD_KEYS})
+    refused("T3", verify_receipt, data, ROSTER)
 
 
 def test_one_decider_alone_decides_nothing() -> None:
