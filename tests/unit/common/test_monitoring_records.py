@@ -205,13 +205,6 @@ def test_a_reason_may_have_several_lines_and_any_language() -> None:
     assert read_notice(data).content == decision
 
 
-def test_sites_of_a_sum_rise_and_are_there_once() -> None:
-    closing = make_notices().closing
-    for sites in ((), (NORTH, NORTH), closing.sites[::-1]):
-        with pytest.raises(ProtocolError):
-            sign_notice(replace(closing, sites=sites), {BOARD: BOARD_KEYS[BOARD]})
-
-
 def test_a_notice_needs_a_signature_and_has_a_bound() -> None:
     unsigned = canonical_bytes({"record": {"notice": "receipt", "version": 1}, "signatures": []})
     refused("T1", read_signed, unsigned)
