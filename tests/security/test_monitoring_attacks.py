@@ -440,6 +440,13 @@ def test_after_a_rotation_the_chain_goes_on_and_the_old_key_counts_only_in_its_g
     receiver.receive(make_report(roster, key=new, key_epoch=2, **third))
 
 
+def test_a_roster_that_is_over_admits_no_report() -> None:
+    # Whoever withholds a new roster, which may revoke a key, gains no more than this time.
+    report = make_report(ROSTER)
+    refused("B3", lambda: Receiver().receive(report, at_s=ROSTER.not_after_s + 1))
+    Receiver().receive(report, at_s=ROSTER.not_after_s)
+
+
 def test_a_report_under_a_roster_that_is_not_held_is_refused() -> None:
     report = make_report(next_roster(ROSTER))
     refused("B3", Receiver().receive, report)
