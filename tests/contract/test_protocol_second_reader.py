@@ -217,7 +217,7 @@ def open_report_by_the_page(
 
 
 def verify_notice_by_the_page(text: str, signers: dict[str, int]) -> tuple[dict[str, Any], str]:
-    """T1, T3 to T5: the record and its digest."""
+    """T1, T3 to T5, T7: the record and its digest."""
     outer = json.loads(text)
     assert text == json.dumps(outer, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     record: dict[str, Any] = outer["record"]
@@ -281,12 +281,14 @@ def test_the_page_suffices_to_verify_rosters(monitoring: dict[str, Any]) -> None
         ("receipt", {"board": 4}, "sequence", 1),
         ("decision", {"ada": 8, "ben": 9}, "action", "pause-site"),
         ("promotion", {"coordinator": 11}, "sequence", 1),
+        ("closing", {"board": 4}, "sites", ["north", "south"]),
+        ("partial_sum", {"board": 4}, "sealed", "c2VhbGVkIHN1bQ=="),
     ],
 )
 def test_the_page_suffices_to_verify_a_notice(
     monitoring: dict[str, Any], kind: str, signers: dict[str, int], field: str, value: Any
 ) -> None:
     record, _ = verify_notice_by_the_page(monitoring[kind], signers)
-    assert (record["notice"], record[field]) == (kind, value)
+    assert (record["notice"], record[field]) == (kind.replace("_", "-"), value)
     if kind == "decision":
         assert record["previous"] == digest("decision-genesis", b"small-study")

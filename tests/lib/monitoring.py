@@ -27,7 +27,9 @@ from common.ids import BoardId, Digest, SiteId, StudyId
 from common.privacy.mechanism import DiscreteGaussianCounts
 from common.protocol.monitoring.notices import (
     Action,
+    Closing,
     Decision,
+    PartialSum,
     Promotion,
     Receipt,
     decision_genesis,
@@ -204,6 +206,8 @@ class Notices:
     receipt: Receipt
     decision: Decision
     promotion: Promotion
+    closing: Closing
+    partial_sum: PartialSum
 
 
 def make_notices() -> Notices:
@@ -222,6 +226,8 @@ def make_notices() -> Notices:
             opened_at_s=NOW_S + 100,
         ),
         promotion=Promotion(STUDY, digest_bytes("test", b"plan"), Digest("5" * 64), 1, NOW_S + 110),
+        closing=Closing(STUDY, "2026-02", "outcome", BOARD, (NORTH, SOUTH)),
+        partial_sum=PartialSum(STUDY, "2026-02", "outcome", BOARD, (NORTH, SOUTH), b"sealed sum"),
     )
 
 

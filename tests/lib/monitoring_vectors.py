@@ -50,12 +50,15 @@ def rosters() -> dict[str, MonitoringRoster]:
 def notices() -> dict[str, bytes]:
     """Return the signed notices of the vectors; Ed25519 signs the same bytes the same way."""
     made = make_notices()
+    board = {BOARD: BOARD_KEYS[BOARD]}
     return {
-        "receipt": sign_notice(made.receipt, {BOARD: BOARD_KEYS[BOARD]}),
+        "receipt": sign_notice(made.receipt, board),
         "decision": sign_notice(
             made.decision, {name: DECIDER_KEYS[name] for name in ("ada", "ben")}
         ),
         "promotion": sign_notice(made.promotion, {"coordinator": COORDINATOR}),
+        "closing": sign_notice(made.closing, board),
+        "partial_sum": sign_notice(made.partial_sum, board),
     }
 
 

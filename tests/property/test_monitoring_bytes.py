@@ -21,7 +21,9 @@ from common.ids import Digest
 from common.privacy.mechanism import DiscreteGaussianCounts
 from common.protocol.frames import join_frames, split_frames
 from common.protocol.monitoring.notice_checks import (
+    verify_closing,
     verify_decision,
+    verify_partial_sum,
     verify_promotion,
     verify_receipt,
 )
@@ -283,6 +285,14 @@ SIGNED: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     "promotion": (
         sign_notice(NOTICES.promotion, {"coordinator": COORDINATOR}),
         lambda data: verify_promotion(data, COORDINATOR.verify_key),
+    ),
+    "closing": (
+        sign_notice(NOTICES.closing, {BOARD: BOARD_KEYS[BOARD]}),
+        lambda data: verify_closing(data, ROSTER),
+    ),
+    "partial_sum": (
+        sign_notice(NOTICES.partial_sum, {BOARD: BOARD_KEYS[BOARD]}),
+        lambda data: verify_partial_sum(data, ROSTER),
     ),
 }
 
