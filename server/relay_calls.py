@@ -19,12 +19,13 @@ from common import limits
 from common.clock import Clock
 from common.errors import CohortiumError, StoreError
 from common.protocol import monitoring_pb2 as wire
+from common.protocol.monitoring.refusals import refusal
 from common.protocol.monitoring.signed_notice import NoticeKind
 from server.config import RelayConfig
 from server.group_commit import GroupCommit, QueueFull
-from server.relay import SealedReport, admit_report
+from server.relay import RelayView, SealedReport, admit_report
 from server.relay_members import Member, MemberLimits, TooMuch, member_of
-from server.relay_notices import RelayedNotice, admit_notice, check_board, check_member, relayed
+from server.relay_notices import RelayedNotice, admit_notice, check_board
 from server.relay_rosters import RosterWatch, pin_roster
 from server.relay_store import BODY_PART_BYTES, RelayStore
 
@@ -42,7 +43,9 @@ _STATUS: Final = {
     "B3": grpc.StatusCode.FAILED_PRECONDITION,
     "B8": grpc.StatusCode.ALREADY_EXISTS,
     "B12": grpc.StatusCode.PERMISSION_DENIED,
-    "T2": grpc.StatusCode.PERMISSION_DENIED,
+    "T3": grpc.StatusCode.PERMISSION_DENIED,
+    "T5": grpc.StatusCode.PERMISSION_DENIED,
+    "O5": grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 RowT = TypeVar("RowT", bound="_Row")
@@ -107,12 +110,10 @@ class MonitoringCalls:
 
     async def _submit(self, caller: Member, context: Any) -> Message:
         request = await _read(context, wire.SubmitRequest)
-        view = await self._rosters.current()
         report = admit_report(
             request.envelope,
             caller=caller,
-            rosters=view.rosters,
-            active_sites=view.active_sites,
+            view=await self._rosters.current(),
             now_s=self._clock.now_s(),
         )
         position = await self._reports.add(report)
@@ -121,11 +122,8 @@ class MonitoringCalls:
     async def _publish(self, caller: Member, context: Any) -> Message:
         request = await _read(context, wire.NoticeRequest)
         view = await self._rosters.current()
-        signed = admit_notice(
-            request.notice, request.body, caller=caller, roster=view.rosters.newest
-        )
-        notice = relayed(signed, request.notice)
-        if signed.kind is NoticeKind.ROSTER:
+        notice = admit_notice(request.notice, request.body, caller=caller, roster=view.newest)
+        if notice.kind == NoticeKind.ROSTER.value:
             position = await asyncio.to_thread(
                 pin_roster, self._store, notice, now_s=self._clock.now_s()
             )
@@ -135,7 +133,7 @@ class MonitoringCalls:
 
     async def _collect(self, caller: Member, context: Any) -> None:
         request = await _read(context, wire.CollectRequest)
-        check_board(caller, (await self._rosters.current()).rosters.newest)
+        check_board(caller, (await self._rosters.current()).newest)
 
         def read_page(after: int, left: int) -> Sequence[Any]:
             return self._store.reports_after(request.study_id, after, left)
@@ -151,7 +149,7 @@ class MonitoringCalls:
     async def _give_notices(self, caller: Member, context: Any) -> None:
         request = await _read(context, wire.NoticesRequest)
         view = await self._rosters.current()
-        check_member(caller, view.rosters.newest, view.active_sites)
+        _check_member(caller, view)
         site_id = None if caller.is_board else caller.member_id
 
         def read_page(after: int, left: int) -> Sequence[Any]:
@@ -212,6 +210,13 @@ def _status(error: Exception) -> tuple[grpc.StatusCode, str]:
         return grpc.StatusCode.UNAVAILABLE, "store"
     number = getattr(error, "number", "") or "B1"
     return _STATUS.get(number, grpc.StatusCode.INVALID_ARGUMENT), number
+
+
+def _check_member(caller: Member, view: RelayView) -> None:
+    if caller.is_board:
+        check_board(caller, view.newest)
+    elif caller.member_id not in view.active_sites:
+        raise refusal("B12", expected="a site that is not suspended", arrived=caller.member_id)
 
 
 def _caller(context: Any) -> Member:

@@ -1,26 +1,33 @@
 """Which notices the relay passes on: signed, by whom the roster says may say it.
 
-The checks, in this order; a refused notice has the number T1 or T2:
-    (1) size and form (T1)
-    (2) the caller is a board or an aggregator with a key in the newest roster that is not revoked
-    (3) the kind's signers, under the newest roster (T2):
-        receipt, closing, partial sum    the caller, with the key of its active entry
+The checks, in this order:
+    (1) size and form (T1, T2)
+    (2) the caller is a board or an aggregator with a key that is not revoked (T3)
+    (3) who signed it, under the newest roster (T3 to T5, O2):
+        receipt, closing, partial sum    the board or aggregator that it names
         decision                         as many active deciders as the roster asks for
-        roster, check key                the authority
-        promotion                        nobody by this way: the coordinator stores its own
+        promotion                        the coordinator, and it stores its own: none by this way
+        everything else                  the authority
 A reader verifies all of it again; the relay does, so that no member can fill another's mailbox.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from common.canonical import digest_bytes
-from common.errors import ProtocolError, SignatureError
+from common.errors import ProtocolError
 from common.ids import Digest
+from common.protocol.monitoring.notice_checks import (
+    verify_closing,
+    verify_decision,
+    verify_partial_sum,
+    verify_receipt,
+)
 from common.protocol.monitoring.roster import MonitoringRoster, Standing
+from common.protocol.monitoring.roster_file import AUTHORITY
 from common.protocol.monitoring.signed_notice import (
     NoticeKind,
     SignedNotice,
@@ -29,7 +36,12 @@ from common.protocol.monitoring.signed_notice import (
 )
 from server.relay_members import Member
 
-_BY_CALLER: Final = (NoticeKind.RECEIPT, NoticeKind.CLOSING, NoticeKind.PARTIAL_SUM)
+_CHECKS: Final[Mapping[NoticeKind, Callable[[bytes, MonitoringRoster], object]]] = {
+    NoticeKind.RECEIPT: verify_receipt,
+    NoticeKind.CLOSING: verify_closing,
+    NoticeKind.PARTIAL_SUM: verify_partial_sum,
+    NoticeKind.DECISION: verify_decision,
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ class RelayedNotice:
     body: bytes
 
 
-def relayed(notice: SignedNotice, content: bytes, body: bytes = b"") -> RelayedNotice:
+def relayed(notice: SignedNotice, content: bytes, *, body: bytes = b"") -> RelayedNotice:
     """Return a verified notice as it is kept: a receipt for its site, all else for everybody."""
     record = notice.record
     site_id = record.get("site_id") if isinstance(record, Mapping) else None
@@ -65,48 +77,41 @@ def relayed(notice: SignedNotice, content: bytes, body: bytes = b"") -> RelayedN
     )
 
 
-def admit_notice(content: bytes, *, caller: Member, roster: MonitoringRoster) -> SignedNotice:
-    """Run the checks; raises `ProtocolError` T1 or T2.
+def admit_notice(
+    content: bytes, body: bytes, *, caller: Member, roster: MonitoringRoster
+) -> RelayedNotice:
+    """Run the checks; what a roster must hold besides is checked where it is pinned.
 
-    A roster's own rules are checked where it is pinned (`server/relay_rosters.py`).
+    Raises:
+        ProtocolError, SignatureError: with the number of the check.
     """
     notice = read_signed(content)
     check_board(caller, roster)
-    try:
-        _check_signers(notice, caller, roster)
-    except SignatureError as error:
-        raise _refuse(error.expected, error.arrived) from None
-    return notice
+    if notice.kind is NoticeKind.PROMOTION or body:
+        raise _refuse("T5", "promotions from the coordinator's own machine", "one from outside")
+    check = _CHECKS.get(notice.kind)
+    if check is not None:
+        check(content, roster)
+    else:
+        verify_signed(notice, by=AUTHORITY, key=roster.authority)
+    return relayed(notice, content)
 
 
 def check_board(caller: Member, roster: MonitoringRoster) -> None:
-    """Refuse a caller that is no board or aggregator of the roster; raises `ProtocolError` T2."""
+    """Refuse a caller that is no board or aggregator of the roster; raises `ProtocolError` T3."""
     is_known = caller.is_board and any(
         board.board_id == caller.member_id and board.status is not Standing.REVOKED
         for board in roster.boards
     )
     if not is_known:
-        raise _refuse("a board or aggregator in the newest roster", caller.member_id)
+        raise _refuse("T3", "a board or aggregator of the newest roster", caller.member_id)
 
 
-def _check_signers(notice: SignedNotice, caller: Member, roster: MonitoringRoster) -> None:
-    if notice.kind in _BY_CALLER:
-        keys = [
-            board.verify_key
-            for board in roster.active_boards()
-            if board.board_id == caller.member_id
-        ]
-        if not any(_is_signed(notice, by=caller.member_id, keys=keys)):
-            raise _refuse(f"a {notice.kind.value} signed by {caller.member_id}", "another")
-    elif notice.kind is NoticeKind.DECISION:
-        signed = [
-            person.name
-            for person in roster.active_deciders()
-            if _is_signed(notice, by=person.name, keys=[person.verify_key])
-        ]
-        if len(signed) < roster.decisions_required:
-            raise _refuse(f"{roster.decisions_required} deciders' signatures", f"{len(signed)}")
-    elif notice.kind is NoticeKind.PROMOTION:
-        raise _refuse("a promotion by the coordinator itself", f"one from {caller.member_id}")
-    else:
-        verify_signed(notice, by=AUTHORITY, key=roster.authority)
+def _refuse(number: str, expected: str, arrived: str) -> ProtocolError:
+    return ProtocolError(
+        "the relay refuses a call",
+        expected=expected,
+        arrived=arrived,
+        todo="ask the consortium's authority which members the newest roster has",
+        number=number,
+    )

@@ -1,4 +1,4 @@
-"""The relay's own process: a gRPC server with mutual TLS, bounds on connections, a graceful stop."""
+"""The relay's gRPC server: mutual TLS, bounds on connections, a graceful stop."""
 
 from __future__ import annotations
 

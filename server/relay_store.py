@@ -78,7 +78,7 @@ class RelayStore:
                     answers.append(positions[report.digest])
                     continue
                 try:
-                    check_chain(report, lambda place: chain.get(place))
+                    check_chain(report, chain.get)
                 except ProtocolError as error:
                     answers.append(error)
                     continue
