@@ -6,8 +6,8 @@ The checks, in this order; each refuses with a number of the board's table:
     (2) the caller's certificate is of the site in the header (B2)
     (3) the coordinator has not suspended the site (B12)
     (4) the chain: what the store has at, before and after this place fits (B8)
-The fourth runs inside the transaction that stores (server/relay_store.py). A gap is no refusal here:
-a relay restored from a backup must not stop a site for ever; boards find gaps.
+The fourth runs inside the transaction that stores (server/relay_store.py). A gap is no refusal
+here: a relay restored from a backup must not stop a site for ever; boards find gaps.
 """
 
 from __future__ import annotations
@@ -81,9 +81,7 @@ def admit_report(envelope: bytes, *, caller: Member, view: RelayView, now_s: int
         ProtocolError: B13, B1, B2, B12, B3, B4 or B5.
         SignatureError: B2.
     """
-    header = check_report(
-        envelope, roster=view.newest, arrived_at_s=now_s, earlier=view.earlier
-    )
+    header = check_report(envelope, roster=view.newest, arrived_at_s=now_s, earlier=view.earlier)
     if caller != Member(header.site_id, is_board=False):
         raise refusal(
             "B2",

@@ -29,6 +29,7 @@ from server.storage.tables import (
 PAGE_ROWS: Final = 16  # of reports read at once; 4 MiB each at most
 BODY_PART_BYTES: Final = 1 << 20
 
+
 @dataclass(frozen=True)
 class StoredReport:
     """A report at its position."""
@@ -111,9 +112,7 @@ class RelayStore:
         with self._database.transaction() as connection:
             return list(_add_notices(connection, notices, self._clock.now_s()))
 
-    def notices_after(
-        self, site_id: str | None, after: int, limit: int
-    ) -> Sequence[StoredNotice]:
+    def notices_after(self, site_id: str | None, after: int, limit: int) -> Sequence[StoredNotice]:
         """Return up to `limit`, and up to a page, of notices.
 
         Args:
