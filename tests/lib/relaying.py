@@ -70,13 +70,13 @@ class ReportingSite:
 
     def seal(
         self,
-        roster: MonitoringRoster,
+        under: MonitoringRoster,
         *,
         study_id: StudyId = STUDY,
         body: bytes = bytes(1024),
         **changes: Any,
     ) -> bytes:
-        """Return the next report's envelope; `changes` replace fields of its draft."""
+        """Return the next report's envelope under a roster; `changes` replace draft fields."""
         previous = self.head if self.sequence else genesis(study_id, self.site_id)
         draft = ReportDraft(
             study_id=study_id,
@@ -88,7 +88,7 @@ class ReportingSite:
             previous=previous,
             model_version=ANY_DIGEST,
             schema=ANY_DIGEST,
-            roster=roster.digest,
+            roster=under.digest,
             sealed_at_s=int(time.time()),
         )
         draft = replace(draft, **changes)
@@ -96,7 +96,7 @@ class ReportingSite:
             join_content({"any": 1}, body),
             draft,
             signing_key=self.signing_key,
-            recipients=[board.sealing_key for board in roster.recipients(draft.kind)],
+            recipients=[board.sealing_key for board in under.recipients(draft.kind)],
         )
         self.sequence, self.head = draft.sequence, report_digest(envelope)
         return envelope
