@@ -144,13 +144,14 @@ class Relaying:
             process.kill()
             process.wait()
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the relay's process and wait until it is ready."""
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start the relay's process, or one that dies as words say, and wait until it is ready."""
+        module = "tests.lib.dying_relay" if words else "server.relay_main"
         log = self.paths.logs / "relay.log"
         log.write_bytes(b"")
         with log.open("ab") as stream:
             process = subprocess.Popen(
-                [sys.executable, "-m", "server.relay_main", str(self.paths.home)],
+                [sys.executable, "-m", module, str(self.paths.home), *words],
                 stdout=stream,
                 stderr=stream,
                 env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
