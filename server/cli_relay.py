@@ -92,7 +92,7 @@ def status(context: typer.Context, json: Json = False) -> None:
 
 @app.command()
 def announce(context: typer.Context) -> None:
-    """Send the champion to the sites if they have not got it; `models promote` does it by itself."""
+    """Send the champion to sites that have not got it; `models promote` does it by itself."""
     from common.errors import RegistryError
     from server.cli_models import champion, tell_sites
 
