@@ -85,7 +85,7 @@ def test_only_periods_that_are_over_to_the_last_second_are_listed() -> None:
         ("1969-12", "month"),
         ("reference", "month"),
         (" 2026-02", "month"),
-        ("２０２６-02", "month"),
+        ("\uff12\uff10\uff12\uff16-02", "month"),
     ],
 )
 def test_what_is_no_period_is_refused(label: str, every: Every) -> None:
