@@ -99,7 +99,7 @@ def monitored_plan(**changes: Any) -> StudyPlan:
 
 
 def write_visits(
-    path: Path, *, months: int = 4, patients: int = 120, seed: int = 1, year: int = 2026
+    path: Path, *, months: int = 4, patients: int = 400, seed: int = 1, year: int = 2026
 ) -> None:
     """Write a table of visits: patients come back, some values and outcomes are not recorded."""
     rng = random.Random(seed)
