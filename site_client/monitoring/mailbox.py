@@ -132,9 +132,7 @@ class MonitoringMailbox:
             ProtocolError: why nothing of this study leaves now.
             LedgerError: the site's records cannot be read or written.
         """
-        if self._approvals.is_paused(study_id):
-            raise _stopped("the study is paused here", "run `cohortium-site unpause STUDY`")
-        roster = self._roster()
+        roster = self.check_leaving(study_id)
         waiting = self._waiting(study_id, roster)
         if waiting is not None:
             return self._renewed(waiting, roster).envelope
@@ -146,6 +144,14 @@ class MonitoringMailbox:
                 waiting = self._waiting(study_id, roster)
                 return waiting.envelope if waiting is not None else None
         return None
+
+    def check_leaving(self, study_id: StudyId) -> MonitoringRoster:
+        """Return the roster under which a study's reports leave; raises as `leaving`."""
+        if self._approvals.is_paused(study_id):
+            raise _stopped("the study is paused here", "run `cohortium-site unpause STUDY`")
+        roster = self._roster()
+        self._waiting(study_id, roster)
+        return roster
 
     def _waiting(self, study_id: StudyId, roster: MonitoringRoster) -> SealedReport | None:
         """Return the oldest envelope without its receipts, or None."""

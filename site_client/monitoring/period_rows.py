@@ -87,6 +87,11 @@ class MonitoredRows:
         chosen = np.flatnonzero([held_out.first <= part < held_out.stop for part in parts])
         return one_row_each(table, times, chosen, label=REFERENCE, salt=self._salt)
 
+    def check_pin(self) -> None:
+        """Pin what tells patients apart before the first report; raises `DataSourceError`."""
+        if self._pin is not None:
+            self._pin.check(self._mapping, folder=self._paths.home, salt=self._salt)
+
     def _of_training(self, plan: StudyPlan, before_s: int) -> tuple[PatientTable, Times]:
         entry_id = self._feature_pins.find(plan_digest(plan)) if self._feature_pins else None
         if entry_id is not None:
@@ -112,8 +117,6 @@ class MonitoredRows:
                 patients_min=self._patients_min,
                 is_monitored=True,
             )
-            if self._pin is not None:
-                self._pin.check(self._mapping, folder=self._paths.home, salt=self._salt)
             table, times = rows.table, _times_of(rows)
             if is_labelled:
                 known = np.flatnonzero(~np.isnan(table.label))

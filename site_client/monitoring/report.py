@@ -120,6 +120,10 @@ class SiteMonitor:
         """Return whether a report was computed and let nothing out."""
         return self._releases.is_failed(request)
 
+    def is_charged(self, plan: StudyPlan) -> bool:
+        """Return whether all reports of a plan are charged already."""
+        return self._releases.is_charged(plan)
+
     def asked(
         self, study: MonitoredStudy, label: str, kind: ReportKind, *, is_late_allowed: bool = False
     ) -> ReportRequest:
@@ -167,7 +171,9 @@ class SiteMonitor:
         known = self._releases.find(request)
         if known is None and not self._releases.is_failed(request):
             self._releases.check_budget(request.plan)
-            table = self.patients(request, rows or self._rows())
+            reader = rows or self._rows()
+            table = self.patients(request, reader)
+            reader.check_pin()
             return self._releases.release(request, produce=self._producer(request, table))
         return self._releases.release(request, produce=_never)
 

@@ -25,6 +25,7 @@ from common.ids import Digest, ReleaseId, SiteId, StudyId, parse_study_id
 from common.privacy.accountant import epsilon_of_counted
 from common.privacy.accounts import monitoring_account
 from common.privacy.ledger import Ledger
+from common.privacy.ledger_chain import find_commitment
 from common.privacy.ledger_entry import Commitment
 from common.privacy.mechanism import MechanismRecord
 from common.privacy.patient_parts import patient_parts
@@ -32,7 +33,7 @@ from common.privacy.spending_limits import SpendingLimits
 from common.protocol.monitoring.report_content import ReportContent, encode_content
 from common.study.plan import StudyPlan
 from common.study.plan_bytes import plan_digest
-from common.study.report_periods import REFERENCE, Period
+from common.study.report_periods import REFERENCE, Every, Period, period_of_ordinal
 from common.study.report_tensors import ReportKind, report_mechanisms
 from site_client.release.checks import check_report
 from site_client.release.release_log import LoggedReport, ReleaseLog
@@ -90,6 +91,15 @@ class ReportRequest:
                 self.label.encode(),
             )
         )
+
+
+def words_of_number(number: int, every: Every) -> str:
+    """Return which report a number in the records stands for, such as "case-mix of 2026-02"."""
+    if number == 0:
+        return REFERENCE
+    ordinal, is_outcome = divmod(number - 1, 2)
+    kind = ReportKind.OUTCOME if is_outcome else ReportKind.CASE_MIX
+    return f"{kind.value} of {period_of_ordinal(ordinal, every).label}"
 
 
 @functools.lru_cache(maxsize=16)
@@ -174,6 +184,12 @@ class ReportReleases:
     def find(self, request: ReportRequest) -> LoggedReport | None:
         """Return the content that was made for this request, if there is one."""
         return self._log.report(request.release_id(self._site_id))
+
+    def is_charged(self, plan: StudyPlan) -> bool:
+        """Return whether the ledger holds the commitment for a plan's reports."""
+        wanted = monitoring_commitment(plan)
+        named = (wanted.study_id, wanted.plan_digest)
+        return find_commitment(self._ledger.entries(), *named) is not None
 
     def check_budget(self, plan: StudyPlan) -> None:
         """Refuse reports of a plan that would pass a limit; charges nothing; as `release`."""

@@ -13,7 +13,7 @@ from tests.lib.dying_report import report_killed_at_lines
 
 @pytest.mark.parametrize(
     "stride",
-    [pytest.param(11, marks=pytest.mark.slow, id="many lines"), pytest.param(211, id="some")],
+    [pytest.param(11, marks=pytest.mark.slow, id="many lines"), pytest.param(283, id="some")],
 )
 def test_a_report_killed_at_any_line_is_charged_once_noised_once_and_sealed_once(
     tmp_path: Path, stride: int

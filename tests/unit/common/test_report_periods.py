@@ -16,6 +16,7 @@ from common.study.report_periods import (
     labels_complete_s,
     parse_period,
     period_at,
+    period_of_ordinal,
     periods_over,
     report_due_s,
     report_late_s,
@@ -51,6 +52,7 @@ def test_periods_follow_each_other_without_gap_and_their_labels_read_back(
     assert period.following.begin_s == period.end_s
     assert period.following.ordinal == period.ordinal + 1
     assert period_at(period.end_s - 1, every) == period
+    assert period_of_ordinal(period.ordinal, every) == period
 
 
 def test_a_decade_of_months_and_quarters_is_pandas_own() -> None:

@@ -1,4 +1,4 @@
-"""What the courier gets and brings: the chain of envelopes, receipts, rosters, models, decisions."""
+"""What the courier gets and brings: a chain of envelopes; receipts, rosters, models, decisions."""
 
 from __future__ import annotations
 

@@ -392,3 +392,16 @@ def test_the_release_log_names_the_report_and_verifies(site: MonitoredSite) -> N
         connection.execute("UPDATE payloads SET payload = x'00'")
     with pytest.raises(LedgerError):
         site.site.records.log.verify()
+
+
+def test_another_salt_or_identifier_than_at_the_first_report_is_refused(tmp_path: Path) -> None:
+    site = make_monitored_site(tmp_path)
+    site.begin()
+    site.clock.seconds = seconds("2026-03-05")
+    site.monitor.patients(_asked(site), site.monitor.new_rows())  # looking pins nothing
+    site.monitor.make(_asked(site))
+    site.site = replace(site.site, keys=replace(site.site.keys, salt=b"t" * 32))
+    entries = site.site.records.ledger.entries()
+    with pytest.raises(DataSourceError, match="salt"):
+        site.reopened().monitor.make(_asked(site, "2026-01"))
+    assert site.site.records.ledger.entries() == entries
