@@ -22,8 +22,8 @@ KeyText = Annotated[str, Field(min_length=40, max_length=4000)]
 Pem = Annotated[str, Field(min_length=40, max_length=20_000)]
 Seconds = Annotated[int, Field(ge=0, le=2**40)]
 DigestText = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_HOST_AND_PORT = r"^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}$"
-Address = Annotated[str, Field(max_length=260, pattern=_HOST_AND_PORT)]
+HOST_AND_PORT = r"^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}$"
+Address = Annotated[str, Field(max_length=260, pattern=HOST_AND_PORT)]
 """Host and port; an IPv6 address stands in brackets."""
 
 
@@ -75,4 +75,17 @@ class EnrolmentRecord(Record):
     site_certificate: Pem
     request_digest: DigestText
     roster: Roster
+    issued_at_s: Seconds
+
+
+class BoardCertificate(Record):
+    """What the coordinator gives a monitor board or aggregator: the way to the relay."""
+
+    version: Literal[1]
+    consortium: Line
+    board_id: Slug
+    relay_address: Address
+    coordinator_verify_key: KeyText
+    ca_certificate: Pem
+    certificate: Pem
     issued_at_s: Seconds

@@ -14,6 +14,7 @@ from common.errors import StoreError
 from server.config import CoordinatorPaths, ServerConfig
 
 _BUSY_WAIT_MS: Final = 30_000
+_READS_ONLY: Final = "cohortium_reads_only"
 
 
 class Database:
@@ -39,16 +40,16 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Give a connection; commit at the end, roll back on error; raises `StoreError`."""
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise StoreError(
-                "the coordinator's store does not answer",
-                expected="a readable and writable database of this version",
-                arrived=type(error).__name__,
-                todo="check disk space and permissions, then run `cohortium-coordinator up` again",
-            ) from error
+        with _our_error(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection that only reads and keeps no writer waiting; raises `StoreError`."""
+        with _our_error(), self._engine.connect() as connection:
+            reader = connection.execution_options(**{_READS_ONLY: True})
+            with reader.begin():
+                yield reader
 
     def migrate(self) -> None:
         """Bring the database to this version's tables; raises `StoreError`."""
@@ -63,6 +64,19 @@ class Database:
             command.upgrade(config, "head")
 
 
+@contextmanager
+def _our_error() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise StoreError(
+            "the coordinator's store does not answer",
+            expected="a readable and writable database of this version",
+            arrived=type(error).__name__,
+            todo="check disk space and permissions, then run `cohortium-coordinator up` again",
+        ) from error
+
+
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # Python's driver begins only at the first write
     cursor = connection.cursor()
@@ -75,4 +89,5 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # What a transaction reads stays true until it commits: another process waits for its turn.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    is_reading = connection.get_execution_options().get(_READS_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")

@@ -1,7 +1,8 @@
 """Whether a report is one that the roster allows: what relay, board and aggregators check alike.
 
 After the bytes (B1, B13): (1) the roster knows the site (B2), which is active (B12); (2) the report
-names a roster in force or within its grace (B3); (3) key epoch and signature are the site's (B2);
+names a roster in force or within its grace (B3); (3) key epoch and signature are the site's (B2),
+of a key that was not revoked (B12);
 (4) the suite is allowed (B4); (5) the receivers are those of the roster (B5).
 """
 
@@ -9,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from common.crypto.keys import VerifyKey
 from common.ids import Digest
 from common.protocol.monitoring.refusals import refusal
-from common.protocol.monitoring.report_envelope import read_report_header, verify_report
+from common.protocol.monitoring.report_envelope import verify_report_by
 from common.protocol.monitoring.report_header import ReportHeader
 from common.protocol.monitoring.roster import MonitoringRoster, RosterSite, Standing
+from common.protocol.monitoring.roster_checks import is_countersigned
 
 
 def check_report(
@@ -35,14 +38,19 @@ def check_report(
         ProtocolError: B1, B2 (unknown site), B3, B4, B5, B12, B13.
         SignatureError: B2.
     """
-    header = read_report_header(envelope)
-    site = roster.site(header.site_id)
-    if site.status is not Standing.ACTIVE:
-        raise refusal("B12", expected="an active site", arrived=f"a {site.status.value} one")
-    named = _named_roster(header.roster, roster, arrived_at_s, earlier)
-    signer = named.site(header.site_id)
-    _check_epoch(header, signer)
-    verify_report(envelope, verify_key=signer.verify_key)
+    named = roster
+
+    def signers_key(header: ReportHeader) -> VerifyKey:
+        nonlocal named
+        site = roster.site(header.site_id)
+        if site.status is not Standing.ACTIVE:
+            raise refusal("B12", expected="an active site", arrived=f"a {site.status.value} one")
+        named = _named_roster(header.roster, roster, arrived_at_s, earlier)
+        signer = named.site(header.site_id)
+        _check_key(header, signer, newest=site, consortium=roster.consortium)
+        return signer.verify_key
+
+    header = verify_report_by(envelope, signers_key)
     for allowed in (roster.suites, named.suites):
         if header.suite not in allowed:
             raise refusal("B4", expected=f"suites {allowed}", arrived=f"suite {header.suite}")
@@ -56,9 +64,21 @@ def check_report(
     return header
 
 
-def _check_epoch(header: ReportHeader, signer: RosterSite) -> None:
+def _check_key(
+    header: ReportHeader, signer: RosterSite, *, newest: RosterSite, consortium: str
+) -> None:
     if header.key_epoch != signer.key_epoch:
         raise refusal("B2", expected=f"key epoch {signer.key_epoch}", arrived=f"{header.key_epoch}")
+    # A key that was revoked has not countersigned its successor: a report under a roster in its
+    # grace does not bring it back.
+    is_same = signer.verify_key == newest.verify_key
+    if not is_same and not is_countersigned(newest, old=signer.verify_key, consortium=consortium):
+        raise refusal(
+            "B12",
+            expected=f"the site's key of epoch {newest.key_epoch}, or one that countersigned it",
+            arrived=f"key epoch {header.key_epoch}",
+            todo="seal the same report anew under the newest roster",
+        )
 
 
 def _named_roster(

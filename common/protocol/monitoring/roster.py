@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import enum
 from dataclasses import dataclass
+from functools import cached_property
 
 from common.canonical import Canonical, canonical_bytes, digest_bytes
 from common.crypto.keys import AnySealingKey, VerifyKey
@@ -111,7 +112,7 @@ class MonitoringRoster:
     receipts_required: int = 1
     decisions_required: int = 2
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
         """Names this version in report headers and in the next version."""
         record = notice_record(NoticeKind.ROSTER, roster_content(self))
@@ -119,9 +120,8 @@ class MonitoringRoster:
 
     def site(self, site_id: SiteId) -> RosterSite:
         """Return one site; raises `ProtocolError` B2 when it is not in the roster."""
-        for site in self.sites:
-            if site.site_id == site_id:
-                return site
+        if site_id in self._site_of_id:
+            return self._site_of_id[site_id]
         raise ProtocolError(
             "a site is not in the roster",
             expected=f"one of {len(self.sites)} sites",
@@ -129,6 +129,10 @@ class MonitoringRoster:
             todo="ask the consortium's authority to add it",
             number="B2",
         )
+
+    @cached_property
+    def _site_of_id(self) -> dict[SiteId, RosterSite]:
+        return {site.site_id: site for site in self.sites}
 
     def active_boards(self) -> tuple[RosterBoard, ...]:
         """Return the keys of boards and aggregators that are in use."""
