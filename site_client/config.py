@@ -165,6 +165,17 @@ class FeaturesSection(_Part):
     keep_days: Annotated[int, Field(ge=1, le=3650)] = 90
 
 
+class MonitoringSection(_Part):
+    """What the site does about the board's decisions.
+
+    Args:
+        follow_decisions: pause a study here when the board decides to stop it, or to pause this
+            site; otherwise the decision is only shown.
+    """
+
+    follow_decisions: bool = True
+
+
 class SiteConfig(_Part):
     """All of `site.toml`."""
 
@@ -172,6 +183,7 @@ class SiteConfig(_Part):
     limits: LimitsSection
     source: SourceMapping
     features: FeaturesSection = FeaturesSection()
+    monitoring: MonitoringSection = MonitoringSection()
 
 
 def read_site_config(paths: SitePaths) -> SiteConfig:

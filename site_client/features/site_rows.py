@@ -61,9 +61,7 @@ def read_rows(
     source = open_source(mapping, folder=folder)
     with tempfile.TemporaryDirectory(prefix="build-", dir=scratch) as build:
         events = read_event_patients(plan, source, scratch=Path(build))
-    check_rows(
-        plan, counts_of(events), patients_min=patients_min, is_monitored=is_monitored
-    )
+    check_rows(plan, counts_of(events), patients_min=patients_min, is_monitored=is_monitored)
     return SiteRows(events.table, events)
 
 

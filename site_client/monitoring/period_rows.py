@@ -7,7 +7,6 @@ reference is of the rows with which the study began here.
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +76,7 @@ class MonitoredRows:
 
         Args:
             plan: of the study.
-            before_s: where those rows are not kept, of the source's rows with an earlier index date.
+            before_s: where those rows are not kept, the source's with an earlier index date count.
 
         Raises:
             DataSourceError: as `of_period`.
@@ -87,6 +86,11 @@ class MonitoredRows:
         parts = [patient_part(item, salt=self._salt) for item in table.subject_ids]
         chosen = np.flatnonzero([held_out.first <= part < held_out.stop for part in parts])
         return one_row_each(table, times, chosen, label=REFERENCE, salt=self._salt)
+
+    def check_pin(self) -> None:
+        """Pin what tells patients apart before the first report; raises `DataSourceError`."""
+        if self._pin is not None:
+            self._pin.check(self._mapping, folder=self._paths.home, salt=self._salt)
 
     def _of_training(self, plan: StudyPlan, before_s: int) -> tuple[PatientTable, Times]:
         entry_id = self._feature_pins.find(plan_digest(plan)) if self._feature_pins else None
@@ -113,8 +117,6 @@ class MonitoredRows:
                 patients_min=self._patients_min,
                 is_monitored=True,
             )
-            if self._pin is not None:
-                self._pin.check(self._mapping, folder=Path(self._paths.home), salt=self._salt)
             table, times = rows.table, _times_of(rows)
             if is_labelled:
                 known = np.flatnonzero(~np.isnan(table.label))
@@ -145,8 +147,9 @@ def one_row_each(
     """
     lots: dict[str, tuple[bytes, int]] = {}
     met: dict[tuple[str, int], int] = {}
+    moments = times.astype("datetime64[us]").astype(np.int64)
     for row in chosen.tolist():
-        subject, moment = table.subject_ids[row], int(times[row].astype("datetime64[us]").astype(int))
+        subject, moment = table.subject_ids[row], int(moments[row])
         ordinal = met[subject, moment] = met.get((subject, moment), -1) + 1
         text = f"{label}\0{moment}\0{ordinal}\0{subject}".encode()
         lot = hashlib.sha256(b"cohortium/period-row\0" + salt + text).digest()

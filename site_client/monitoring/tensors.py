@@ -44,7 +44,7 @@ def score_rows(
     expected: float,
     stream: np.random.Generator,
 ) -> Scores:
-    """Return the model's probability for each row [rows]; a patient's depends on that patient alone.
+    """Return the model's probability [rows]; a patient's depends on that patient alone.
 
     Args:
         table: one row a patient.
@@ -75,9 +75,7 @@ def exact_counts(
     )
 
 
-def _counted(
-    tensor: ReportTensor, table: PatientTable, scores: Scores, plan: StudyPlan
-) -> Cells:
+def _counted(tensor: ReportTensor, table: PatientTable, scores: Scores, plan: StudyPlan) -> Cells:
     places = _PLACES[tensor.family](tensor, table, scores, plan)
     cell = np.ravel_multi_index(places, tensor.shape)
     return np.bincount(cell, minlength=tensor.cells).astype(np.int64)

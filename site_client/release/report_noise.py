@@ -7,10 +7,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from common.privacy.discrete_gaussian import discrete_gaussian, variance_of
+from common.ids import Digest
+from common.privacy.discrete_gaussian import Words, discrete_gaussian, variance_of
 from common.study.plan import StudyPlan
-from common.study.report_tensors import ReportKind, report_tensors
-from site_client.training.randomness import Randomness
+from common.study.report_tensors import ReportKind, report_tensors, schema_digest
 
 _MAKER: Final = object()
 
@@ -34,33 +34,46 @@ class ExactCounts:
 class NoisedCounts:
     """Counts with the noise of their schema; only `noised` makes them."""
 
-    __slots__ = ("cells", "is_reproducible")
+    __slots__ = ("cells", "is_reproducible", "schema")
 
     def __init__(
-        self, cells: npt.NDArray[np.int64], *, is_reproducible: bool, maker: object
+        self,
+        cells: npt.NDArray[np.int64],
+        schema: Digest,
+        *,
+        is_reproducible: bool,
+        maker: object,
     ) -> None:
         if maker is not _MAKER:
             message = "only `noised` makes NoisedCounts"
             raise TypeError(message)
         self.cells = cells
+        self.schema = schema
         self.is_reproducible = is_reproducible
 
 
 def noised(
-    exact: ExactCounts, plan: StudyPlan, kind: ReportKind, randomness: Randomness
+    exact: ExactCounts,
+    plan: StudyPlan,
+    kind: ReportKind,
+    *,
+    words: Words,
+    is_reproducible: bool,
 ) -> NoisedCounts:
     """Return the counts with fresh exact discrete Gaussian noise in each cell.
 
     Args:
         exact: in the order of `report_tensors(plan, kind)`.
         plan, kind: say each tensor's noise.
-        randomness: of this release.
+        words: fresh ones of the operating system.
+        is_reproducible: whether they are of the test mode; a real ledger refuses that.
     """
     cells = exact.for_the_site_alone().copy()
     place = 0
     for tensor in report_tensors(plan, kind):
         variance = variance_of(tensor.noise_multiplier)
         for cell in range(place, place + tensor.cells):
-            cells[cell] += discrete_gaussian(variance, randomness.noise_words)
+            cells[cell] += discrete_gaussian(variance, words)
         place += tensor.cells
-    return NoisedCounts(cells, is_reproducible=randomness.is_reproducible, maker=_MAKER)
+    schema = schema_digest(plan, kind)
+    return NoisedCounts(cells, schema, is_reproducible=is_reproducible, maker=_MAKER)
