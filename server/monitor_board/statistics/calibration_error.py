@@ -5,6 +5,10 @@ and noise: at 10,000 patients and epsilon 1 about 0.009, as much as miscalibrati
 the error is read backwards: of all true errors those are in the interval under which the shown one
 is not surprising. Bins' gaps are taken as normal with known variance, so the shown error is a sum
 of folded normals, here approximated by the gamma distribution of the same mean and variance.
+
+No error is below 0, so the chance of 5 % to miss is moved there: for a true error of 0 all of it is
+that the shown error is too large, and up to the error that a perfect model shows on average, half
+of it moves to the other side. So no interval is empty or ends at 0, whatever chance shows.
 """
 
 from __future__ import annotations
@@ -21,9 +25,6 @@ _GRID = np.linspace(0.0, 1.0, 41)
 
 def calibration_error_interval(counts: Float, scores: Float, sd: Float) -> Intervals:
     """Return the calibration error that makes the shown one its mean, and its 95 % interval.
-
-    The interval's upper end never falls below that of a perfectly calibrated model which shows its
-    mean error (Cowan et al. 2011): chance alone must not make a model look surer than it can be.
 
     Args:
         counts: noisy counts [..., 2, bins].
@@ -43,10 +44,10 @@ def calibration_error_interval(counts: Float, scores: Float, sd: Float) -> Inter
     errors = _GRID * largest[..., None]
     mean, second = _folded(errors[..., None] * profile[..., None, :], variance[..., None, :])
     shape, scale = mean**2 / second, second / mean
+    below = 0.025 * np.minimum(errors / mean[..., :1], 1.0)
     value = _invert(errors, mean, shown)
-    low = _invert(errors, gammaincinv(shape, 0.975) * scale, shown)
-    never_below = np.maximum(shown, mean[..., 0])
-    high = _invert(errors, gammaincinv(shape, 0.025) * scale, never_below)
+    low = _invert(errors, gammaincinv(shape, 0.95 + below) * scale, shown)
+    high = _invert(errors, gammaincinv(shape, below) * scale, shown)
     return Intervals(value, low, high, (high - low) / (2 * Z))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -268,4 +269,4 @@ def _worst(name: str, rates: Float) -> int | None:
 
 def _number(value: Float | np.float64) -> float | None:
     number = float(value)
-    return None if number != number else number
+    return None if math.isnan(number) else number
