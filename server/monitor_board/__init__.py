@@ -1,0 +1,1 @@
+"""The monitor board: opens the sites' reports, keeps them, judges them, decides."""
