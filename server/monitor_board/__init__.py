@@ -1,1 +1,1 @@
-"""The monitor board: opens the sites' reports, keeps them, judges them, decides."""
+"""The monitor board: opens the sites' sealed reports and says what they mean for the model."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from common.ids import Digest, SiteId, StudyId
 from common.study.report_tensors import ReportKind
-from server.monitor_board.statistics.tensors import NoisyCounts
+from server.monitor_board.statistics.noisy_counts import NoisyCounts
 
 
 @dataclass(frozen=True)
