@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from scipy.special import ndtr
 
 from server.monitor_board.statistics.noisy_shares import Floats, Places
 
-_TINY = 1e-300
+_TINY: Final = 1e-300
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ def fallen_p_value(report: Estimates, past: Estimates) -> Floats:
     return p_value
 
 
-def beyond_p_value(report: Estimates, tolerance: float) -> Floats:
-    """Return the p-value that the quantity's magnitude is within a tolerance: the largest there."""
+def outside_p_value(report: Estimates, low: float, high: float) -> Floats:
+    """Return the p-value that the quantity lies from `low` to `high`: the largest p-value there."""
     sd = np.sqrt(report.variance)
-    size = np.abs(report.value)
-    p_value: Floats = ndtr(-(size - tolerance) / sd) + ndtr(-(size + tolerance) / sd)
+    beyond = np.maximum(report.value - high, low - report.value)
+    p_value: Floats = ndtr(-beyond / sd) + ndtr(-(beyond + high - low) / sd)
     return np.clip(p_value, _TINY, 1.0)
 
 

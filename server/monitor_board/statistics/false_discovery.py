@@ -1,4 +1,4 @@
-"""Many tests at once: which findings stand when a share, or any, of them may be false."""
+"""Findings among many tests at once, of which only a share may be false."""
 
 from __future__ import annotations
 
@@ -21,16 +21,3 @@ def benjamini_hochberg(p_values: Floats, *, false_share_max: float) -> npt.NDArr
     if len(passing):
         stands[order[: passing[-1] + 1]] = True
     return stands
-
-
-def holm(p_values: Floats) -> Floats:
-    """Return [tests] adjusted p-values that hold the family-wise error rate; NaN stays.
-
-    Holm 1979: the running maximum of (n - k + 1) p_(k).
-    """
-    tested = np.flatnonzero(~np.isnan(p_values))
-    order = tested[np.argsort(p_values[tested], kind="stable")]
-    weights = np.arange(len(order), 0, -1)
-    adjusted = np.full(len(p_values), np.nan)
-    adjusted[order] = np.minimum(np.maximum.accumulate(weights * p_values[order]), 1.0)
-    return adjusted
