@@ -37,12 +37,12 @@ _STATES: Final = {
 }
 _MEANINGS: Final[dict[Reason, tuple[str, str, str]]] = {
     Reason.DATA: (
-        "One or a few inputs look different here, and not at most other sites",
-        "Look first at how this site records or maps these inputs: unit, code, device, export.",
+        "A few inputs have changed by themselves, or are missing more or less often",
+        "Look first at how these inputs are recorded and mapped: unit, code, device, export.",
         "Not that the patients are different, nor that the model is wrong.",
     ),
     Reason.COVARIATE: (
-        "The patients differ from before, and the model still fits them",
+        "The patients differ from before, and there is no sign that the model fits them less",
         "The case mix has moved; watch whether calibration and AUROC follow.",
         "Not that predictions are worse. Outcomes of these patients may not be known yet.",
     ),
