@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.errors import StoreError
 from server.config import CoordinatorPaths, ServerConfig
-
-_BUSY_WAIT_MS: Final = 30_000
+from server.storage.engine import open_engine
 
 
 class Database:
@@ -21,10 +19,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._engine = create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", _prepare_sqlite)
-            event.listen(self._engine, "begin", _begin_sqlite)
+        self._engine = open_engine(url)
 
     @classmethod
     def of(cls, paths: CoordinatorPaths, config: ServerConfig) -> Database:
@@ -61,18 +56,3 @@ class Database:
         with self.transaction() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # Python's driver begins only at the first write
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute(f"PRAGMA busy_timeout={_BUSY_WAIT_MS}")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # What a transaction reads stays true until it commits: another process waits for its turn.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
