@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +56,6 @@ class ReportLayout:
     cells: int
 
 
-@lru_cache(maxsize=64)
 def report_layout(plan: StudyPlan, kind: ReportKind) -> ReportLayout:
     """Return the layout of one kind of report of a plan."""
     places: dict[str, tuple[ReportTensor, int]] = {}

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.protocol.monitoring.report_header import ReportHeader, genesis
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from common.canonical import Canonical, canonical_bytes
-from common.errors import ProtocolError
+from common.errors import CohortiumError
 from common.ids import Digest, SiteId, StudyId
+from common.protocol.monitoring.chain import ChainState
+from common.protocol.monitoring.report_header import ReportHeader
 from server.monitor_board.plausibility import Flag
 from server.monitor_board.storage.tables import (
     chain_heads,
@@ -59,14 +60,6 @@ class Opened:
     detail: dict[str, Canonical] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Head:
-    """The newest report of a site without a gap before it; sequence 0 before the first."""
-
-    sequence: int
-    digest: Digest
-
-
 class ReportChain:
     """Reads and writes chains over one connection.
 
@@ -79,26 +72,38 @@ class ReportChain:
         self._connection = connection
         self._now_s = now_s
 
-    def head(self, study_id: StudyId, site_id: SiteId) -> Head:
-        """Return where a site's chain ends."""
+    def state(self, study_id: StudyId, site_id: SiteId) -> ChainState:
+        """Return how far a site's chain is held without a gap."""
         row = self._connection.execute(
             select(chain_heads.c.sequence, chain_heads.c.digest).where(
                 chain_heads.c.study_id == study_id, chain_heads.c.site_id == site_id
             )
         ).one_or_none()
         if row is None:
-            return Head(0, genesis(study_id, site_id))
-        return Head(row.sequence, Digest(row.digest))
-
-    def is_in_chain(self, digest: Digest) -> bool:
-        """Return whether a report with this digest has a place already."""
-        found = select(reports.c.sequence).where(reports.c.digest == digest)
-        return self._connection.execute(found).first() is not None
+            return ChainState.start(study_id, site_id)
+        return ChainState(study_id, site_id, row.sequence, Digest(row.digest))
 
     def is_waiting(self, digest: Digest) -> bool:
         """Return whether a report with this digest waits."""
         found = select(waiting.c.sequence).where(waiting.c.digest == digest)
         return self._connection.execute(found).first() is not None
+
+    def held_at(self, header: ReportHeader) -> Digest | None:
+        """Return the digest of the report that is held at a header's place, or None.
+
+        In the chain, or waiting there for those before it.
+        """
+        for table, conditions in ((reports, ()), (waiting, (waiting.c.number == "B9",))):
+            found = select(table.c.digest).where(
+                table.c.study_id == header.study_id,
+                table.c.site_id == header.site_id,
+                table.c.sequence == header.sequence,
+                *conditions,
+            )
+            digest = self._connection.execute(found).scalar()
+            if digest is not None:
+                return Digest(digest)
+        return None
 
     def keep_envelope(self, digest: Digest, envelope: bytes) -> None:
         """Keep the bytes; again changes nothing."""
@@ -161,9 +166,9 @@ class ReportChain:
             )
         )
 
-    def open_gaps(self, header: ReportHeader, head: Head) -> None:
+    def open_gaps(self, header: ReportHeader, state: ChainState) -> None:
         """Raise every sequence number that is missing before a report, each once."""
-        missing = range(head.sequence + 1, header.sequence)
+        missing = range(state.sequence + 1, header.sequence)
         here = (
             select(gaps.c.sequence)
             .where(gaps.c.study_id == header.study_id, gaps.c.site_id == header.site_id)
@@ -179,17 +184,15 @@ class ReportChain:
         known = {row.sequence for row in self._connection.execute(here)}
         for sequence in missing:
             if sequence not in known:
-                self._connection.execute(
-                    insert(gaps).values(
-                        study_id=header.study_id,
-                        site_id=header.site_id,
-                        sequence=sequence,
-                        opened_at_s=self._now_s,
-                    )
-                )
+                self.raise_gap(header, sequence)
+
+    def raise_gap(self, header: ReportHeader, sequence: int) -> None:
+        """Raise one missing number of a header's site."""
+        key = {"study_id": header.study_id, "site_id": header.site_id, "sequence": sequence}
+        self._connection.execute(insert(gaps).values(**key, opened_at_s=self._now_s))
 
     def refuse(
-        self, arrived: Arrived, digest: Digest, error: ProtocolError, header: ReportHeader | None
+        self, arrived: Arrived, digest: Digest, error: CohortiumError, header: ReportHeader | None
     ) -> None:
         """Record why a report is refused or not used; the same refusal again changes nothing."""
         known = select(refusals.c.id).where(
@@ -233,8 +236,17 @@ class ReportChain:
         )
 
     def waiting_for_roster(self) -> tuple[Arrived, ...]:
-        """Return the reports that wait for a roster, the first arrived first."""
-        return self._waiting(waiting.c.number == "B3")
+        """Return the reports that wait for another roster, the first arrived first."""
+        return self._waiting(waiting.c.number != "B9")
+
+    def count_waiting(self, header: ReportHeader) -> int:
+        """Return how many reports of a header's site wait for another roster."""
+        found = select(func.count()).where(
+            waiting.c.study_id == header.study_id,
+            waiting.c.site_id == header.site_id,
+            waiting.c.number != "B9",
+        )
+        return int(self._connection.execute(found).scalar_one())
 
     def stop_waiting(self, digest: Digest) -> None:
         """Take a report out of those that wait."""
@@ -252,6 +264,22 @@ class ReportChain:
         if header.kind == "reference":  # each model has its own
             found = found.where(reports.c.model_version == header.model_version)
         return self._connection.execute(found).first() is not None
+
+    def not_used(self, number: str) -> tuple[Arrived, ...]:
+        """Return the reports in a chain that were opened and refused for one number."""
+        rows = self._connection.execute(
+            select(reports.c.position, reports.c.received_at_s, envelopes.c.content)
+            .join(envelopes, envelopes.c.digest == reports.c.digest)
+            .where(reports.c.refusal == number, reports.c.counts != b"")
+            .order_by(reports.c.position)
+        )
+        return tuple(Arrived(row.position, row.content, row.received_at_s) for row in rows)
+
+    def use(self, digest: Digest) -> None:
+        """Let a report be used that was not."""
+        self._connection.execute(
+            update(reports).where(reports.c.digest == digest).values(refusal="")
+        )
 
     def counts_before(self, header: ReportHeader) -> tuple[bytes, ...]:
         """Return the counts of the site's used reports of the same kind."""

@@ -43,8 +43,8 @@ reports = Table(
     Column("position", BigInteger, nullable=False),
     Column("received_at_s", BigInteger, nullable=False),
     Column("taken_at_s", BigInteger, nullable=False),
-    # empty: the report is used; else the number of its refusal
-    Column("refusal", String(4), nullable=False),
+    # empty: the report is used; else the number of its refusal, or "share"
+    Column("refusal", String(8), nullable=False),
     # int32, little-endian, tensor after tensor as in the plan; empty when it was never opened
     Column("counts", LargeBinary, nullable=False),
     Column("epsilon_spent", Float, nullable=False),

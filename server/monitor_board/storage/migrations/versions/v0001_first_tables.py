@@ -45,7 +45,7 @@ def _create_chain() -> None:
         Column("position", BigInteger, nullable=False),
         Column("received_at_s", BigInteger, nullable=False),
         Column("taken_at_s", BigInteger, nullable=False),
-        Column("refusal", String(4), nullable=False),
+        Column("refusal", String(8), nullable=False),
         Column("counts", LargeBinary, nullable=False),
         Column("epsilon_spent", Float, nullable=False),
         Column("epsilon_remaining", Float, nullable=False),
