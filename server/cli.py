@@ -55,6 +55,9 @@ def init(
     operator_port: Annotated[
         int, typer.Option(help="TCP port on loopback for the operator.", min=0, max=65535)
     ] = 0,
+    relay_port: Annotated[
+        int, typer.Option(help="TCP port of the relay of monitoring reports; 0: none.", max=65535)
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Make the consortium: certificate authority, server certificate, signing key, store."""
@@ -70,6 +73,7 @@ def init(
             "port": port,
             "operator_port": operator_port or (port + 1 if port < 65535 else port - 1),
             "listen_host": listen,
+            "relay": {"port": relay_port} if relay_port else None,
         },
         source="the new coordinator's configuration",
     )

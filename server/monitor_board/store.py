@@ -106,17 +106,17 @@ class BoardStore:
 
     def plans(self) -> dict[StudyId, PlanOnBoard]:
         """Return the studies that are watched."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return read_plans(connection)
 
     def rosters(self) -> RosterBook:
         """Return the rosters taken; raises `ProtocolError` when there is none."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return read_book(connection)
 
     def newest_roster(self) -> MonitoringRoster | None:
         """Return the newest roster, or None."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             if connection.execute(select(rosters.c.version)).first() is None:
                 return None
             return read_book(connection).newest()
@@ -140,7 +140,7 @@ class BoardStore:
             .where(reports.c.study_id == study_id, reports.c.refusal == "")
             .order_by(reports.c.site_id, reports.c.sequence)
         )
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             on_board = read_plans(connection)[study_id]
             rows = connection.execute(query).all()
         layouts = {kind: on_board.schema(kind).layout for kind in ReportKind}
@@ -183,7 +183,7 @@ class BoardStore:
             .where(reports.c.study_id == study_id, reports.c.kind == kind)
             .order_by(reports.c.site_id, reports.c.sequence)
         )
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return tuple(row.content for row in connection.execute(query))
 
     def chain_ends(self) -> tuple[ChainEnd, ...]:
@@ -191,7 +191,7 @@ class BoardStore:
         query = select(chain_heads, reports.c.received_at_s, reports.c.key_epoch).join(
             reports, reports.c.digest == chain_heads.c.digest
         )
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(query.order_by(chain_heads.c.study_id, chain_heads.c.site_id))
             return tuple(
                 ChainEnd(
@@ -210,19 +210,19 @@ class BoardStore:
         query = select(gaps).order_by(gaps.c.opened_at_s, gaps.c.site_id, gaps.c.sequence)
         if not also_filled:
             query = query.where(gaps.c.filled_at_s.is_(None))
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return tuple(Gap(*row) for row in connection.execute(query))
 
     def waiting(self) -> tuple[Waiting, ...]:
         """Return the reports that wait."""
         columns = (waiting.c.study_id, waiting.c.site_id, waiting.c.sequence, waiting.c.number)
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(select(*columns).order_by(waiting.c.position))
             return tuple(Waiting(*row) for row in rows)
 
     def refusals(self) -> tuple[Refusal, ...]:
         """Return the refused and unused reports, the newest last."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(select(refusals).order_by(refusals.c.id)).all()
         return tuple(
             Refusal(
@@ -240,7 +240,7 @@ class BoardStore:
 
     def flagged(self) -> tuple[Flagged, ...]:
         """Return the implausible reports."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(
                 select(flags).order_by(flags.c.study_id, flags.c.site_id, flags.c.sequence)
             )
@@ -249,11 +249,11 @@ class BoardStore:
     def position(self, stream: str) -> int:
         """Return how far a stream of the relay was read; 0 before the first."""
         query = select(positions.c.position).where(positions.c.stream == stream)
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return int(connection.execute(query).scalar() or 0)
 
     def count_unpublished(self) -> int:
         """Return how many notices of this board the relay has not acknowledged."""
         query = select(func.count()).where(notices_out.c.published_at_s.is_(None))
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())

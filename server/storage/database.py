@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from common.errors import StoreError
 from server.config import CoordinatorPaths, ServerConfig
-from server.storage.engine import open_engine
+from server.storage.engine import open_engine, reading
 
 
 class Database:
@@ -34,16 +34,14 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Give a connection; commit at the end, roll back on error; raises `StoreError`."""
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise StoreError(
-                "the coordinator's store does not answer",
-                expected="a readable and writable database of this version",
-                arrived=type(error).__name__,
-                todo="check disk space and permissions, then run `cohortium-coordinator up` again",
-            ) from error
+        with _our_error(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection that only reads and keeps no writer waiting; raises `StoreError`."""
+        with _our_error(), reading(self._engine) as connection:
+            yield connection
 
     def migrate(self) -> None:
         """Bring the database to this version's tables; raises `StoreError`."""
@@ -56,3 +54,16 @@ class Database:
         with self.transaction() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+
+@contextmanager
+def _our_error() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise StoreError(
+            "the coordinator's store does not answer",
+            expected="a readable and writable database of this version",
+            arrived=type(error).__name__,
+            todo="check disk space and permissions, then run `cohortium-coordinator up` again",
+        ) from error

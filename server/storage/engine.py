@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
 _BUSY_WAIT_MS: Final = 30_000
+_READS_ONLY: Final = "cohortium_reads_only"
 
 
 def open_engine(url: str) -> Engine:
@@ -16,6 +19,15 @@ def open_engine(url: str) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Give a connection that only reads and keeps no writer waiting."""
+    with engine.connect() as connection:
+        reader = connection.execution_options(**{_READS_ONLY: True})
+        with reader.begin():
+            yield reader
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -30,4 +42,5 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # What a transaction reads stays true until it commits: another process waits for its turn.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    is_reading = connection.get_execution_options().get(_READS_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")

@@ -42,6 +42,7 @@ def check_report(
     named = _named_roster(header.roster, roster, arrived_at_s, earlier)
     signer = named.site(header.site_id)
     _check_epoch(header, signer)
+    _check_key_not_lost(signer, site)
     verify_report(envelope, verify_key=signer.verify_key)
     for allowed in (roster.suites, named.suites):
         if header.suite not in allowed:
@@ -59,6 +60,13 @@ def check_report(
 def _check_epoch(header: ReportHeader, signer: RosterSite) -> None:
     if header.key_epoch != signer.key_epoch:
         raise refusal("B2", expected=f"key epoch {signer.key_epoch}", arrived=f"{header.key_epoch}")
+
+
+def _check_key_not_lost(signer: RosterSite, site: RosterSite) -> None:
+    # A key that was replaced without its own countersignature was lost or stolen (O8): what it
+    # signs no longer counts, whatever grace the roster before has.
+    if signer.key_epoch != site.key_epoch and site.countersignature is None:
+        raise refusal("B12", expected="a key that was not revoked", arrived="a revoked one")
 
 
 def _named_roster(
