@@ -27,7 +27,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
 
     Args:
         write: writes a batch in one transaction, in a thread of its own; returns for each item its
-            result or the error that its caller gets. What it raises, every caller of the batch gets.
+            result or the error that its caller gets. What it raises, all callers of it get.
         size_bytes: of one item.
         batch_max: items in one transaction.
         waiting_bytes_max: of all items that wait; what comes beyond is refused.

@@ -6,8 +6,8 @@ The checks, in this order; each refuses with a number of the board's table:
     (2) the caller's certificate is of the site in the header (B2)
     (3) the coordinator has not suspended the site (B12)
     (4) the chain: what the store has at, before and after this place fits (B8)
-The fourth runs inside the transaction that stores (server/relay_store.py). A gap is no refusal here:
-a relay restored from a backup must not stop a site for ever; boards find gaps.
+The fourth runs inside the transaction that stores (server/relay_store.py). A gap is no refusal
+here: a relay restored from a backup must not stop a site for ever; boards find gaps.
 """
 
 from __future__ import annotations

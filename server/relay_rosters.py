@@ -22,7 +22,7 @@ from server.relay_store import RelayStore
 REFRESH_S: Final = 1.0
 
 
-def pin_first_roster(
+def pin_given_roster(
     store: RelayStore, content: bytes, *, fingerprint: str, now_s: int
 ) -> MonitoringRoster:
     """Pin a roster that an operator gives, by its authority's fingerprint or the pinned authority.
@@ -53,7 +53,7 @@ def pin_first_roster(
 def pin_roster(store: RelayStore, notice: RelayedNotice, *, now_s: int) -> int:
     """Pin the roster that follows the pinned one and return its notice's position.
 
-    The first is taken with the authority in it: `pin_first_roster` has compared that.
+    The first is taken with the authority in it, which `pin_given_roster` compares.
 
     Raises:
         ProtocolError, SignatureError: with the number of the check; a rollback is O5.

@@ -35,7 +35,7 @@ from common.protocol.monitoring.roster import (
 )
 from common.protocol.monitoring.roster_file import sign_roster
 from server.config import RelayConfig
-from server.relay_rosters import pin_first_roster
+from server.relay_rosters import pin_given_roster
 from server.relay_store import RelayStore
 from server.storage.database import Database
 from simulations.deployment import free_port
@@ -117,7 +117,7 @@ class Relaying:
         self.boards = {name: self._board(name) for name in ("board-a", "board-b")}
         self.sites: Mapping[str, ReportingSite] = {name: self._site(name) for name in sites}
         self.roster = self._first_roster()
-        pin_first_roster(
+        pin_given_roster(
             self.store,
             sign_roster(self.roster, self.authority_key),
             fingerprint=self.authority_key.fingerprint,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from common.crypto.keys import VerifyKey
 from common.ids import Digest
 from common.protocol.monitoring.refusals import refusal
-from common.protocol.monitoring.report_envelope import read_report_header, verify_report
+from common.protocol.monitoring.report_envelope import verify_report_by
 from common.protocol.monitoring.report_header import ReportHeader
 from common.protocol.monitoring.roster import MonitoringRoster, RosterSite, Standing
 
@@ -35,15 +36,20 @@ def check_report(
         ProtocolError: B1, B2 (unknown site), B3, B4, B5, B12, B13.
         SignatureError: B2.
     """
-    header = read_report_header(envelope)
-    site = roster.site(header.site_id)
-    if site.status is not Standing.ACTIVE:
-        raise refusal("B12", expected="an active site", arrived=f"a {site.status.value} one")
-    named = _named_roster(header.roster, roster, arrived_at_s, earlier)
-    signer = named.site(header.site_id)
-    _check_epoch(header, signer)
-    _check_key_not_lost(signer, site)
-    verify_report(envelope, verify_key=signer.verify_key)
+    named = roster
+
+    def signers_key(header: ReportHeader) -> VerifyKey:
+        nonlocal named
+        site = roster.site(header.site_id)
+        if site.status is not Standing.ACTIVE:
+            raise refusal("B12", expected="an active site", arrived=f"a {site.status.value} one")
+        named = _named_roster(header.roster, roster, arrived_at_s, earlier)
+        signer = named.site(header.site_id)
+        _check_epoch(header, signer)
+        _check_key_not_lost(signer, site)
+        return signer.verify_key
+
+    header = verify_report_by(envelope, signers_key)
     for allowed in (roster.suites, named.suites):
         if header.suite not in allowed:
             raise refusal("B4", expected=f"suites {allowed}", arrived=f"suite {header.suite}")

@@ -1,6 +1,7 @@
 from pathlib import Path
 from tests.lib.relaying import *
 
+
 def test_x(tmp_path: Path) -> None:
     r = Relaying(tmp_path)
     with r.running(), r.as_site("north") as n, r.as_board() as b:
