@@ -8,17 +8,25 @@ that is killed is simply made again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from sqlalchemy import delete
 
 from common.clock import Clock
 from common.protocol.monitoring.signed_notice import NoticeKind
 from server.monitor_board.inbox import Inbox, Outcome, Taken
+from server.monitor_board.key_retention import expired_keys
 from server.monitor_board.notices_in import STREAM, NoticeReader
 from server.monitor_board.notices_out import mark_published, mark_refused, unpublished
+from server.monitor_board.opening_keys import OpeningKeys
 from server.monitor_board.relay_connection import NoticeRefused, RelayConnection
 from server.monitor_board.storage.database import BoardDatabase
+from server.monitor_board.storage.tables import positions
 from server.monitor_board.store import BoardStore
+
+logger = logging.getLogger("cohortium.board")
 
 
 @dataclass
@@ -54,11 +62,13 @@ class Collector:
 
     Args:
         make_inbox: gives an inbox with the opening keys that are there now.
+        retention_days: how long an opening key outlives its place in the roster.
     """
 
     database: BoardDatabase
     reader: NoticeReader
     make_inbox: Callable[[], Inbox]
+    retention_days: int
     clock: Clock
 
     def once(self, relay: RelayConnection) -> Pass:
@@ -80,7 +90,25 @@ class Collector:
             while batch := relay.reports(study_id, after=store.position(stream)):
                 done.count(inbox.take(batch, stream=stream))
         self._publish(relay, done)
+        self._delete_keys(inbox.keys, store)
         return done
+
+    def forget_positions(self) -> None:
+        """Let the next pass read the relay from its beginning."""
+        with self.database.transaction() as connection:
+            connection.execute(delete(positions))
+
+    def _delete_keys(self, keys: OpeningKeys, store: BoardStore) -> None:
+        expired = expired_keys(
+            keys,
+            store.rosters(),
+            waiting=store.waiting_envelopes(),
+            retention_days=self.retention_days,
+            now_s=self.clock.now_s(),
+        )
+        for fingerprint in expired:
+            keys.delete(fingerprint)
+            logger.info("the opening key %s is deleted: its time is over", fingerprint)
 
     def _take_notices(self, relay: RelayConnection, done: Pass) -> frozenset[NoticeKind]:
         kinds: set[NoticeKind] = set()
