@@ -43,7 +43,6 @@ def init(
     context: typer.Context,
     consortium: Annotated[str, typer.Option(help="The consortium's name, as in its roster.")],
     board: Annotated[str, typer.Option("--id", help="The board's id: a short slug.")],
-    relay: Annotated[str, typer.Option(help="The relay's host and port.")],
     role: Annotated[
         str, typer.Option(help="board, or in a secure sum aggregator-a or aggregator-b.")
     ] = "board",
@@ -56,7 +55,7 @@ def init(
 
     board_name(board)  # an id that no certificate can have is refused here, not later
     config = make_config(
-        {"consortium": consortium, "board_id": board, "relay": relay, "role": role},
+        {"consortium": consortium, "board_id": board, "role": role},
         source="the new board's configuration",
     )
     paths = paths_of(context)

@@ -45,7 +45,7 @@ def collect(
         collector.forget_positions()
     while True:
         try:
-            with connected(paths.tls_key, certificate) as relay:
+            with connected(paths.tls_key, certificate, address=config.relay) as relay:
                 done = collector.once(relay)
                 while watch:
                     _say(done, is_json=False)
