@@ -1,9 +1,17 @@
-// Time series with zoom: drawn by uPlot from the table beside the picture, so that chart and table
-// cannot differ. Without this program, and in print, the server's picture stays.
+// A time series with zoom, when somebody asks for it: drawn by uPlot from the table beside the
+// picture, so that chart and table cannot differ. Without this program, and in print, the server's
+// picture stays.
 "use strict";
+
+const POINTS_MIN = 3;
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function numberOf(words) {
+  const value = words === undefined ? NaN : Number.parseFloat(words);
+  return Number.isFinite(value) ? value : null;
 }
 
 function rowsOf(figure) {
@@ -15,47 +23,60 @@ function rowsOf(figure) {
   }));
 }
 
-function numberOf(words) {
-  const value = words === undefined ? NaN : Number.parseFloat(words);
-  return Number.isFinite(value) ? value : null;
+function linesOf(figure, rows) {
+  const bound = { stroke: colour("--muted"), width: 1, points: { show: false } };
+  const limit = { ...bound, stroke: colour("--alert-ink"), dash: [6, 4], label: "tolerance" };
+  const estimate = { stroke: colour("--accent"), width: 2, points: { size: 6 }, label: "estimate" };
+  const lines = [
+    [estimate, rows.map((row) => row.value)],
+    [{ ...bound, label: "low" }, rows.map((row) => row.low)],
+    [{ ...bound, label: "high" }, rows.map((row) => row.high)],
+  ];
+  for (const words of [figure.dataset.limitLow, figure.dataset.limitHigh]) {
+    const value = numberOf(words);
+    if (value !== null) lines.push([limit, rows.map(() => value)]);
+  }
+  return lines;
 }
 
-function optionsFor(rows, width) {
-  const line = { stroke: colour("--accent"), width: 2, label: "estimate", points: { size: 6 } };
-  const bound = (label) => ({ stroke: colour("--muted"), width: 1, dash: [4, 4], label });
+function draw(figure, holder) {
+  const rows = rowsOf(figure);
+  const lines = linesOf(figure, rows);
   const axis = { stroke: colour("--ink"), grid: { stroke: colour("--grid") } };
-  const words = (_chart, places) =>
-    places.map((place) => (Number.isInteger(place) && rows[place] ? rows[place].period : ""));
-  return {
-    width,
-    height: 240,
+  const periods = (_chart, places) => places.map((place) => rows[place]?.period ?? "");
+  const options = {
+    width: Math.min(640, figure.clientWidth),
+    height: 260,
     scales: { x: { time: false } },
     series: [
-      { label: "period", value: (_chart, place) => (place === null ? "" : rows[place].period) },
-      line,
-      bound("low"),
-      bound("high"),
+      { label: "period", value: (_chart, place) => rows[place]?.period ?? "" },
+      ...lines.map(([look]) => look),
     ],
-    axes: [{ ...axis, values: words, incrs: [1, 2, 4, 13, 26, 52] }, axis],
+    axes: [{ ...axis, values: periods, incrs: [1, 2, 4, 13, 26, 52] }, axis],
   };
+  const data = [rows.map((_row, place) => place), ...lines.map(([, values]) => values)];
+  return new uPlot(options, data, holder);
 }
 
-function draw(figure) {
-  const rows = rowsOf(figure);
-  if (rows.filter((row) => row.value !== null).length < 2) return;
-  const data = [
-    rows.map((_row, place) => place),
-    rows.map((row) => row.value),
-    rows.map((row) => row.low),
-    rows.map((row) => row.high),
-  ];
+function offerZoom(figure) {
+  if (rowsOf(figure).filter((row) => row.value !== null).length < POINTS_MIN) return;
   const picture = figure.querySelector(".picture");
   const holder = document.createElement("div");
   holder.className = "zoom";
-  holder.setAttribute("aria-hidden", "true");
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "zoom";
+  button.textContent = "Zoom";
+  button.setAttribute("aria-pressed", "false");
+  let chart = null;
+  button.addEventListener("click", () => {
+    const isZoomed = picture.classList.toggle("zoomed");
+    button.setAttribute("aria-pressed", String(isZoomed));
+    chart?.destroy();
+    chart = isZoomed ? draw(figure, holder) : null;
+  });
   picture.append(holder);
-  new uPlot(optionsFor(rows, Math.min(640, picture.clientWidth)), data, holder);
-  picture.classList.add("drawn");
+  picture.after(button);
 }
 
-document.querySelectorAll("figure.series").forEach(draw);
+document.querySelectorAll("figure.series").forEach(offerZoom);
