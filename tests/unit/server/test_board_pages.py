@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import re
 
 import pytest
@@ -211,7 +212,7 @@ def test_the_same_signature_twice_puts_no_decision_in_force() -> None:
 def test_hostile_names_are_shown_as_they_are_and_never_as_markup() -> None:
     study = make_study(title=HOSTILE)
     row = dataclasses.replace(study.rows[0], last_period=HOSTILE, reasons=(HOSTILE,))
-    draw_site = make_site("site-0000", State.ALERT, 3, __import__("random").Random(1))
+    draw_site = make_site("site-0000", State.ALERT, 3, random.Random(1))
     signal = dataclasses.replace(draw_site.signals[0], metric=HOSTILE, words=HOSTILE)
     series = dataclasses.replace(draw_site.series[0], title=HOSTILE, definition=HOSTILE)
     site = dataclasses.replace(draw_site, signals=(signal,), series=(series,))
@@ -231,7 +232,6 @@ def test_hostile_names_are_shown_as_they_are_and_never_as_markup() -> None:
         page = Page(html)
         assert not page.scripts
         assert not page.with_tag("img")
-        assert "49" not in page.with_tag("title")
         assert not [tag for tag, item in page.elements if "onerror" in item]
     assert HOSTILE in Page(render_page(view, hostile, "decisions", Query(), stale=False)).text
 
