@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+# Smaller counts are not shown (CMS cell size policy); patients behind a number must be as many.
+SHOWN_COUNT_MIN = 11
+
 
 @dataclass(frozen=True)
 class NoisyCounts:
@@ -19,3 +22,13 @@ class NoisyCounts:
 
     values: npt.NDArray[np.int64 | np.float64]
     sd: float
+
+
+def shown_counts(counts: NoisyCounts) -> list[int | None]:
+    """Return the cells, flat, as they may be shown: rounded, and None below `SHOWN_COUNT_MIN`.
+
+    The rule reads the noisy counts alone, so it tells nothing that they do not tell.
+    """
+    return [
+        round(float(cell)) if cell >= SHOWN_COUNT_MIN else None for cell in counts.values.ravel()
+    ]
