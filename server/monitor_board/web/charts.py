@@ -7,7 +7,9 @@ from typing import Final
 
 from markupsafe import Markup
 
+from server.monitor_board.signal_types import State
 from server.monitor_board.web.numbers import SUPPRESSED, number_text
+from server.monitor_board.web.states import UNTESTED, WORDS
 from server.monitor_board.web.svg import (
     Scale,
     element,
@@ -24,7 +26,6 @@ from server.monitor_board.web.views import (
     RocPoint,
     Series,
     SeriesPoint,
-    State,
 )
 
 _SQUARE_PX: Final = 340
@@ -59,14 +60,23 @@ def reliability_diagram(bins: Sequence[ReliabilityBin], *, name: str) -> Markup:
 def roc_curve(points: Sequence[RocPoint], *, name: str) -> Markup:
     """Return the true against the false positive rate; the diagonal is chance."""
     x, y, frame = _unit_square("false positive rate", "true positive rate")
-    places = [(x(item.false_positive_rate), y(item.true_positive_rate)) for item in points]
+    known = [
+        (x(item.false_positive_rate.value), y(item.true_positive_rate.value))
+        for item in points
+        if item.false_positive_rate.value is not None and item.true_positive_rate.value is not None
+    ]
+    # At no threshold nobody is called positive, at the lowest everybody.
+    corners = [(x(0), y(0)), (x(1), y(1))]
     parts = [
         frame,
         line(x(0), y(0), x(1), y(1), class_="guide"),
-        path_through(places, class_="curve"),
-        *(element("circle", cx=px, cy=py, r=3, class_="mark ok") for px, py in places),
+        path_through(sorted([*known, *corners], key=lambda at: (at[0], -at[1])), class_="curve"),
+        *(element("circle", cx=px, cy=py, r=3, class_="mark ok") for px, py in known),
     ]
-    description = f"{len(points)} thresholds; the dashed diagonal is what chance would give."
+    description = (
+        f"{len(known)} of {len(points)} thresholds have enough patients; the dashed diagonal is "
+        "what chance would give."
+    )
     return picture(name, "ROC curve", description, _square_size(), *parts)
 
 
@@ -90,7 +100,9 @@ def time_series(series: Series, *, name: str) -> Markup:
             [(x(place), y(item.number.value or 0.0)) for place, item in known], class_="curve"
         )
     )
-    parts.extend(mark(x(place), y(item.number.value or 0.0), item.state) for place, item in known)
+    parts.extend(
+        mark(x(place), y(item.number.value or 0.0), _shape(item)) for place, item in known
+    )
     description = f"{len(known)} of {len(points)} periods have enough patients."
     if series.limit_low is not None or series.limit_high is not None:
         description += " Dashed lines are the plan's tolerances."
@@ -152,8 +164,18 @@ def _forest_row(row: FairnessRow, x: Scale, y: float) -> list[Markup]:
         return [*parts, text(x(0) + 6, y + 4, SUPPRESSED, class_="label few")]
     if row.number.low is not None and row.number.high is not None:
         parts.append(line(x(row.number.low), y, x(row.number.high), y, class_="whisker"))
-    tip = element("title", f"{label}: {number_text(row.number)}, {row.state.value}")
-    return [*parts, element("g", tip, mark(x(row.number.value), y, row.state))]
+    tip = element("title", f"{label}: {number_text(row.number)}, {_state_words(row.state)}")
+    return [*parts, element("g", tip, mark(x(row.number.value), y, row.state or State.OK))]
+
+
+def _shape(point: SeriesPoint) -> State:
+    if point.state is not None:
+        return point.state
+    return State.WATCH if point.evidence >= 1 else State.OK
+
+
+def _state_words(state: State | None) -> str:
+    return UNTESTED if state is None else WORDS[state]
 
 
 def _values(row: FairnessRow) -> list[float]:

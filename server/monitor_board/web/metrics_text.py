@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from server.monitor_board.web.views import BoardView, State, StudyView
+from server.monitor_board.signal_types import State
+from server.monitor_board.web.views import BoardView, StudyView
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 STATE_CODES: Final[Mapping[State, int]] = {
     State.OK: 0,
     State.WATCH: 1,
     State.ALERT: 2,
+    State.SILENT: 3,
     State.INSUFFICIENT: -1,
 }
 _HELP: Final[Mapping[str, str]] = {
     "cohortium_board_made_timestamp_seconds": "When the values below were computed.",
-    "cohortium_board_site_state": "Worst state of a site: 0 OK, 1 WATCH, 2 ALERT, -1 too few.",
-    "cohortium_board_signal_state": "State of a signal: 0 OK, 1 WATCH, 2 ALERT, -1 too few.",
+    "cohortium_board_site_state": "Worst state of a site: 0 OK, 1 WATCH, 2 ALERT, 3 SILENT, -1 too few.",
+    "cohortium_board_signal_state": "State of a signal: 0 OK, 1 WATCH, 2 ALERT, 3 SILENT, -1 too few.",
     "cohortium_board_signal": "A signal's estimate and its 95 % interval, by bound.",
     "cohortium_board_epsilon_spent": "Epsilon spent on monitoring, as the site's reports state.",
     "cohortium_board_epsilon_remaining": "Epsilon left of the site's commitment.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from server.monitor_board.statistics.noisy_counts import SHOWN_COUNT_MIN
 from server.monitor_board.web.views import Number
 
 MINUS: Final = "\N{MINUS SIGN}"  # a screen reader reads a hyphen as a dash
@@ -32,9 +33,9 @@ def number_text(number: Number) -> str:
     return f"{figure_text(number.value)} ({low} to {high})"
 
 
-def count_text(count: float) -> str:
-    """Return a noisy number of patients as a whole number; never below zero."""
-    return f"{max(0, round(count)):,}"
+def count_text(count: int | None) -> str:
+    """Return a noisy number of patients, or that it is too small to be shown."""
+    return f"below {SHOWN_COUNT_MIN}" if count is None else f"{count:,}"
 
 
 def age_text(age_s: int | None) -> str:

@@ -11,27 +11,24 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from server.monitor_board.signal_types import State
 from server.monitor_board.web import charts
 from server.monitor_board.web.definitions import DEFINITIONS
 from server.monitor_board.web.links import Links, ServerLinks
 from server.monitor_board.web.numbers import age_text, count_text, figure_text, number_text
 from server.monitor_board.web.selection import Part, Query, select
-from server.monitor_board.web.views import BoardView, Column, SiteView, State, StudyView
+from server.monitor_board.web.states import RANKS, SYMBOLS, UNTESTED, WORDS
+from server.monitor_board.web.views import BoardView, Column, FairnessRow, SiteView, StudyView
 
 PAGES: Final = (
     ("overview", "Overview"),
+    ("pooled", "All sites together"),
     ("model", "Model"),
     ("fairness", "Fairness"),
     ("privacy", "Privacy"),
     ("protocol", "Protocol"),
     ("decisions", "Decisions"),
 )
-SYMBOLS: Final[Mapping[State, str]] = {
-    State.ALERT: "▲",
-    State.WATCH: "◆",
-    State.OK: "✓",
-    State.INSUFFICIENT: "○",
-}
 REFUSALS_SHOWN: Final = 100
 
 
@@ -56,6 +53,8 @@ def environment() -> Environment:
         "charts": charts,
         "definitions": DEFINITIONS,
         "symbols": SYMBOLS,
+        "words": WORDS,
+        "untested": UNTESTED,
         "refusals_shown": REFUSALS_SHOWN,
         "pages": PAGES,
     }
@@ -76,7 +75,7 @@ def render_page(view: BoardView, study: StudyView, page: str, query: Query, *, s
 def render_site(view: BoardView, study: StudyView, site: SiteView, *, stale: bool) -> str:
     """Return one site's page for the server."""
     links = ServerLinks(f"/study/{study.study_id}/site/{site.site_id}")
-    return _whole(view, study, "site", links, stale, {"site": site})
+    return _whole(view, study, "site", links, stale, site_content(site))
 
 
 def render_plain(template: str, *, title: str, inside: bool, **values: Any) -> str:
@@ -108,7 +107,13 @@ def content(study: StudyView, page: str, query: Query | None) -> dict[str, Any]:
         return {"part": part, "summary": summary(study)}
     if page == "fairness":
         rows = study.fairness.rows
-        return {"part": _part(rows, query, name=_gap_name, state=lambda row: row.state)}
+        return {"part": _part(rows, query, name=_gap_name, state=_gap_state)}
+    if page == "pooled":
+        return {
+            "site": study.pooled,
+            "anchor": "pooled",
+            "heading_of_site": "All sites together",
+        }
     if page == "privacy":
         by_name = Query(words=query.words, by_name=True, page=query.page) if query else None
         return {
@@ -124,6 +129,15 @@ def content(study: StudyView, page: str, query: Query | None) -> dict[str, Any]:
     return {}
 
 
+def site_content(site: SiteView) -> dict[str, Any]:
+    """Return what the template of a site's page needs."""
+    return {
+        "site": site,
+        "anchor": f"site-{site.site_id}",
+        "heading_of_site": f"Site {site.site_id}",
+    }
+
+
 def summary(study: StudyView) -> list[tuple[Column, Mapping[State, int]]]:
     """Return for each signal how many sites are in each state."""
     return [
@@ -135,8 +149,12 @@ def summary(study: StudyView) -> list[tuple[Column, Mapping[State, int]]]:
 def _part(rows: Any, query: Query | None, *, name: Any, state: Any) -> Part[Any]:
     if query is not None:
         return select(rows, query, name=name, state=state)
-    ordered = tuple(sorted(rows, key=lambda row: state(row).rank))
+    ordered = tuple(sorted(rows, key=lambda row: RANKS[state(row)]))
     return Part(ordered, Query(), 1, 1, len(ordered), len(ordered))
+
+
+def _gap_state(row: FairnessRow) -> State:
+    return row.state or State.INSUFFICIENT
 
 
 def _gap_name(row: Any) -> str:

@@ -14,7 +14,8 @@ from common.errors import ConfigError
 from server.monitor_board.web.access import write_private
 from server.monitor_board.web.assets import STATIC
 from server.monitor_board.web.links import ReportLinks
-from server.monitor_board.web.pages import PAGES, content, environment, render_section
+from server.monitor_board.web.pages import PAGES, content, environment, render_section, site_content
+from server.monitor_board.web.states import RANKS
 from server.monitor_board.web.views import BoardView, StudyView
 
 SITES_MAX: Final = 50
@@ -73,7 +74,7 @@ def write_report(view: BoardView, path: Path) -> None:
 
 def _study_part(study: StudyView) -> StudyPart:
     prefix = f"{study.study_id}-"
-    worst = sorted(study.rows, key=lambda row: row.state.rank)[:SITES_MAX]
+    worst = sorted(study.rows, key=lambda row: RANKS[row.state])[:SITES_MAX]
     shown = [row.site_id for row in worst if row.site_id in study.sites]
     links = ReportLinks(frozenset(shown))
     parts = [
@@ -81,7 +82,7 @@ def _study_part(study: StudyView) -> StudyPart:
         for page, _ in PAGES
     ]
     parts += [
-        render_section(study, "site", links, prefix=prefix, values={"site": study.sites[site_id]})
+        render_section(study, "site", links, prefix=prefix, values=site_content(study.sites[site_id]))
         for site_id in shown
     ]
     return StudyPart(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from server.monitor_board.web.views import State
+from server.monitor_board.signal_types import State
+from server.monitor_board.web.states import RANKS
 
 ROWS_PER_PAGE: Final = 50
 WORDS_MAX: Final = 64
@@ -67,7 +68,7 @@ def select(
     if query.by_name:
         fitting.sort(key=name)
     else:
-        fitting.sort(key=lambda row: state(row).rank)
+        fitting.sort(key=lambda row: RANKS[state(row)])
     pages = max(1, -(-len(fitting) // ROWS_PER_PAGE))
     page = min(query.page, pages)
     shown = fitting[(page - 1) * ROWS_PER_PAGE : page * ROWS_PER_PAGE]

@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-
-class State(enum.Enum):
-    """How one signal stands; the value is the word that is shown."""
-
-    OK = "OK"
-    WATCH = "WATCH"
-    ALERT = "ALERT"
-    INSUFFICIENT = "TOO FEW"
-
-    @property
-    def rank(self) -> int:
-        """Place in the order worst first: 0 is an alert; too few patients come after OK."""
-        return _RANKS[self]
-
-
-_RANKS = {State.ALERT: 0, State.WATCH: 1, State.OK: 2, State.INSUFFICIENT: 3}
+from server.monitor_board.signal_types import Finding, Reason, State
 
 
 @dataclass(frozen=True)
@@ -62,18 +46,24 @@ class HeatRow:
 
     site_id: str
     state: State
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     last_period: str
     cells: tuple[HeatCell, ...]
 
 
 @dataclass(frozen=True)
 class SeriesPoint:
-    """One period of a time series."""
+    """One period of a time series.
+
+    Args:
+        evidence: level of the sequential test as a share of its alarm; 1 or more is an alarm.
+        state: of the newest period alone.
+    """
 
     period: str
     number: Number
-    state: State
+    evidence: float
+    state: State | None = None
 
 
 @dataclass(frozen=True)
@@ -98,18 +88,19 @@ class SignalRow:
     """One signal in numbers.
 
     Args:
-        subject: the feature or group it is about; empty for all patients.
-        reasons: data, covariate, prior, concept, fairness, silent.
+        metric: and what it is about, in words.
+        effect: change from the pooled past.
+        evidence: level of the sequential test as a share of its alarm; 1 or more is an alarm.
+        p_value: that nothing changed, for this report alone.
     """
 
     metric: str
-    subject: str
     period: str
     number: Number
     effect: float | None
     p_value: float | None
+    evidence: float
     state: State
-    reasons: tuple[str, ...]
     words: str
 
 
@@ -120,14 +111,14 @@ class ReliabilityBin:
     Args:
         predicted: their mean predicted probability, or the middle of the bin.
         observed: share of them with the outcome.
-        patients: their noisy number.
+        patients: their noisy number; None where it is too small to be shown.
     """
 
     low: float
     high: float
     predicted: float
     observed: Number
-    patients: float
+    patients: int | None
 
 
 @dataclass(frozen=True)
@@ -135,8 +126,8 @@ class RocPoint:
     """False and true positive rate when patients at or above `threshold` are called positive."""
 
     threshold: float
-    false_positive_rate: float
-    true_positive_rate: float
+    false_positive_rate: Number
+    true_positive_rate: Number
 
 
 @dataclass(frozen=True)
@@ -180,6 +171,8 @@ class FairnessRow:
     Args:
         where: a site, or "all sites".
         number: the gap; its value is None where it is suppressed.
+        p_value: by Holm, for the levels compared by this measure.
+        state: of the gap's signal; None where the gap is shown and not tested.
     """
 
     where: str
@@ -189,7 +182,7 @@ class FairnessRow:
     metric: str
     number: Number
     p_value: float | None
-    state: State
+    state: State | None
 
 
 @dataclass(frozen=True)
@@ -221,7 +214,7 @@ class ProtocolRow:
     """One site's chain of reports.
 
     Args:
-        state: ALERT when the site is silent, WATCH when something is missing or was refused.
+        state: SILENT when a report is owed, WATCH when a number is missing or one was refused.
         missing: sequence numbers, such as "3, 7-9"; empty when none is.
     """
 
@@ -291,11 +284,16 @@ class DecisionRow:
 
 @dataclass(frozen=True)
 class SiteView:
-    """One site's page."""
+    """One site's page, or that of all sites together.
+
+    Args:
+        owed: reports whose last day has passed.
+    """
 
     site_id: str
     state: State
-    reasons: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    owed: tuple[str, ...]
     signals: tuple[SignalRow, ...]
     series: tuple[Series, ...]
     performance: Performance | None
@@ -307,6 +305,7 @@ class StudyView:
 
     Args:
         sites: by site id; the sites of `rows`.
+        pooled: all sites together; None where that would say nothing else.
     """
 
     study_id: str
@@ -314,6 +313,7 @@ class StudyView:
     columns: tuple[Column, ...]
     rows: tuple[HeatRow, ...]
     sites: Mapping[str, SiteView]
+    pooled: SiteView | None
     model: ModelView
     fairness: FairnessView
     privacy: tuple[PrivacyRow, ...]
