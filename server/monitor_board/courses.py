@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -125,13 +125,13 @@ class _Builder:
             for kind in ReportKind
             for tensor in report_tensors(plan, kind)
         }
-        self._estimates: dict[str, list[dict[object, Batch[Estimates]]]] = {}
+        self._outcomes: list[Mapping[Metric, Batch[Estimates]]] = []
+        self._gaps: dict[str, list[Mapping[tuple[Metric, int], Batch[Estimates]]]] = {}
 
     def course(self, watch: Watch) -> Course:
         if watch.metric in _OF_SHARES:
             return self._course_of_shares(watch)
-        key = watch.metric if watch.level is None else (watch.metric, watch.level)
-        reference, *reports = [found[key] for found in self._estimates_of(watch)]
+        reference, *reports = self._estimates_of(watch)
         if watch.metric in GAPS:
             gap = outside(-self._tolerances.group_gap_max, self._tolerances.group_gap_max)
             found = [
@@ -155,9 +155,8 @@ class _Builder:
     def _course_of_shares(self, watch: Watch) -> Course:
         tolerances = self._tolerances
         name = watch.tensor if watch.subject else _OVERALL
-        reference = self._stack(
-            name, ReportKind.REFERENCE, REFERENCE, is_of_model=not watch.subject
-        )
+        is_of_model = not watch.subject
+        reference = self._stack(name, ReportKind.REFERENCE, REFERENCE, is_of_model=is_of_model)
         if watch.metric is Metric.SENTINEL:
             gaps = self._sentinel_gaps(watch.subject, reference)
             compare = distance_from_past(tolerances.wasserstein_min, gaps)
@@ -209,20 +208,23 @@ class _Builder:
         middles = bin_middles(sentinel_edges(self._plan, feature), *feature.clip)
         return gaps_in_deviations(middles, reference.counts.sum(axis=0)[:-1])
 
-    def _estimates_of(self, watch: Watch) -> list[dict[object, Batch[Estimates]]]:
-        if watch.tensor not in self._estimates:
-            is_of_groups = watch.level is not None
-            edges = self._monitoring.group_edges if is_of_groups else self._monitoring.score_edges
-            scale = ScoreScale(edges, self._monitoring.threshold)
-            asked = [(ReportKind.REFERENCE, REFERENCE)]
-            asked += [(watch.kind, period) for period in self._panel.periods[watch.kind]]
-            stacks = [self._stack(watch.tensor, *item, is_of_model=True) for item in asked]
-            self._estimates[watch.tensor] = [
-                dict(gap_estimates(stack, scale) if is_of_groups else {})
-                | dict({} if is_of_groups else outcome_estimates(stack, scale))
-                for stack in stacks
-            ]
-        return self._estimates[watch.tensor]
+    def _estimates_of(self, watch: Watch) -> list[Batch[Estimates]]:
+        """Return the reference's and then each period's estimates."""
+        if watch.level is None:
+            if not self._outcomes:
+                scale = ScoreScale(self._monitoring.score_edges, self._monitoring.threshold)
+                self._outcomes = [outcome_estimates(item, scale) for item in self._stacks(watch)]
+            return [found[watch.metric] for found in self._outcomes]
+        if watch.tensor not in self._gaps:
+            scale = ScoreScale(self._monitoring.group_edges, self._monitoring.threshold)
+            found = [gap_estimates(item, scale) for item in self._stacks(watch)]
+            self._gaps[watch.tensor] = found
+        return [found[watch.metric, watch.level] for found in self._gaps[watch.tensor]]
+
+    def _stacks(self, watch: Watch) -> list[Stack]:
+        asked = [(ReportKind.REFERENCE, REFERENCE)]
+        asked += [(watch.kind, period) for period in self._panel.periods[watch.kind]]
+        return [self._stack(watch.tensor, *item, is_of_model=True) for item in asked]
 
     def _stack(self, tensor: str, kind: ReportKind, period: str, *, is_of_model: bool) -> Stack:
         shape = self._shapes[kind, tensor]

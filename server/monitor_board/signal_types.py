@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from common.ids import SiteId, StudyId
+from common.ids import SiteId
 from common.study.report_tensors import ReportKind
 
 
@@ -98,6 +98,7 @@ class Signal:
 
     Args:
         site_id: None for all sites together.
+        name: of the metric and subject, in words.
         period: of the last report that tells it; empty when there is none.
         estimate: the quantity; of a sentinel, its missing values and the scores, how far it is from
             the past. None when data do not suffice.
@@ -108,12 +109,11 @@ class Signal:
         level, alarm: of the sequential test, and where it alarms, in nats.
         is_found: whether the p-value stands among all tests of the round (false discovery rate).
         words: one sentence.
-        trail: the periods so far, oldest first.
     """
 
     site_id: SiteId | None
     watch: Watch
-    subject_words: str
+    name: str
     period: str
     estimate: float | None
     low: float | None
@@ -128,7 +128,6 @@ class Signal:
     state: State
     reasons: tuple[Reason, ...]
     words: str
-    trail: tuple[TrailPoint, ...]
 
 
 @dataclass(frozen=True)
@@ -170,20 +169,3 @@ class SiteSignals:
     def reasons(self) -> tuple[Reason, ...]:
         """The findings' reasons, in order."""
         return tuple(finding.reason for finding in self.findings)
-
-
-@dataclass(frozen=True)
-class BoardSignals:
-    """Everything a page shows; the same reports always give the same.
-
-    Args:
-        pooled: all sites together; None where reports are sums already, or with one site.
-        tests: how many a site has.
-        alarm: the level at which a test alarms, in nats.
-    """
-
-    study_id: StudyId
-    sites: tuple[SiteSignals, ...]
-    pooled: SiteSignals | None
-    tests: int
-    alarm: float
