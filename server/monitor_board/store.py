@@ -16,11 +16,14 @@ from server.monitor_board.roster_book import RosterBook, read_book
 from server.monitor_board.storage.database import BoardDatabase
 from server.monitor_board.storage.tables import (
     chain_heads,
+    decisions,
     envelopes,
     flags,
     gaps,
     notices_out,
+    plans,
     positions,
+    promotions,
     refusals,
     reports,
     rosters,
@@ -257,3 +260,20 @@ class BoardStore:
         query = select(func.count()).where(notices_out.c.published_at_s.is_(None))
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())
+
+    def decision_notices(self, study_id: StudyId) -> tuple[bytes, ...]:
+        """Return the decisions of a study as signed, by number."""
+        query = select(decisions.c.notice).where(decisions.c.study_id == study_id)
+        with self._database.reading() as connection:
+            rows = connection.execute(query.order_by(decisions.c.number))
+            return tuple(row.notice for row in rows)
+
+    def newest_position(self) -> int:
+        """Return a number that grows with everything the board reads or stores; one query."""
+        counted = [
+            select(func.count()).select_from(table).scalar_subquery()
+            for table in (plans, rosters, decisions, promotions, refusals)
+        ]
+        read = select(func.coalesce(func.sum(positions.c.position), 0)).scalar_subquery()
+        with self._database.reading() as connection:
+            return sum(int(value) for value in connection.execute(select(read, *counted)).one())

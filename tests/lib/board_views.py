@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
+from server.monitor_board.signal_types import Finding, Reason, State
 from server.monitor_board.web.views import (
     BoardView,
     Column,
@@ -22,13 +23,13 @@ from server.monitor_board.web.views import (
     ProtocolView,
     RefusalRow,
     ReliabilityBin,
+    RemarkRow,
     RocPoint,
     Series,
     SeriesPoint,
     SignalRow,
     Signature,
     SiteView,
-    State,
     StudyView,
 )
 
@@ -46,16 +47,18 @@ COLUMNS = tuple(
     ]
 )
 
+FINDING = Finding(Reason.CONCEPT, True, "AUROC fell.", "Consider retraining.", "Not which input.")
+
 
 def make_performance(draw: random.Random) -> Performance:
     """Return an invented performance with one bin that is suppressed."""
     edges = [place / 10 for place in range(11)]
     bins = [
-        ReliabilityBin(low, high, low + 0.05, _around(low + draw.uniform(0, 0.1), 0.04), 200.0)
+        ReliabilityBin(low, high, low + 0.05, _around(low + draw.uniform(0, 0.1), 0.04), 200)
         for low, high in pairwise(edges)
     ]
-    bins[9] = ReliabilityBin(0.9, 1.0, 0.95, Number(None), 4.0)
-    roc = tuple(RocPoint(edge, (1 - edge) ** 3, 1 - edge**3) for edge in edges)
+    bins[9] = ReliabilityBin(0.9, 1.0, 0.95, Number(None), None)
+    roc = tuple(RocPoint(edge, Number((1 - edge) ** 3), Number(1 - edge**3)) for edge in edges)
     metrics = (("AUROC", Number(0.812, 0.79, 0.834)), ("Brier score", Number(None)))
     return Performance("All sites together", "2026-03", tuple(bins), roc, metrics)
 
@@ -64,38 +67,44 @@ def make_site(site_id: str, state: State, periods: int, draw: random.Random) -> 
     """Return an invented site's page."""
     labels = [f"2026-W{place + 1:02d}" for place in range(periods)]
     points = [
-        SeriesPoint(label, _around(0.8 + draw.uniform(-0.02, 0.02), 0.02), State.OK)
-        for label in labels
+        SeriesPoint(label, _around(0.8 + draw.uniform(-0.02, 0.02), 0.02), 0.2) for label in labels
     ]
-    points[-1] = SeriesPoint(labels[-1], _around(0.71, 0.02), state)
+    points[-1] = SeriesPoint(labels[-1], _around(0.71, 0.02), 1.5, state)
     signal = SignalRow(
         "AUROC",
-        "",
         labels[-1],
         points[-1].number,
         -0.09,
         0.00012,
+        1.5,
         state,
-        ("concept",),
         "fell by more than the plan tolerates",
     )
     series = Series("auroc", "AUROC", "Chance of ranking.", tuple(points), limit_low=0.77)
-    return SiteView(site_id, state, ("concept",), (signal,), (series,), make_performance(draw))
+    return SiteView(
+        site_id,
+        state,
+        (FINDING,),
+        ("outcome of 2026-02",),
+        (signal,),
+        (series,),
+        make_performance(draw),
+    )
 
 
 def make_study(
     *, sites: int = 6, periods: int = 5, study_id: str = "stroke-outcome", title: str = "Stroke"
 ) -> StudyView:
-    """Return an invented study; its third site is in alarm and its fourth is silent."""
+    """Return an invented study; its third to fifth sites are not well."""
     draw = random.Random(20260131)
     names = [f"site-{place:04d}" for place in range(sites)]
     states = [State.OK] * sites
-    states[2:4] = [State.ALERT, State.WATCH]
+    states[2:5] = [State.ALERT, State.WATCH, State.SILENT]
     rows = tuple(
         HeatRow(
             name,
             state,
-            ("concept",) if state is State.ALERT else (),
+            (Reason.CONCEPT,) if state is State.ALERT else (),
             "2026-03",
             tuple(_cell(state, draw) for _ in COLUMNS),
         )
@@ -110,6 +119,7 @@ def make_study(
             name: make_site(name, state, periods, draw)
             for name, state in zip(names, states, strict=True)
         },
+        pooled=make_site("all sites", State.OK, periods, draw),
         model=ModelView(
             (ModelVersion("ab" * 32, "2026-01", "2026-03", 3 * sites, is_newest=True),),
             (make_performance(draw),),
@@ -167,11 +177,12 @@ def _gaps(names: list[str]) -> tuple[FairnessRow, ...]:
 
 def _protocol(names: list[str], states: list[State]) -> ProtocolView:
     rows = tuple(
-        ProtocolRow(name, state, "active", 1, 7, 8, "2026-03", 90_000, "5", 1)
+        ProtocolRow(name, state, "active", 1, 7, 8, "2026-03", 90_000, "5", "6-7", 1)
         for name, state in zip(names, states, strict=True)
     )
     refusal = RefusalRow("2026-03-08T01:02:03Z", names[0], 5, "B8", "two reports of one number")
-    return ProtocolView(rows, (refusal,), 4, "2026-12-31T00:00:00Z")
+    remark = RemarkRow(names[0], 6, "few-patients", "fewer patients than before")
+    return ProtocolView(rows, (refusal,), (remark,), 4, "2026-12-31T00:00:00Z")
 
 
 def _decisions() -> tuple[DecisionRow, ...]:

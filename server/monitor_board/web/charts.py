@@ -100,9 +100,7 @@ def time_series(series: Series, *, name: str) -> Markup:
             [(x(place), y(item.number.value or 0.0)) for place, item in known], class_="curve"
         )
     )
-    parts.extend(
-        mark(x(place), y(item.number.value or 0.0), _shape(item)) for place, item in known
-    )
+    parts.extend(mark(x(place), y(item.number.value or 0.0), _shape(item)) for place, item in known)
     description = f"{len(known)} of {len(points)} periods have enough patients."
     if series.limit_low is not None or series.limit_high is not None:
         description += " Dashed lines are the plan's tolerances."
@@ -144,15 +142,17 @@ def forest_plot(rows: Sequence[FairnessRow], *, tolerance: float, name: str) -> 
 
 
 def mark(x: float, y: float, state: State) -> Markup:
-    """Return a state's mark: circle OK, diamond WATCH, triangle ALERT, ring too few."""
+    """Return a state's mark: triangle ALERT, square SILENT, diamond WATCH, dot OK, ring too few."""
     if state is State.ALERT:
         return element("path", d=f"M{x:.1f},{y - 7:.1f}l7,12h-14z", class_="mark alert")
+    if state is State.SILENT:
+        return element("path", d=f"M{x - 5:.1f},{y - 5:.1f}h10v10h-10z", class_="mark silent")
     if state is State.WATCH:
-        return element(
-            "path", d=f"M{x:.1f},{y - 6.5:.1f}l6,6.5l-6,6.5l-6,-6.5z", class_="mark watch"
-        )
-    word = "few" if state is State.INSUFFICIENT else "ok"
-    return element("circle", cx=x, cy=y, r=4, class_=f"mark {word}")
+        d = f"M{x:.1f},{y - 6.5:.1f}l6,6.5l-6,6.5l-6,-6.5z"
+        return element("path", d=d, class_="mark watch")
+    if state is State.INSUFFICIENT:
+        return element("circle", cx=x, cy=y, r=5, class_="mark few")
+    return element("circle", cx=x, cy=y, r=4, class_="mark ok")
 
 
 def _forest_row(row: FairnessRow, x: Scale, y: float) -> list[Markup]:

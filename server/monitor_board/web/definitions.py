@@ -11,8 +11,8 @@ DEFINITIONS: Final[Mapping[str, str]] = {
     "states": (
         "OK: nothing is to be seen. WATCH: a change is significant after correction for how many "
         "tests there are. ALERT: the evidence has added up over the periods, and the change is "
-        "larger than the plan tolerates. SILENT: a report is overdue. TOO FEW: the privacy noise and the number of patients "
-        "allow no statement; it does not mean that all is well."
+        "larger than the plan tolerates. SILENT: a report is overdue. TOO FEW: the privacy noise "
+        "and the number of patients allow no statement; it does not mean that all is well."
     ),
     "reliability": (
         "Patients are put into bins by predicted risk. Each point is one bin: the mean predicted "
@@ -30,8 +30,9 @@ DEFINITIONS: Final[Mapping[str, str]] = {
     ),
     "fairness_gap": (
         "Each gap is a group's rate minus that of all other patients, at the plan's threshold. "
-        "p-values are corrected by Holm's method for the levels of a group. Some gaps are shown and "
-        "not tested: groups of unlike risk should have unlike alert rates. A gap says that groups differ, not why."
+        "p-values are corrected by Holm's method for the levels of a group. Some gaps are shown "
+        "and not tested: groups of unlike risk should have unlike alert rates. A gap says that "
+        "groups differ, not why."
     ),
     "epsilon": (
         "ε bounds how much any one patient can change the chance of anything a site reports; it "
@@ -54,8 +55,8 @@ DEFINITIONS: Final[Mapping[str, str]] = {
         "Mean over patients of the distance between their bin's observed share and predicted risk, "
         "corrected for what chance and noise add; 0 is perfect."
     ),
-    "calibration intercept": "Shift of the risk's logit that would set the mean right; 0 is perfect.",
-    "calibration slope": "Slope of the outcome on the risk's logit; below 1, risks are too extreme.",
+    "calibration intercept": "Shift of the risk's logit that sets the mean right; 0 is perfect.",
+    "calibration slope": "Slope of the outcome on the risk's logit; below 1: too extreme.",
     "observed / expected": "Patients with the outcome over the sum of predicted risks.",
     "outcome rate": "Share of patients with the outcome.",
     "alert rate": "Share of patients at or above the plan's threshold.",

@@ -16,10 +16,11 @@ STATE_CODES: Final[Mapping[State, int]] = {
     State.SILENT: 3,
     State.INSUFFICIENT: -1,
 }
+_STATES: Final = "0 OK, 1 WATCH, 2 ALERT, 3 SILENT, -1 too few"
 _HELP: Final[Mapping[str, str]] = {
     "cohortium_board_made_timestamp_seconds": "When the values below were computed.",
-    "cohortium_board_site_state": "Worst state of a site: 0 OK, 1 WATCH, 2 ALERT, 3 SILENT, -1 too few.",
-    "cohortium_board_signal_state": "State of a signal: 0 OK, 1 WATCH, 2 ALERT, 3 SILENT, -1 too few.",
+    "cohortium_board_site_state": f"Worst state of a site: {_STATES}.",
+    "cohortium_board_signal_state": f"State of a signal: {_STATES}.",
     "cohortium_board_signal": "A signal's estimate and its 95 % interval, by bound.",
     "cohortium_board_epsilon_spent": "Epsilon spent on monitoring, as the site's reports state.",
     "cohortium_board_epsilon_remaining": "Epsilon left of the site's commitment.",

@@ -82,7 +82,9 @@ def _study_part(study: StudyView) -> StudyPart:
         for page, _ in PAGES
     ]
     parts += [
-        render_section(study, "site", links, prefix=prefix, values=site_content(study.sites[site_id]))
+        render_section(
+            study, "site", links, prefix=prefix, values=site_content(study.sites[site_id])
+        )
         for site_id in shown
     ]
     return StudyPart(

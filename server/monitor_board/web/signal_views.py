@@ -167,9 +167,7 @@ def _look_words(signal: Signal) -> str:
     )
 
 
-def _all_series(
-    signals: Sequence[Signal], plan: StudyPlan, trail: Trail
-) -> Iterator[Series]:
+def _all_series(signals: Sequence[Signal], plan: StudyPlan, trail: Trail) -> Iterator[Series]:
     tolerances = plan.monitoring.tolerances if plan.monitoring is not None else Tolerances()
     for signal in signals:
         low, high = _limits(signal.watch.metric, tolerances)

@@ -215,7 +215,7 @@ class ProtocolRow:
 
     Args:
         state: SILENT when a report is owed, WATCH when a number is missing or one was refused.
-        missing: sequence numbers, such as "3, 7-9"; empty when none is.
+        missing, waiting: sequence numbers, such as "3, 7-9"; empty when none is.
     """
 
     site_id: str
@@ -227,6 +227,7 @@ class ProtocolRow:
     newest_period: str
     age_s: int | None
     missing: str
+    waiting: str
     refusals: int
 
 
@@ -242,18 +243,29 @@ class RefusalRow:
 
 
 @dataclass(frozen=True)
+class RemarkRow:
+    """A report that is used and implausible."""
+
+    site_id: str
+    sequence: int
+    check: str
+    words: str
+
+
+@dataclass(frozen=True)
 class ProtocolView:
     """The protocol page; the newest refusals first."""
 
     rows: tuple[ProtocolRow, ...]
     refusals: tuple[RefusalRow, ...]
+    remarks: tuple[RemarkRow, ...]
     roster_version: int | None
     roster_until: str
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Who signed a decision, and with which key."""
+    """Whose signature of a decision verified, and with which key."""
 
     name: str
     fingerprint: str

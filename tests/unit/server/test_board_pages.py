@@ -8,15 +8,18 @@ import re
 
 import pytest
 
+from server.monitor_board.signal_types import Finding, Reason, State
 from server.monitor_board.web.assets import STATIC
 from server.monitor_board.web.numbers import count_text, figure_text, number_text
-from server.monitor_board.web.pages import PAGES, SYMBOLS, render_page, render_plain, render_site
+from server.monitor_board.web.pages import PAGES, render_page, render_plain, render_site
 from server.monitor_board.web.report_file import report_html
 from server.monitor_board.web.selection import ROWS_PER_PAGE, Query
-from server.monitor_board.web.views import BoardView, Signature, State
+from server.monitor_board.web.states import SYMBOLS, WORDS
+from server.monitor_board.web.views import BoardView, Signature
 from tests.lib.board_views import make_site, make_study, make_view
 from tests.lib.html_pages import Page
 
+SIGNALS = "Signals of the newest reports, worst first; evidence of 1 or more is an alarm"
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}"
 
 
@@ -97,10 +100,10 @@ def test_the_heat_map_says_every_state_in_words_with_its_symbol_and_number() -> 
     assert rows[0][4:] == [column.title for column in study.columns]
     for row, shown in zip(study.rows, rows[1:], strict=True):
         assert shown[0] == row.site_id
-        assert shown[1] == f"{SYMBOLS[row.state]} {row.state.value}"
+        assert shown[1] == f"{SYMBOLS[row.state]} {WORDS[row.state]}"
         for cell, words in zip(row.cells, shown[4:], strict=True):
             number = number_text(cell.number) if cell.number and cell.number.value else ""
-            assert words == f"{SYMBOLS[cell.state]} {cell.state.value}{number}"
+            assert words == f"{SYMBOLS[cell.state]} {WORDS[cell.state]}{number}"
 
 
 def test_the_worst_sites_come_first_and_a_long_table_comes_in_parts() -> None:
@@ -108,7 +111,7 @@ def test_the_worst_sites_come_first_and_a_long_table_comes_in_parts() -> None:
     view = make_view(study)
     first = Page(render_page(view, study, "overview", Query(), stale=False))
     [rows] = [rows for caption, rows in first.tables.items() if caption.startswith("Heat map")]
-    assert [row[0] for row in rows[1:4]] == ["site-0002", "site-0003", "site-0000"]
+    assert [row[0] for row in rows[1:4]] == ["site-0002", "site-0004", "site-0003"]
     assert len(rows) == ROWS_PER_PAGE + 1
     assert "/study/stroke-outcome/overview?page=2" in first.addresses()
     last = Page(render_page(view, study, "overview", Query(page=99), stale=False))
@@ -136,18 +139,22 @@ def test_site_tables_hold_the_views_numbers() -> None:
     site = study.sites["site-0002"]
     page = Page(render_site(make_view(study), study, site, stale=False))
     [series] = site.series
-    rows = page.tables["AUROC, site site-0002"][1:]
+    rows = page.tables["AUROC, Site site-0002"][1:]
     assert [row[0] for row in rows] == [point.period for point in series.points]
-    assert [row[1] for row in rows] == [number_text(point.number) for point in series.points]
+    assert [row[1:3] for row in rows] == [
+        [number_text(point.number), figure_text(point.evidence)] for point in series.points
+    ]
+    assert [row[3] for row in rows] == ["–"] * (len(rows) - 1) + ["▲ ALERT"]
     plotted = [item for item in page.with_tag("tr") if "data-value" in item]
     assert [float(item["data-value"]) for item in plotted] == [
         point.number.value for point in series.points
     ]
-    [signal] = page.tables["Signals of the newest period, worst first"][1:]
-    assert signal[4:7] == [
+    [signal] = page.tables[SIGNALS][1:]
+    assert signal[3:7] == [
         number_text(site.signals[0].number),
         figure_text(site.signals[0].effect),
         figure_text(site.signals[0].p_value),
+        figure_text(site.signals[0].evidence),
     ]
 
 
@@ -162,7 +169,7 @@ def test_model_tables_hold_the_views_numbers_and_name_a_bin_with_too_few() -> No
     assert rows[-1][2] == "insufficient data"
     roc = page.tables["ROC curve in numbers"][1:]
     assert [row[1:] for row in roc] == [
-        [figure_text(item.false_positive_rate), figure_text(item.true_positive_rate)]
+        [number_text(item.false_positive_rate), number_text(item.true_positive_rate)]
         for item in performance.roc
     ]
 
@@ -192,6 +199,7 @@ def test_privacy_protocol_and_decisions_hold_the_views_numbers() -> None:
         "2026-03",
         "25 hours before this page",
         "5",
+        "6-7",
         "1",
     ]
     [refused] = pages["protocol"].tables["Envelopes that this board refused, newest first"][1:]
@@ -211,11 +219,14 @@ def test_the_same_signature_twice_puts_no_decision_in_force() -> None:
 
 def test_hostile_names_are_shown_as_they_are_and_never_as_markup() -> None:
     study = make_study(title=HOSTILE)
-    row = dataclasses.replace(study.rows[0], last_period=HOSTILE, reasons=(HOSTILE,))
+    row = dataclasses.replace(study.rows[0], last_period=HOSTILE, reasons=(Reason.DATA,))
     draw_site = make_site("site-0000", State.ALERT, 3, random.Random(1))
     signal = dataclasses.replace(draw_site.signals[0], metric=HOSTILE, words=HOSTILE)
     series = dataclasses.replace(draw_site.series[0], title=HOSTILE, definition=HOSTILE)
-    site = dataclasses.replace(draw_site, signals=(signal,), series=(series,))
+    finding = Finding(Reason.DATA, False, HOSTILE, HOSTILE, HOSTILE)
+    site = dataclasses.replace(
+        draw_site, signals=(signal,), series=(series,), findings=(finding,), owed=(HOSTILE,)
+    )
     gap = dataclasses.replace(study.fairness.rows[0], where=HOSTILE, level=HOSTILE)
     decision = dataclasses.replace(
         study.decisions[0], reason=HOSTILE, signatures=(Signature(HOSTILE, HOSTILE),)
@@ -262,7 +273,7 @@ def _contrast(first: str, second: str) -> float:
 def test_text_has_aa_contrast_in_light_dark_and_print() -> None:
     themes = _colours((STATIC / "board.css").read_text())
     assert len(themes) == 3
-    states = ("ok", "watch", "alert", "few")
+    states = ("ok", "watch", "alert", "few", "silent")
     for theme in themes:
         pairs = [(f"--{state}-ink", f"--{state}-ground") for state in states]
         pairs += [(f"--{state}-ink", ground) for state in states for ground in ("--paper", "--box")]
