@@ -128,13 +128,14 @@ def _add_pages(app: FastAPI, board: Dashboard) -> None:
         return HTMLResponse(page)
 
     @app.get("/study/{study_id}/site/{site_id}")
-    def site(study_id: str, site_id: str) -> HTMLResponse:
+    def site(study_id: str, site_id: str, courses: str = "") -> HTMLResponse:
         shown = board.source.shown()
         study = shown.view.studies.get(study_id)
         found = study.sites.get(site_id) if study else None
         if study is None or found is None:
             raise HTTPException(404)
-        return HTMLResponse(render_site(shown.view, study, found, stale=shown.is_stale))
+        page = render_site(shown.view, study, found, stale=shown.is_stale, whole=courses == "all")
+        return HTMLResponse(page)
 
     @app.get("/study/{study_id}/{page}")
     def study_page(study_id: str, page: str, request: Request) -> HTMLResponse:
@@ -143,7 +144,9 @@ def _add_pages(app: FastAPI, board: Dashboard) -> None:
         if study is None or page not in dict(PAGES):
             raise HTTPException(404)
         asked = request.query_params
-        query = Query.parse(*(asked.get(key, "") for key in ("words", "state", "order", "page")))
+        query = Query.parse(
+            *(asked.get(key, "") for key in ("words", "state", "order", "page", "courses"))
+        )
         return HTMLResponse(render_page(shown.view, study, page, query, stale=shown.is_stale))
 
 

@@ -18,7 +18,14 @@ from server.monitor_board.web.links import Links, ServerLinks
 from server.monitor_board.web.numbers import age_text, count_text, figure_text, number_text
 from server.monitor_board.web.selection import Part, Query, select
 from server.monitor_board.web.states import RANKS, SYMBOLS, UNTESTED, WORDS
-from server.monitor_board.web.views import BoardView, Column, FairnessRow, SiteView, StudyView
+from server.monitor_board.web.views import (
+    ALL_SITES,
+    BoardView,
+    Column,
+    FairnessRow,
+    SiteView,
+    StudyView,
+)
 
 PAGES: Final = (
     ("overview", "Overview"),
@@ -30,6 +37,7 @@ PAGES: Final = (
     ("decisions", "Decisions"),
 )
 REFUSALS_SHOWN: Final = 100
+_RAISED: Final = (State.ALERT, State.WATCH)
 
 
 @lru_cache(maxsize=1)
@@ -72,10 +80,12 @@ def render_page(view: BoardView, study: StudyView, page: str, query: Query, *, s
     return _whole(view, study, page, links, stale, content(study, page, query))
 
 
-def render_site(view: BoardView, study: StudyView, site: SiteView, *, stale: bool) -> str:
-    """Return one site's page for the server."""
+def render_site(
+    view: BoardView, study: StudyView, site: SiteView, *, stale: bool, whole: bool = False
+) -> str:
+    """Return one site's page for the server; `whole` with every quantity's course over time."""
     links = ServerLinks(f"/study/{study.study_id}/site/{site.site_id}")
-    return _whole(view, study, "site", links, stale, site_content(site))
+    return _whole(view, study, "site", links, stale, site_content(site, whole=whole))
 
 
 def render_plain(template: str, *, title: str, inside: bool, **values: Any) -> str:
@@ -101,18 +111,25 @@ def render_section(
 
 
 def content(study: StudyView, page: str, query: Query | None) -> dict[str, Any]:
-    """Return what a page's template needs beside the study; without a query, every row."""
+    """Return what a page's template needs beside the study.
+
+    Without a query, for the report file: every row, of the gaps those of all sites together and
+    those that are raised.
+    """
     if page == "overview":
         part = _part(study.rows, query, name=lambda row: row.site_id, state=lambda row: row.state)
         return {"part": part, "summary": summary(study)}
     if page == "fairness":
         rows = study.fairness.rows
+        if query is None:
+            rows = tuple(row for row in rows if row.where == ALL_SITES or row.state in _RAISED)
         return {"part": _part(rows, query, name=_gap_name, state=_gap_state)}
     if page == "pooled":
         return {
             "site": study.pooled,
             "anchor": "pooled",
             "heading_of_site": "All sites together",
+            "is_whole": query is not None and query.is_whole,
         }
     if page == "privacy":
         by_name = Query(words=query.words, by_name=True, page=query.page) if query else None
@@ -129,12 +146,13 @@ def content(study: StudyView, page: str, query: Query | None) -> dict[str, Any]:
     return {}
 
 
-def site_content(site: SiteView) -> dict[str, Any]:
+def site_content(site: SiteView, *, whole: bool) -> dict[str, Any]:
     """Return what the template of a site's page needs."""
     return {
         "site": site,
         "anchor": f"site-{site.site_id}",
         "heading_of_site": f"Site {site.site_id}",
+        "is_whole": whole,
     }
 
 

@@ -22,6 +22,7 @@ from server.monitor_board.statistics.performance_estimates import estimate_perfo
 from server.monitor_board.statistics.score_scale import ScoreScale
 from server.monitor_board.web.definitions import CRITERION_TITLES, PERFORMANCE_TITLES
 from server.monitor_board.web.views import (
+    ALL_SITES,
     FairnessRow,
     FairnessView,
     ModelVersion,
@@ -32,7 +33,6 @@ from server.monitor_board.web.views import (
     RocPoint,
 )
 
-ALL_SITES: Final = "all sites"
 _OVERALL: Final = "overall"
 
 

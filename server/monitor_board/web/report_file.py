@@ -18,7 +18,7 @@ from server.monitor_board.web.pages import PAGES, content, environment, render_s
 from server.monitor_board.web.states import RANKS
 from server.monitor_board.web.views import BoardView, StudyView
 
-SITES_MAX: Final = 50
+SITES_MAX: Final = 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class StudyPart:
 
 
 def report_html(view: BoardView) -> str:
-    """Return the file's text: pages of every study and the page of its worst 50 sites."""
+    """Return the file's text: pages of every study and the page of its worst 20 sites."""
     style = (STATIC / "board.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
@@ -81,12 +81,9 @@ def _study_part(study: StudyView) -> StudyPart:
         render_section(study, page, links, prefix=prefix, values=content(study, page, None))
         for page, _ in PAGES
     ]
-    parts += [
-        render_section(
-            study, "site", links, prefix=prefix, values=site_content(study.sites[site_id])
-        )
-        for site_id in shown
-    ]
+    for site_id in shown:
+        values = site_content(study.sites[site_id], whole=False)
+        parts.append(render_section(study, "site", links, prefix=prefix, values=values))
     return StudyPart(
         study, f"{prefix}study", tuple(parts), len(shown), len(study.sites) - len(shown)
     )

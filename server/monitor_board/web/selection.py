@@ -24,20 +24,26 @@ class Query:
         state: only rows of this state, or None.
         by_name: sorted by name and not worst first.
         page: from 1.
+        is_whole: with every quantity's course over time.
     """
 
     words: str = ""
     state: State | None = None
     by_name: bool = False
     page: int = 1
+    is_whole: bool = False
 
     @classmethod
-    def parse(cls, words: str, state: str, order: str, page: str) -> Query:
+    def parse(cls, words: str, state: str, order: str, page: str, courses: str = "") -> Query:
         """Read the query's texts as they came."""
         known = {item.name.lower(): item for item in State}
         number = int(page) if page.isascii() and page.isdigit() and len(page) <= 6 else 1
         return cls(
-            words[:WORDS_MAX].strip().lower(), known.get(state), order == "name", max(1, number)
+            words[:WORDS_MAX].strip().lower(),
+            known.get(state),
+            order == "name",
+            max(1, number),
+            courses == "all",
         )
 
 

@@ -19,6 +19,7 @@ from server.monitor_board.signal_types import (
 from server.monitor_board.web.definitions import METRIC_DEFINITIONS
 from server.monitor_board.web.states import RANKS
 from server.monitor_board.web.views import (
+    ALL_SITES,
     Column,
     HeatCell,
     HeatRow,
@@ -109,7 +110,7 @@ def site_view(
     """
     ordered = sorted(site.signals, key=lambda signal: RANKS[signal.state])
     return SiteView(
-        site_id="all sites" if site.site_id is None else str(site.site_id),
+        site_id=ALL_SITES if site.site_id is None else str(site.site_id),
         state=site.state,
         findings=site.findings,
         owed=tuple(f"{item.kind.value} of {item.period}" for item in site.missing),
@@ -188,7 +189,8 @@ def _all_series(signals: Sequence[Signal], plan: StudyPlan, trail: Trail) -> Ite
         key = "-".join(part for part in (watch.metric.value, watch.subject) if part) + level
         title = signal.name[0].upper() + signal.name[1:]
         definition = METRIC_DEFINITIONS[watch.metric]
-        yield Series(key, title, definition, tuple(points), low, high)
+        is_main = not watch.subject or signal.state in (State.ALERT, State.WATCH)
+        yield Series(key, title, definition, tuple(points), low, high, is_main)
 
 
 def _evidence(level: float, signal: Signal) -> float:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from server.monitor_board.signal_types import Finding, Reason, State
+
+ALL_SITES: Final = "all sites"
+"""Where a page names a site, for all of them together; no site's id has a space."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Series:
     Args:
         key: of its definition and of its anchor in the page.
         limit_low, limit_high: the plan's tolerances, in the quantity's unit, or None.
+        is_main: whether a page shows it unasked: it is raised, or about all patients.
     """
 
     key: str
@@ -81,6 +86,7 @@ class Series:
     points: tuple[SeriesPoint, ...]
     limit_low: float | None = None
     limit_high: float | None = None
+    is_main: bool = True
 
 
 @dataclass(frozen=True)
