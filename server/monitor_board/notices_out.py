@@ -19,6 +19,8 @@ class NoticeOut:
     Args:
         number: in the order they were made.
         published_at_s: when the relay acknowledged it; None before.
+        refusal: the number with which the relay refused it last, or empty; it is tried again, for
+            a relay may have to learn of a roster first.
     """
 
     number: int
@@ -26,6 +28,7 @@ class NoticeOut:
     notice: bytes
     made_at_s: int
     published_at_s: int | None
+    refusal: str
 
 
 def bytes_digest(notice: bytes) -> Digest:
@@ -45,20 +48,28 @@ def put_notice(connection: Connection, notice: bytes, *, now_s: int) -> None:
                 notice=notice,
                 made_at_s=now_s,
                 published_at_s=None,
+                refusal="",
             )
         )
 
 
 def unpublished(connection: Connection, *, count_max: int = 1000) -> tuple[NoticeOut, ...]:
-    """Return what the relay has not acknowledged, the oldest first."""
+    """Return what the relay has not acknowledged: what it never refused first, then by age."""
     rows = connection.execute(
         select(notices_out)
         .where(notices_out.c.published_at_s.is_(None))
-        .order_by(notices_out.c.id)
+        .order_by(notices_out.c.refusal, notices_out.c.id)
         .limit(count_max)
     )
     return tuple(
-        NoticeOut(row.id, NoticeKind(row.kind), row.notice, row.made_at_s, row.published_at_s)
+        NoticeOut(
+            row.id,
+            NoticeKind(row.kind),
+            row.notice,
+            row.made_at_s,
+            row.published_at_s,
+            row.refusal,
+        )
         for row in rows
     )
 
@@ -66,5 +77,12 @@ def unpublished(connection: Connection, *, count_max: int = 1000) -> tuple[Notic
 def mark_published(connection: Connection, number: int, *, now_s: int) -> None:
     """Remember that the relay has a notice."""
     connection.execute(
-        update(notices_out).where(notices_out.c.id == number).values(published_at_s=now_s)
+        update(notices_out)
+        .where(notices_out.c.id == number)
+        .values(published_at_s=now_s, refusal="")
     )
+
+
+def mark_refused(connection: Connection, notice: int, *, number: str) -> None:
+    """Remember with which number the relay refused a notice."""
+    connection.execute(update(notices_out).where(notices_out.c.id == notice).values(refusal=number))

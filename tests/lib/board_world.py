@@ -1,4 +1,4 @@
-"""A consortium as a monitor board sees it: real keys, real rosters, real reports with real noise."""
+"""A consortium as a monitor board sees it: real keys, rosters, and reports with noise."""
 
 from __future__ import annotations
 

@@ -172,6 +172,7 @@ notices_out = Table(
     Column("notice", LargeBinary, nullable=False),
     Column("made_at_s", BigInteger, nullable=False),
     Column("published_at_s", BigInteger, nullable=True, index=True),
+    Column("refusal", String(20), nullable=False),
 )
 
 # Notices of others that do not verify: seen and put away, with the reason.

@@ -153,6 +153,7 @@ def _create_words() -> None:
         Column("notice", LargeBinary, nullable=False),
         Column("made_at_s", BigInteger, nullable=False),
         Column("published_at_s", BigInteger, nullable=True, index=True),
+        Column("refusal", String(20), nullable=False),
     )
     op.create_table(
         "refused_notices",
