@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from common.errors import ConfigError
+from server.monitor_board.cli_context import open_config, open_store
 
 if TYPE_CHECKING:
-    from server.monitor_board.config import BoardPaths
     from server.monitor_board.web.store_views import StoreViews
 
 _PEM = "PEM file"
@@ -39,17 +39,15 @@ def serve(
     ] = None,
 ) -> None:
     """Show the board's pages to a browser; prints where to log in."""
-    from server.monitor_board.config import read_config
     from server.monitor_board.web.serve import Listen
     from server.monitor_board.web.serve import serve as serve_pages
 
-    paths = _paths(context)
-    config = read_config(paths)
+    paths, config = open_config(context)
     listen = Listen(
         host or config.web_host, port or config.web_port, certificate, key, tuple(name or ())
     )
     listen.check()
-    serve_pages(_views(paths), paths.home / "web", listen)
+    serve_pages(_views(context), paths.home / "web", listen)
 
 
 def report(
@@ -66,17 +64,13 @@ def report(
             arrived="an existing file",
             todo="give another name",
         )
-    write_report(_views(_paths(context)).make(), out)
+    write_report(_views(context).make(), out)
     print(f"{out} holds what the board sees: keep it as the board's store is kept.")
 
 
-def _views(paths: BoardPaths) -> StoreViews:
+def _views(context: typer.Context) -> StoreViews:
     from common.clock import SystemClock
-    from server.monitor_board.config import read_config
-    from server.monitor_board.storage.database import BoardDatabase
-    from server.monitor_board.store import BoardStore
     from server.monitor_board.web.store_views import StoreViews
 
-    config = read_config(paths)
-    store = BoardStore(BoardDatabase.of(paths, config))
-    return StoreViews(store, name=config.consortium, clock=SystemClock())
+    _, config = open_config(context)
+    return StoreViews(open_store(context), name=config.consortium, clock=SystemClock())

@@ -281,13 +281,6 @@ class BoardStore:
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def decision_notices(self, study_id: StudyId) -> tuple[bytes, ...]:
-        """Return the decisions of a study as signed, by number."""
-        query = select(decisions.c.notice).where(decisions.c.study_id == study_id)
-        with self._database.reading() as connection:
-            rows = connection.execute(query.order_by(decisions.c.number))
-            return tuple(row.notice for row in rows)
-
     def newest_position(self) -> int:
         """Return a number that grows with everything the board reads or stores; one query."""
         counted = [

@@ -15,6 +15,7 @@ from common.protocol.monitoring.notices import Decision
 from common.protocol.monitoring.refusals import BOARD_REFUSALS
 from common.protocol.monitoring.roster import MonitoringRoster
 from common.protocol.monitoring.signed_notice import SignedNotice, verify_signed
+from common.study.report_periods import REFERENCE
 from server.monitor_board.kept_reports import KeptReport
 from server.monitor_board.signal_types import SiteSignals, State
 from server.monitor_board.store import ChainEnd, Flagged, Gap, Refusal, Waiting
@@ -55,7 +56,7 @@ def privacy_rows(reports: Sequence[KeptReport]) -> tuple[PrivacyRow, ...]:
         newest = ordered[-1]
         # A period has two reports; what counts is what was spent after the later one.
         after = {report.period: report.epsilon_spent for report in ordered}
-        periods = tuple(sorted(after.items()))[-_PERIODS_SHOWN:]
+        periods = tuple(sorted(after.items(), key=_by_time))[-_PERIODS_SHOWN:]
         rows.append(
             PrivacyRow(
                 site_id, newest.epsilon_spent, newest.epsilon_remaining, newest.delta, periods
@@ -166,6 +167,10 @@ def _decision_row(
         signatures=tuple(signatures),
         needed=roster.decisions_required if roster is not None else 2,
     )
+
+
+def _by_time(item: tuple[str, float]) -> tuple[bool, str]:
+    return item[0] != REFERENCE, item[0]
 
 
 def _refusal_row(item: Refusal) -> RefusalRow:

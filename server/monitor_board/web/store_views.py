@@ -69,7 +69,7 @@ class StoreViews:
             plan=on_board.plan,
             reports=self._store.kept_reports(on_board.study_id),
             expected=expected_sites(on_board, book),
-            decisions=self._store.decision_notices(on_board.study_id),
+            decisions=[item.notice for item in self._store.decisions(on_board.study_id)],
             protocol=ProtocolRecords(
                 roster=book.newest() if book is not None else None,
                 chains=self._store.chain_ends(),
