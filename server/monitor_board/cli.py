@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from common.command_line import print_json, run_command
-from server.monitor_board import cli_collect, cli_decide, cli_keys, cli_plan, cli_roster
+from server.monitor_board import cli_collect, cli_decide, cli_keys, cli_plan, cli_roster, cli_web
 from server.monitor_board.cli_context import Fingerprint, Json, open_config, paths_of, set_home
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_keys.certificate, name="certificate")
 app.add_typer(cli_decide.app, name="decide")
 cli_collect.add_commands(app)
+cli_web.add_commands(app)
 
 
 @app.callback()

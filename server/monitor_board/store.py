@@ -17,11 +17,14 @@ from server.monitor_board.roster_book import RosterBook, read_book
 from server.monitor_board.storage.database import BoardDatabase
 from server.monitor_board.storage.tables import (
     chain_heads,
+    decisions,
     envelopes,
     flags,
     gaps,
     notices_out,
+    plans,
     positions,
+    promotions,
     refusals,
     refused_notices,
     reports,
@@ -277,3 +280,13 @@ class BoardStore:
         query = select(func.count()).where(notices_out.c.published_at_s.is_(None))
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())
+
+    def newest_position(self) -> int:
+        """Return a number that grows with everything the board reads or stores; one query."""
+        counted = [
+            select(func.count()).select_from(table).scalar_subquery()
+            for table in (plans, rosters, decisions, promotions, refusals)
+        ]
+        read = select(func.coalesce(func.sum(positions.c.position), 0)).scalar_subquery()
+        with self._database.reading() as connection:
+            return sum(int(value) for value in connection.execute(select(read, *counted)).one())
