@@ -50,3 +50,4 @@ STEPS_TOTAL_MAX: Final = 1_000_000  # rounds times local steps; accounting stays
 LEDGER_EXPORT_BYTES_MAX: Final = 64 << 20  # about 100,000 entries
 LEDGER_ENTRY_BYTES_MAX: Final = 16 << 10  # sixteen mechanism records and the entry's own fields
 PERIODS_MAX: Final = 520  # of monitoring; ten years of weeks
+SUM_NOISE_MULTIPLIER_MIN: Final = 1.0  # a site's own in a secure sum; a pool of less is no Gaussian
