@@ -9,6 +9,8 @@ from common.errors import ProtocolError
 
 StudyId = NewType("StudyId", str)
 SiteId = NewType("SiteId", str)
+BoardId = NewType("BoardId", str)
+"""A monitor board's, or an aggregator's of a secure sum."""
 Digest = NewType("Digest", str)
 """SHA-256 of a record, 64 lower-case hexadecimal characters."""
 RequestId = NewType("RequestId", str)
@@ -40,6 +42,13 @@ def parse_site_id(text: str) -> SiteId:
     if not _SLUG.fullmatch(text):
         raise _refuse("site id", SLUG_RULE, text)
     return SiteId(text)
+
+
+def parse_board_id(text: str) -> BoardId:
+    """Parse the id of a board or aggregator; raises `ProtocolError` for anything but a slug."""
+    if not _SLUG.fullmatch(text):
+        raise _refuse("board id", SLUG_RULE, text)
+    return BoardId(text)
 
 
 def parse_digest(text: str) -> Digest:

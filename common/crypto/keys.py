@@ -1,8 +1,9 @@
 """Signing and sealing keys as values: text form, fingerprint, and secret files.
 
 Signatures are Ed25519 (RFC 8032). Seals are HPKE (RFC 9180) with the hybrid KEM of ML-KEM-768 and
-X25519, so that what is recorded today does not open when X25519 falls. A private key's repr shows
-only its fingerprint, and its bytes leave this module only into a 0600 file.
+X25519, so that what is recorded today does not open when X25519 falls; X25519 alone is for reports
+to a receiver whose roster allows it. A private key's repr shows only its fingerprint, and its bytes
+leave this module only into a 0600 file.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import binascii
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import ClassVar, Final, Self, TypeAlias
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hpke
@@ -23,6 +24,7 @@ from common.errors import KeyFileError, SealError, SignatureError
 
 _SIGNING_TAG: Final = "cohortium-signing-key-1"
 _OPENING_TAG: Final = "cohortium-opening-key-1"
+_X25519_OPENING_TAG: Final = "cohortium-x25519-opening-key-1"
 _ED25519_BYTES: Final = 32
 _MLKEM768_PUBLIC_BYTES: Final = 1184
 _MLKEM768_SEED_BYTES: Final = 64
@@ -43,9 +45,12 @@ _SMALL_ORDER: Final = frozenset(
     )
 )
 
-HPKE_SUITE: Final = hpke.Suite(
-    hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM
-)
+X25519_SUITE: Final = 1
+HYBRID_SUITE: Final = 2
+HPKE_SUITES: Final = {
+    X25519_SUITE: hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM),
+    HYBRID_SUITE: hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM),
+}
 
 
 def fingerprint_of(use: str, public: bytes) -> str:
@@ -134,6 +139,7 @@ class SigningKey:
 class SealingKey:
     """The public half of an opening key: ML-KEM-768 (1184 bytes) then X25519 (32 bytes)."""
 
+    suite: ClassVar[int] = HYBRID_SUITE
     raw: bytes
 
     @classmethod
@@ -180,6 +186,7 @@ class SealingKey:
 class OpeningKey:
     """An HPKE private key: the ML-KEM-768 seed and the X25519 key."""
 
+    suite: ClassVar[int] = HYBRID_SUITE
     _mlkem: mlkem.MLKEM768PrivateKey
     _x25519: x25519.X25519PrivateKey
 
@@ -223,6 +230,99 @@ class OpeningKey:
         return f"OpeningKey({self.fingerprint})"
 
 
+@dataclass(frozen=True)
+class X25519SealingKey:
+    """The public half of an X25519 opening key (32 bytes)."""
+
+    suite: ClassVar[int] = X25519_SUITE
+    raw: bytes
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Parse the text form; raises `SealError` for anything but a usable X25519 key."""
+        raw = _decode(text)
+        if raw is None or len(raw) != _X25519_BYTES or not _agrees_on_a_secret(raw):
+            raise SealError(
+                "not a public sealing key",
+                expected=f"an X25519 key that only its holder can open for: {_X25519_BYTES} bytes "
+                "in base64",
+                arrived="something else",
+                todo="ask the key's holder for it again",
+            )
+        return cls(raw)
+
+    def to_text(self) -> str:
+        """Return the base64 text form."""
+        return base64.b64encode(self.raw).decode()
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight groups of four hexadecimal digits."""
+        return fingerprint_of("sealing", self.raw)
+
+    def hpke_key(self) -> x25519.X25519PublicKey:
+        """Return the key in the form that HPKE takes."""
+        return x25519.X25519PublicKey.from_public_bytes(self.raw)
+
+
+@dataclass(frozen=True, repr=False)
+class X25519OpeningKey:
+    """An HPKE private key of X25519 alone."""
+
+    suite: ClassVar[int] = X25519_SUITE
+    _x25519: x25519.X25519PrivateKey
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a new key pair from the operating system's randomness."""
+        return cls(x25519.X25519PrivateKey.generate())
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a key file; raises `KeyFileError`."""
+        raw = _read_tagged(path, _X25519_OPENING_TAG, _X25519_BYTES)
+        return cls(x25519.X25519PrivateKey.from_private_bytes(raw))
+
+    def write(self, path: Path) -> None:
+        """Write a new 0600 key file; raises `KeyFileError`."""
+        _write_tagged(path, _X25519_OPENING_TAG, self._x25519.private_bytes_raw())
+
+    @property
+    def sealing_key(self) -> X25519SealingKey:
+        """The public half."""
+        return X25519SealingKey(self._x25519.public_key().public_bytes_raw())
+
+    @property
+    def fingerprint(self) -> str:
+        """The public half's fingerprint."""
+        return self.sealing_key.fingerprint
+
+    def hpke_key(self) -> x25519.X25519PrivateKey:
+        """Return the key in the form that HPKE takes."""
+        return self._x25519
+
+    def __repr__(self) -> str:
+        return f"X25519OpeningKey({self.fingerprint})"
+
+
+AnySealingKey: TypeAlias = SealingKey | X25519SealingKey
+AnyOpeningKey: TypeAlias = OpeningKey | X25519OpeningKey
+
+
+def parse_sealing_key(suite: int, text: str) -> AnySealingKey:
+    """Return the sealing key of a suite from its text form; raises `SealError`."""
+    if suite == HYBRID_SUITE:
+        return SealingKey.from_text(text)
+    if suite == X25519_SUITE:
+        return X25519SealingKey.from_text(text)
+    raise SealError(
+        "a sealing key of an unknown suite is refused",
+        expected=f"suite {X25519_SUITE} or {HYBRID_SUITE}",
+        arrived=f"suite {suite}",
+        todo="use the same software version on both sides",
+    )
+
+
 def _decode(text: str) -> bytes | None:
     try:
         raw = base64.b64decode(text.encode("ascii"), validate=True)
@@ -234,6 +334,15 @@ def _decode(text: str) -> bytes | None:
 
 def _is_small_order(raw: bytes) -> bool:
     return raw[:31] + bytes([raw[31] & 0x7F]) in _SMALL_ORDER
+
+
+def _agrees_on_a_secret(raw: bytes) -> bool:
+    # With a point of small order anybody knows the shared secret; the exchange then refuses.
+    try:
+        x25519.X25519PrivateKey.generate().exchange(x25519.X25519PublicKey.from_public_bytes(raw))
+    except ValueError:
+        return False
+    return True
 
 
 def _write_tagged(path: Path, tag: str, raw: bytes) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from cryptography.exceptions import InvalidTag
 
 from common.canonical import digest_bytes
-from common.crypto.keys import HPKE_SUITE, OpeningKey, SealingKey
+from common.crypto.keys import HPKE_SUITES, AnyOpeningKey, AnySealingKey
 from common.errors import SealError
 
 
-def seal(plaintext: bytes, *, to: SealingKey, label: str, context: bytes) -> bytes:
-    """Return `plaintext` sealed to one key: encapsulation (1120 bytes), ciphertext, tag (16 bytes).
+def seal(plaintext: bytes, *, to: AnySealingKey, label: str, context: bytes) -> bytes:
+    """Return `plaintext` sealed to one key: encapsulation, ciphertext, tag (16 bytes).
+
+    The encapsulation has 1120 bytes for a hybrid key, 32 for one of X25519 alone.
 
     Args:
         plaintext: what only the holder of the opening key shall read.
@@ -19,14 +21,14 @@ def seal(plaintext: bytes, *, to: SealingKey, label: str, context: bytes) -> byt
         context: bytes that must be the same when it is opened; they are not secret.
     """
     info = digest_bytes(f"seal/{label}", context).encode("ascii")
-    return HPKE_SUITE.encrypt(plaintext, to.hpke_key(), info=info)
+    return HPKE_SUITES[to.suite].encrypt(plaintext, to.hpke_key(), info=info)
 
 
-def open_sealed(sealed: bytes, *, key: OpeningKey, label: str, context: bytes) -> bytes:
+def open_sealed(sealed: bytes, *, key: AnyOpeningKey, label: str, context: bytes) -> bytes:
     """Return the plaintext; raises `SealError` for another key, label, context or changed bytes."""
     info = digest_bytes(f"seal/{label}", context).encode("ascii")
     try:
-        return HPKE_SUITE.decrypt(sealed, key.hpke_key(), info=info)
+        return HPKE_SUITES[key.suite].decrypt(sealed, key.hpke_key(), info=info)
     except (InvalidTag, ValueError):
         raise SealError(
             f"sealed bytes for {label} do not open",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from common.canonical import Canonical, canonical_float
 from common.errors import ProtocolError
@@ -43,6 +43,13 @@ class Fields:
             raise self.refuse(name, "a value")
         return self._left.pop(name)
 
+    def consume_null(self, name: str) -> bool:
+        """Return whether a field is null, consuming it only then."""
+        is_null = name in self._left and self._left[name] is None
+        if is_null:
+            del self._left[name]
+        return is_null
+
     def text(self, name: str, *, length_max: int = 4096) -> str:
         """Return and consume a text field."""
         value = self.value(name)
@@ -79,6 +86,20 @@ class Fields:
         value = self.value(name)
         if not isinstance(value, bool):
             raise self.refuse(name, "true or false")
+        return value
+
+    def one_of(self, name: str, allowed: Collection[str]) -> str:
+        """Return and consume a text field that is one of a few words."""
+        text = self.text(name, length_max=64)
+        if text not in allowed:
+            raise self.refuse(name, ", ".join(allowed))
+        return text
+
+    def items(self, name: str, *, count_max: int) -> list[Canonical]:
+        """Return and consume a list of at most `count_max` values of any type."""
+        value = self.value(name)
+        if not isinstance(value, list) or len(value) > count_max:
+            raise self.refuse(name, f"a list of at most {count_max}")
         return value
 
     def close(self) -> None:

@@ -65,6 +65,6 @@ def test_a_library_that_says_value_error_is_heard_as_a_seal_error(
         def decrypt(self, *_: object, **__: object) -> bytes:
             raise ValueError("low order")
 
-    monkeypatch.setattr(sealing, "HPKE_SUITE", Suite())
+    monkeypatch.setattr(sealing, "HPKE_SUITES", {key.suite: Suite()})
     with pytest.raises(SealError):
         open_sealed(b"x" * 2000, key=key, label="l", context=b"")

@@ -1,0 +1,1 @@
+"""What sites, relay and monitor boards tell each other: reports, rosters, notices."""

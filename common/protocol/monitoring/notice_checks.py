@@ -1,0 +1,151 @@
+"""The numbered checks of who signed a notice.
+
+    T1  it has the one form of a notice
+    T2  it has the one form of its kind
+    T3  a receipt, closing or partial sum is signed by the board or aggregator that it names
+    T4  a decision is signed by enough different active deciders, and by nobody else
+    T5  a promotion is signed by the coordinator alone
+    T6  a decision or promotion follows the one before
+
+Every check raises `ProtocolError` with its number; wrong signatures raise `SignatureError`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+from common.crypto.keys import VerifyKey
+from common.errors import ProtocolError, SignatureError
+from common.ids import BoardId, Digest, StudyId
+from common.protocol.monitoring.notice_codec import Notice, read_notice
+from common.protocol.monitoring.notices import (
+    Closing,
+    Decision,
+    NoticeContent,
+    PartialSum,
+    Promotion,
+    Receipt,
+    decision_genesis,
+)
+from common.protocol.monitoring.refusals import numbered
+from common.protocol.monitoring.roster import MonitoringRoster, Standing
+from common.protocol.monitoring.signed_notice import verify_signed
+
+COORDINATOR: Final = "coordinator"
+ContentT = TypeVar("ContentT", Receipt, Decision, Promotion, Closing, PartialSum)
+
+
+def verify_receipt(data: bytes, roster: MonitoringRoster) -> Receipt:
+    """Return a receipt signed by an active board or aggregator (T1 to T3)."""
+    notice, receipt = _read(data, Receipt)
+    _check_board(notice, receipt.board_id, roster)
+    return receipt
+
+
+def verify_closing(data: bytes, roster: MonitoringRoster) -> Closing:
+    """Return a closing signed by an active board or aggregator (T1 to T3)."""
+    notice, closing = _read(data, Closing)
+    _check_board(notice, closing.board_id, roster)
+    return closing
+
+
+def verify_partial_sum(data: bytes, roster: MonitoringRoster) -> PartialSum:
+    """Return a partial sum signed by an active board or aggregator (T1 to T3)."""
+    notice, part = _read(data, PartialSum)
+    _check_board(notice, part.aggregator, roster)
+    return part
+
+
+def verify_decision(data: bytes, roster: MonitoringRoster) -> Decision:
+    """Return a decision that enough active deciders signed (T1, T2, T4)."""
+    notice, decision = _read(data, Decision)
+    keys = {person.name: person.verify_key for person in roster.active_deciders()}
+    signers = notice.signed.signatures
+    if not set(signers) <= set(keys) or len(signers) < roster.decisions_required:
+        raise _refuse(
+            "T4",
+            f"signatures of at least {roster.decisions_required} active deciders, and no others",
+            f"{len(set(signers) & set(keys))} of active deciders, {len(set(signers) - set(keys))} "
+            "others",
+        )
+    for name in signers:
+        with numbered("T4"):
+            verify_signed(notice.signed, by=name, key=keys[name])
+    return decision
+
+
+def verify_promotion(data: bytes, coordinator: VerifyKey) -> Promotion:
+    """Return a promotion that the coordinator signed (T1, T2, T5)."""
+    notice, promotion = _read(data, Promotion)
+    _check_only(notice, COORDINATOR, coordinator, "T5")
+    return promotion
+
+
+def check_decision_follows(
+    decision: Decision, *, study_id: StudyId, number: int, digest: Digest | None
+) -> None:
+    """T6: a decision is the next of its study.
+
+    Args:
+        number: of the newest decision that is held; 0 before the first.
+        digest: of that decision's notice; None before the first.
+    """
+    expected = (study_id, number + 1, digest or decision_genesis(study_id))
+    if (decision.study_id, decision.number, decision.previous) != expected:
+        raise _refuse(
+            "T6",
+            f"decision {number + 1} of study {study_id}, after the one that is held",
+            f"decision {decision.number} of study {decision.study_id}, or after another",
+        )
+
+
+def check_promotion_follows(promotion: Promotion, held: Promotion | None) -> None:
+    """T6: a promotion is newer than the one that is held, of the same study and plan."""
+    if held is None:
+        return
+    is_same = (promotion.study_id, promotion.plan_digest) == (held.study_id, held.plan_digest)
+    if not is_same or promotion.sequence <= held.sequence:
+        raise _refuse(
+            "T6",
+            f"a promotion after number {held.sequence} of the same study and plan",
+            f"number {promotion.sequence}, or of another",
+        )
+
+
+def _read(data: bytes, content_type: type[ContentT]) -> tuple[Notice, ContentT]:
+    notice = read_notice(data)
+    content: NoticeContent | None = notice.content
+    if not isinstance(content, content_type):
+        raise _refuse("T2", f"a {content_type.__name__.lower()}", f"a {notice.kind.value}")
+    return notice, content
+
+
+def _check_board(notice: Notice, board_id: BoardId, roster: MonitoringRoster) -> None:
+    for board in roster.boards:
+        if board.board_id == board_id and board.status is Standing.ACTIVE:
+            _check_only(notice, board_id, board.verify_key, "T3")
+            return
+    raise _refuse("T3", "an active board or aggregator of the roster", f"{board_id}")
+
+
+def _check_only(notice: Notice, name: str, key: VerifyKey, number: str) -> None:
+    if set(notice.signed.signatures) != {name}:
+        raise SignatureError(
+            f"a {notice.kind.value} is refused",
+            expected=f"one signature, by {name}",
+            arrived="others",
+            todo="do not use it; ask its sender for it again",
+            number=number,
+        )
+    with numbered(number):
+        verify_signed(notice.signed, by=name, key=key)
+
+
+def _refuse(number: str, expected: str, arrived: str) -> ProtocolError:
+    return ProtocolError(
+        "a notice is refused",
+        expected=expected,
+        arrived=arrived,
+        todo="do not use it; ask its sender for it again",
+        number=number,
+    )
