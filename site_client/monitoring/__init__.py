@@ -1,0 +1,1 @@
+"""What a site reports after training."""
