@@ -10,20 +10,22 @@ made again by the next one, with the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from common.canonical import digest_bytes
 from common.crypto.keys import SigningKey
 from common.errors import CohortiumError
 from common.ids import Digest
+from common.protocol.monitoring.check_key import SealedCheckKey
 from common.protocol.monitoring.closing import Closing
-from common.protocol.monitoring.notice_checks import verify_closing, verify_partial_sum
+from common.protocol.monitoring.notice_checks import verify_check_key, verify_partial_sum
 from common.protocol.monitoring.notice_codec import Notice, read_notice, sign_notice
 from common.protocol.monitoring.notices import Receipt
 from common.protocol.monitoring.partial_sum import PartialSum, seal_partial_sum
 from common.protocol.monitoring.report_envelope import read_report_header, report_digest
 from common.protocol.monitoring.roster import BoardRole
+from common.protocol.monitoring.signed_notice import NoticeKind
 from common.study.plan_bytes import plan_digest
 from server.monitor_board.aggregation import (
     SHARE_OF_ROLE,
@@ -91,7 +93,8 @@ class Aggregator:
         store: its durable state.
         relay: where shares and closings come from, and answers go.
         signing_key: its own.
-        current: returns what holds now: roster, plans, keys; asked at each step.
+        take_roster: takes a roster's notice, or raises with the number of its refusal.
+        current: returns what holds now: roster, plans, keys; asked after new rosters were taken.
     """
 
     def __init__(
@@ -100,18 +103,20 @@ class Aggregator:
         relay: Relay,
         *,
         signing_key: SigningKey,
+        take_roster: Callable[[bytes], None],
         current: Callable[[], Aggregating],
     ) -> None:
         self._store = store
         self._relay = relay
         self._signing_key = signing_key
+        self._take_roster = take_roster
         self._current = current
 
     def step(self, *, now_s: int) -> Step:
         """Do one step; raises `TransportError` or `StoreError`, after which it is made again."""
-        aggregating = self._current()
         refused: list[Refused] = []
-        self._keep_notices(aggregating)
+        self._keep_notices(refused)
+        aggregating = replace(self._current(), check_key=self._store.check_key())
         self._keep_shares(aggregating)
         acknowledged = self._acknowledge(aggregating, refused, now_s=now_s)
         answered = self._answer(aggregating, refused, now_s=now_s)
@@ -120,23 +125,28 @@ class Aggregator:
             self._store.set_published(number)
         return Step(acknowledged, answered, tuple(refused))
 
-    def _keep_notices(self, aggregating: Aggregating) -> None:
+    def _keep_notices(self, refused: list[Refused]) -> None:
         for arrived in self._relay.notices(self._store.position(NOTICES)):
             try:
-                self._keep_notice(read_notice(arrived.content), arrived.content, aggregating)
+                self._keep_notice(read_notice(arrived.content), arrived.content)
             except CohortiumError as error:
-                # Another's notice that does not verify is nothing to us; a full disk is.
-                if not error.number:
+                if not error.number:  # a full disk, not a notice that fails a check
                     raise
+                refused.append(Refused(digest_bytes("notice", arrived.content), error))
             self._store.move_position(NOTICES, arrived.position)
 
-    def _keep_notice(self, notice: Notice, data: bytes, aggregating: Aggregating) -> None:
-        if isinstance(notice.content, Closing):
-            verify_closing(data, aggregating.roster)
-            self._store.keep_closing(notice.digest, notice.content, data)
-        elif isinstance(notice.content, PartialSum):
-            answer = verify_partial_sum(data, aggregating.roster)
-            if answer.aggregator == aggregating.aggregator_id:
+    def _keep_notice(self, notice: Notice, data: bytes) -> None:
+        content = notice.content
+        if notice.kind is NoticeKind.ROSTER:
+            self._take_roster(data)
+        elif isinstance(content, SealedCheckKey):
+            verify_check_key(data, self._current().roster.authority)
+            self._store.keep_check_key(content.number, content.commitment)
+        elif isinstance(content, Closing):  # its signature is checked under the roster of the day
+            self._store.keep_closing(notice.digest, content, data)
+        elif isinstance(content, PartialSum):
+            answer = verify_partial_sum(data, self._current().roster)
+            if answer.aggregator == self._current().aggregator_id:
                 # Only a store that was lost does not know it: what was published stays answered.
                 self._store.keep_answer(answer.study_id, answer.period, answer.kind, answer.closing)
 

@@ -33,6 +33,7 @@ create table if not exists answers (
     study_id text not null, period text not null, kind text not null,
     closing text not null, primary key (study_id, period, kind)
 );
+create table if not exists check_keys (number integer primary key, commitment text not null);
 create table if not exists outgoing (
     id integer primary key, notice blob not null unique, is_published integer not null default 0
 );
@@ -55,6 +56,7 @@ class HeldShare:
 
 
 OPENED: Final = "opened"
+CLOSINGS_MAX: Final = 64  # of one sum: a board closes once, some boards at the same time
 
 
 class AggregatorStore:
@@ -90,9 +92,26 @@ class AggregatorStore:
         )
 
     def keep_closing(self, digest: Digest, closing: Closing, notice: bytes) -> None:
-        """Keep a closing; the same one again changes nothing."""
+        """Keep a closing that is yet to be checked; of one sum at most `CLOSINGS_MAX`."""
         names = (closing.study_id, closing.period, closing.kind.value)
-        self._write("insert or ignore into closings values (?, ?, ?, ?, ?)", digest, *names, notice)
+        self._write(
+            "insert or ignore into closings select ?, ?, ?, ?, ? where (select count(*) from "
+            "closings where study_id = ? and period = ? and kind = ?) < ?",
+            digest,
+            *names,
+            notice,
+            *names,
+            CLOSINGS_MAX,
+        )
+
+    def keep_check_key(self, number: int, commitment: Digest) -> None:
+        """Remember a check key's commitment; the first of a number stays."""
+        self._write("insert or ignore into check_keys values (?, ?)", number, commitment)
+
+    def check_key(self) -> Digest | None:
+        """Return the commitment of the newest check key."""
+        rows = self._rows("select commitment from check_keys order by number desc limit 1")
+        return Digest(rows[0][0]) if rows else None
 
     def move_position(self, stream: str, position: int) -> None:
         """Remember how far a stream was read; call it after what was read is kept."""
@@ -165,7 +184,7 @@ class AggregatorStore:
     def keep_answer(
         self, study_id: StudyId, period: str, kind: ReportKind, closing: Digest
     ) -> None:
-        """Remember an answer of this aggregator that the relay shows and this store does not know."""
+        """Remember an answer that the relay shows and this store, being new, does not know."""
         with self._transaction():
             if self.answered(study_id, period, kind) is None:
                 self._insert_answer(study_id, period, kind, closing)
