@@ -46,9 +46,8 @@ format: install ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-stubs: install ## generate the agent's gRPC stubs again
-	$(BIN)/python -m grpc_tools.protoc -I. --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
-	  --python_out=. --mypy_out=quiet:. --grpc_python_out=. common/protocol/agent.proto
+stubs: install ## generate the gRPC stubs again
+	$(BIN)/python -m tests.lib.grpc_stubs
 
 images: install ## build the images of coordinator, agent and courier
 	PYTHON=$(BIN)/python docker/build_images.sh

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.command_line import print_json, run_command
-from server import cli_ledger, cli_models, cli_plan, cli_run, cli_select
+from server import cli_ledger, cli_models, cli_plan, cli_relay, cli_run, cli_select
 from server.cli_context import Json, open_config, paths_of, set_home
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ app.add_typer(cli_plan.app, name="plan")
 app.add_typer(cli_ledger.app, name="ledger")
 app.add_typer(cli_models.app, name="models")
 cli_run.add_commands(app)
+cli_relay.add_commands(app)
 app.command()(cli_select.select)
 
 
@@ -55,6 +56,9 @@ def init(
     operator_port: Annotated[
         int, typer.Option(help="TCP port on loopback for the operator.", min=0, max=65535)
     ] = 0,
+    relay_port: Annotated[
+        int, typer.Option(help="TCP port of the relay of monitoring reports; 0: none.", max=65535)
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Make the consortium: certificate authority, server certificate, signing key, store."""
@@ -70,6 +74,7 @@ def init(
             "port": port,
             "operator_port": operator_port or (port + 1 if port < 65535 else port - 1),
             "listen_host": listen,
+            "relay": {"port": relay_port} if relay_port else None,
         },
         source="the new coordinator's configuration",
     )

@@ -32,7 +32,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def up(context: typer.Context) -> None:
-    """Run the SuperLink and the SuperExec, let couriers in, keep studies going; Ctrl-C stops."""
+    """Run the SuperLink, the SuperExec and the relay, keep studies going; Ctrl-C stops."""
     from server.books import open_books
     from server.consortium import server_certificate_ends_at_s
     from server.storage.database import Database
@@ -41,10 +41,14 @@ def up(context: typer.Context) -> None:
     paths, config = open_config(context)
     check_free_port(config.listen_host, config.port)
     check_free_port("127.0.0.1", config.operator_port)
+    if config.relay is not None:
+        check_free_port(config.listen_host, config.relay.port)
     Database.of(paths, config).migrate()
     days = (server_certificate_ends_at_s(paths) - int(time.time())) // 86_400
     if days < RENEW_DAYS:
         print(f"The server's certificate ends in {days} days: run `cohortium-coordinator renew`.")
+    if config.relay is not None:
+        print(f"Monitoring reports come to {config.relay_address}.")
     print(f"Sites connect to {config.address}; stop with Ctrl-C.", flush=True)
     Supervisor(paths, config, open_books(paths, config), say=_say).run()
 

@@ -81,6 +81,11 @@ class CoordinatorPaths:
         return self.home / "coordinator.db"
 
     @property
+    def relay_lock(self) -> Path:
+        """Held by the one running relay."""
+        return self.home / "relay.lock"
+
+    @property
     def flower_home(self) -> Path:
         """Flower's own folder."""
         return self.home / "flower"
@@ -101,6 +106,26 @@ class CoordinatorPaths:
         return self.home / "logs"
 
 
+class RelayConfig(BaseModel):
+    """What an operator decides about the relay of monitoring reports; `[relay]` in `server.toml`.
+
+    A member is a site, a board or an aggregator: whoever a certificate names.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """TCP, for sites and boards, on the coordinator's `listen_host`."""
+    calls_per_minute_max: Annotated[int, Field(ge=1, le=1_000_000)] = 120
+    """Of one site; as many may come at once after a pause."""
+    board_calls_per_minute_max: Annotated[int, Field(ge=1, le=1_000_000)] = 6000
+    """Of one board: a receipt for every report."""
+    calls_at_once_max: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Of one member."""
+    connections_max: Annotated[int, Field(ge=1, le=100_000)] = 4096
+    """Of all members together."""
+
+
 class ServerConfig(BaseModel):
     """What an operator decides about one coordinator.
 
@@ -117,12 +142,21 @@ class ServerConfig(BaseModel):
     database_url: str | None = None
     connections_per_address_max: Annotated[int, Field(ge=1, le=100_000)] = 1024
     """At once, on the port for sites; about ten a site, for sites that share one address."""
+    relay: RelayConfig | None = None
+    """None: this coordinator relays no monitoring reports."""
 
     @model_validator(mode="after")
     def _two_ports(self) -> Self:
         if self.port == self.operator_port:
             raise ValueError("port and operator_port must differ")
+        if self.relay is not None and self.relay.port in (self.port, self.operator_port):
+            raise ValueError("the relay's port must differ from port and operator_port")
         return self
+
+    @property
+    def relay_address(self) -> str:
+        """`host:port` of the relay as members use it; empty when there is none."""
+        return f"{self.host}:{self.relay.port}" if self.relay is not None else ""
 
     @property
     def address(self) -> str:

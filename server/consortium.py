@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from common.clock import Clock
@@ -107,8 +108,21 @@ def _issue(
 
 
 def _toml(config: ServerConfig) -> str:
+    document = config.model_dump()
+    relay = document.pop("relay")
     lines = ["# What this coordinator is. Restart `cohortium-coordinator up` after a change."]
-    for name, value in config.model_dump().items():
+    lines += _lines(document)
+    if relay is None:
+        lines += ["", "# The relay of monitoring reports; docs/operating-a-coordinator.md"]
+        lines += ["# [relay]", "# port = "]
+    else:
+        lines += ["", "[relay]", *_lines(relay)]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(table: Mapping[str, object]) -> list[str]:
+    lines = []
+    for name, value in table.items():
         if value is None:
             lines.append(f"# {name} = ")
         elif isinstance(value, int):
@@ -117,4 +131,4 @@ def _toml(config: ServerConfig) -> str:
             # A JSON string is a TOML string, but for DEL, which TOML wants escaped.
             quoted = json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
             lines.append(f"{name} = {quoted}")
-    return "\n".join(lines) + "\n"
+    return lines

@@ -1,4 +1,4 @@
-"""`up`: keep the SuperLink and the SuperExec running, couriers registered, and studies going."""
+"""`up`: keep SuperLink, SuperExec and relay running, couriers registered, and studies going."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Supervisor:
         self._control: FlowerControl | None = None
         self._runs_started: dict[str, float] = {}
         self._said: set[str] = set()
-        self._services = (
+        self._services = [
             _Service(
                 "superlink",
                 [sys.executable, "-P", "-m", "server.superlink_main", str(paths.home)],
@@ -86,7 +86,10 @@ class Supervisor:
                     str(paths.superexec_secret),
                 ],
             ),
-        )
+        ]
+        if config.relay is not None:
+            command = [sys.executable, "-P", "-m", "server.relay_main", str(paths.home)]
+            self._services.append(_Service("relay", command))
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT, then stop every child."""

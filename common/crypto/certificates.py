@@ -18,16 +18,21 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from common.crypto.key_files import read_secret, write_secret
+from common.crypto.keys import fingerprint_of
 from common.errors import ConfigError, EnrolmentError, KeyFileError
 
 AUTHORITY_DAYS: Final = 3650
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST: Final = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
+BOARD_PREFIX: Final = "board:"
+# With the prefix it fits the 64 characters of a common name (X.520, ub-common-name).
+_BOARD_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,56}[a-z0-9])?")
 LEAF_DAYS: Final = 825  # CA/Browser Forum's former limit, still what clients accept
 
 
@@ -125,8 +130,21 @@ class Authority:
 
         The name in the certificate is the admitted site id, whatever the request says.
         """
+        return self._issue_client_certificate(request_pem, site_id, now_s=now_s)
+
+    def issue_board_certificate(self, request_pem: str, board_id: str, *, now_s: int) -> str:
+        """Return a client certificate (PEM) for a monitor board or an aggregator.
+
+        Its name is `board_name(board_id)`, which no site can have.
+
+        Raises:
+            EnrolmentError: for another request, or an id that does not fit.
+        """
+        return self._issue_client_certificate(request_pem, board_name(board_id), now_s=now_s)
+
+    def _issue_client_certificate(self, request_pem: str, name: str, *, now_s: int) -> str:
         public_key = check_certificate_request(request_pem)
-        builder = self._leaf(_name(site_id), public_key, now_s=now_s).add_extension(
+        builder = self._leaf(_name(name), public_key, now_s=now_s).add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
         )
         return builder.sign(self.key.key, SHA256()).public_bytes(Encoding.PEM).decode()
@@ -143,6 +161,21 @@ class Authority:
                 critical=False,
             )
         )
+
+
+def board_name(board_id: str) -> str:
+    """Return the name in a board's certificate; raises `EnrolmentError` for an id not to be used.
+
+    A colon is in no site id, so a board's certificate never passes for a site's.
+    """
+    if not _BOARD_ID.fullmatch(board_id):
+        raise EnrolmentError(
+            "a board's id is refused",
+            expected="1 to 58 lower-case letters, digits and hyphens, none at either end",
+            arrived=repr(board_id[:80]),
+            todo="choose another id, and use the same one in the monitoring roster",
+        )
+    return BOARD_PREFIX + board_id
 
 
 def make_certificate_request(key: TlsKey, site_id: str) -> str:
@@ -200,6 +233,14 @@ def check_issued(authority_pem: str, certificate_pem: str, common_name: str) -> 
             arrived="something else",
             todo="ask the coordinator for the enrolment file again",
         )
+
+
+def tls_fingerprint(request_pem: str) -> str:
+    """Return the fingerprint of the key that a request is for; raises `EnrolmentError`."""
+    point = check_certificate_request(request_pem).public_bytes(
+        Encoding.X962, PublicFormat.CompressedPoint
+    )
+    return fingerprint_of("tls", point)
 
 
 def certifies(certificate_pem: str, key: TlsKey) -> bool:

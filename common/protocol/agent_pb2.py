@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63ommon/protocol/agent.proto\x12\x0c\x63ohortium.v1\" \n\x0c\x43\x61rryRequest\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\"\x1e\n\nCarryReply\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\"\x0f\n\rHealthRequest\"G\n\x0bHealthReply\x12\x0f\n\x07site_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x18\n\x10software_version\x18\x03 \x01(\t2\x88\x01\n\x05\x41gent\x12=\n\x05\x43\x61rry\x12\x1a.cohortium.v1.CarryRequest\x1a\x18.cohortium.v1.CarryReply\x12@\n\x06Health\x12\x1b.cohortium.v1.HealthRequest\x1a\x19.cohortium.v1.HealthReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63ommon/protocol/agent.proto\x12\x0c\x63ohortium.v1\" \n\x0c\x43\x61rryRequest\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\"\x1e\n\nCarryReply\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\"\x0f\n\rOutboxRequest\" \n\x0bOutboxReply\x12\x11\n\tenvelopes\x18\x01 \x03(\x0c\".\n\x0e\x44\x65liverRequest\x12\x0e\n\x06notice\x18\x01 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\"\x1f\n\x0c\x44\x65liverReply\x12\x0f\n\x07outcome\x18\x01 \x01(\t\"\x0f\n\rHealthRequest\"G\n\x0bHealthReply\x12\x0f\n\x07site_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x18\n\x10software_version\x18\x03 \x01(\t2\x8f\x02\n\x05\x41gent\x12=\n\x05\x43\x61rry\x12\x1a.cohortium.v1.CarryRequest\x1a\x18.cohortium.v1.CarryReply\x12@\n\x06Outbox\x12\x1b.cohortium.v1.OutboxRequest\x1a\x19.cohortium.v1.OutboxReply\x12\x43\n\x07\x44\x65liver\x12\x1c.cohortium.v1.DeliverRequest\x1a\x1a.cohortium.v1.DeliverReply\x12@\n\x06Health\x12\x1b.cohortium.v1.HealthRequest\x1a\x19.cohortium.v1.HealthReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,10 +35,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CARRYREQUEST']._serialized_end=77
   _globals['_CARRYREPLY']._serialized_start=79
   _globals['_CARRYREPLY']._serialized_end=109
-  _globals['_HEALTHREQUEST']._serialized_start=111
-  _globals['_HEALTHREQUEST']._serialized_end=126
-  _globals['_HEALTHREPLY']._serialized_start=128
-  _globals['_HEALTHREPLY']._serialized_end=199
-  _globals['_AGENT']._serialized_start=202
-  _globals['_AGENT']._serialized_end=338
+  _globals['_OUTBOXREQUEST']._serialized_start=111
+  _globals['_OUTBOXREQUEST']._serialized_end=126
+  _globals['_OUTBOXREPLY']._serialized_start=128
+  _globals['_OUTBOXREPLY']._serialized_end=160
+  _globals['_DELIVERREQUEST']._serialized_start=162
+  _globals['_DELIVERREQUEST']._serialized_end=208
+  _globals['_DELIVERREPLY']._serialized_start=210
+  _globals['_DELIVERREPLY']._serialized_end=241
+  _globals['_HEALTHREQUEST']._serialized_start=243
+  _globals['_HEALTHREQUEST']._serialized_end=258
+  _globals['_HEALTHREPLY']._serialized_start=260
+  _globals['_HEALTHREPLY']._serialized_end=331
+  _globals['_AGENT']._serialized_start=334
+  _globals['_AGENT']._serialized_end=605
 # @@protoc_insertion_point(module_scope)

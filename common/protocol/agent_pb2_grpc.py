@@ -39,6 +39,16 @@ class AgentStub:
                 request_serializer=common_dot_protocol_dot_agent__pb2.CarryRequest.SerializeToString,
                 response_deserializer=common_dot_protocol_dot_agent__pb2.CarryReply.FromString,
                 _registered_method=True)
+        self.Outbox = channel.unary_unary(
+                '/cohortium.v1.Agent/Outbox',
+                request_serializer=common_dot_protocol_dot_agent__pb2.OutboxRequest.SerializeToString,
+                response_deserializer=common_dot_protocol_dot_agent__pb2.OutboxReply.FromString,
+                _registered_method=True)
+        self.Deliver = channel.unary_unary(
+                '/cohortium.v1.Agent/Deliver',
+                request_serializer=common_dot_protocol_dot_agent__pb2.DeliverRequest.SerializeToString,
+                response_deserializer=common_dot_protocol_dot_agent__pb2.DeliverReply.FromString,
+                _registered_method=True)
         self.Health = channel.unary_unary(
                 '/cohortium.v1.Agent/Health',
                 request_serializer=common_dot_protocol_dot_agent__pb2.HealthRequest.SerializeToString,
@@ -52,6 +62,21 @@ class AgentServicer:
     def Carry(self, request, context):
         """Carry returns the reply envelope for a request envelope. The agent verifies, opens, works,
         passes the gate and seals; the same request always gets the same reply.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Outbox(self, request, context):
+        """Outbox returns the sealed monitoring reports that should be at the relay now, oldest first; the
+        same bytes until the agent has what it waits for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Deliver(self, request, context):
+        """Deliver hands over one notice of the relay; the agent verifies it and says what it did.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,6 +96,16 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.Carry,
                     request_deserializer=common_dot_protocol_dot_agent__pb2.CarryRequest.FromString,
                     response_serializer=common_dot_protocol_dot_agent__pb2.CarryReply.SerializeToString,
+            ),
+            'Outbox': grpc.unary_unary_rpc_method_handler(
+                    servicer.Outbox,
+                    request_deserializer=common_dot_protocol_dot_agent__pb2.OutboxRequest.FromString,
+                    response_serializer=common_dot_protocol_dot_agent__pb2.OutboxReply.SerializeToString,
+            ),
+            'Deliver': grpc.unary_unary_rpc_method_handler(
+                    servicer.Deliver,
+                    request_deserializer=common_dot_protocol_dot_agent__pb2.DeliverRequest.FromString,
+                    response_serializer=common_dot_protocol_dot_agent__pb2.DeliverReply.SerializeToString,
             ),
             'Health': grpc.unary_unary_rpc_method_handler(
                     servicer.Health,
@@ -105,6 +140,60 @@ class Agent:
             '/cohortium.v1.Agent/Carry',
             common_dot_protocol_dot_agent__pb2.CarryRequest.SerializeToString,
             common_dot_protocol_dot_agent__pb2.CarryReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Outbox(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cohortium.v1.Agent/Outbox',
+            common_dot_protocol_dot_agent__pb2.OutboxRequest.SerializeToString,
+            common_dot_protocol_dot_agent__pb2.OutboxReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Deliver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cohortium.v1.Agent/Deliver',
+            common_dot_protocol_dot_agent__pb2.DeliverRequest.SerializeToString,
+            common_dot_protocol_dot_agent__pb2.DeliverReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -76,3 +76,16 @@ class EnrolmentRecord(Record):
     request_digest: DigestText
     roster: Roster
     issued_at_s: Seconds
+
+
+class BoardCertificate(Record):
+    """What the coordinator gives a monitor board or aggregator: the way to the relay."""
+
+    version: Literal[1]
+    consortium: Line
+    board_id: Slug
+    relay_address: Address
+    coordinator_verify_key: KeyText
+    ca_certificate: Pem
+    certificate: Pem
+    issued_at_s: Seconds

@@ -103,3 +103,50 @@ model_actions = Table(
     Column("entry", LargeBinary, nullable=False),
     Column("signature", LargeBinary, nullable=False),
 )
+
+# Positions are given by the one writer in the order of commits: a reader that asks for what comes
+# after a position can never miss a row that appears later.
+relay_reports = Table(
+    "relay_reports",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("study_id", String(63), nullable=False),
+    Column("site_id", String(63), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("previous", String(64), nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("received_at_s", BigInteger, nullable=False),
+    UniqueConstraint("study_id", "site_id", "sequence"),
+)
+
+relay_notices = Table(
+    "relay_notices",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(20), nullable=False),
+    # empty: for every member
+    Column("site_id", String(63), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("notice", LargeBinary, nullable=False),
+    Column("body_bytes", BigInteger, nullable=False),
+    Column("received_at_s", BigInteger, nullable=False),
+)
+
+# The parameters beside a promotion, in parts, so that no process holds them whole.
+relay_bodies = Table(
+    "relay_bodies",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("content", LargeBinary, nullable=False),
+)
+
+relay_rosters = Table(
+    "relay_rosters",
+    metadata,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("content", LargeBinary, nullable=False),
+    Column("pinned_at_s", BigInteger, nullable=False),
+)

@@ -7,7 +7,7 @@ from pathlib import Path
 from common.clock import SystemClock
 from common.crypto.keys import VerifyKey
 from common.protocol.enrolment import read_request
-from server.config import CoordinatorPaths, ServerConfig
+from server.config import CoordinatorPaths, RelayConfig, ServerConfig
 from server.consortium import found_consortium
 from server.site_directory import SiteDirectory
 from server.storage.database import Database
@@ -20,11 +20,18 @@ CLOCK = SystemClock()
 class Enrolling:
     """A consortium, and sites that ask to join."""
 
-    def __init__(self, folder: Path, *, port: int = 18443) -> None:
+    def __init__(
+        self, folder: Path, *, port: int = 18443, relay: RelayConfig | None = None
+    ) -> None:
         self.folder = folder
         self.paths = CoordinatorPaths(folder / "coordinator")
         self.config = ServerConfig(
-            consortium="Heart network", host="127.0.0.1", port=port, operator_port=port + 1
+            consortium="Heart network",
+            host="127.0.0.1",
+            listen_host="127.0.0.1",
+            port=port,
+            operator_port=port + 1,
+            relay=relay,
         )
         self.fingerprint = found_consortium(self.paths.home, self.config, clock=CLOCK)
 

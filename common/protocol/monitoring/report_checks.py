@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from common.crypto.keys import VerifyKey
 from common.ids import Digest
 from common.protocol.monitoring.refusals import refusal
-from common.protocol.monitoring.report_envelope import read_report_header, verify_report
+from common.protocol.monitoring.report_envelope import verify_report_by
 from common.protocol.monitoring.report_header import ReportHeader
 from common.protocol.monitoring.roster import MonitoringRoster, RosterSite, Standing
 
@@ -35,14 +36,20 @@ def check_report(
         ProtocolError: B1, B2 (unknown site), B3, B4, B5, B12, B13.
         SignatureError: B2.
     """
-    header = read_report_header(envelope)
-    site = roster.site(header.site_id)
-    if site.status is not Standing.ACTIVE:
-        raise refusal("B12", expected="an active site", arrived=f"a {site.status.value} one")
-    named = _named_roster(header.roster, roster, arrived_at_s, earlier)
-    signer = named.site(header.site_id)
-    _check_epoch(header, signer)
-    verify_report(envelope, verify_key=signer.verify_key)
+    named = roster
+
+    def signers_key(header: ReportHeader) -> VerifyKey:
+        nonlocal named
+        site = roster.site(header.site_id)
+        if site.status is not Standing.ACTIVE:
+            raise refusal("B12", expected="an active site", arrived=f"a {site.status.value} one")
+        named = _named_roster(header.roster, roster, arrived_at_s, earlier)
+        signer = named.site(header.site_id)
+        _check_epoch(header, signer)
+        _check_key_not_lost(signer, site)
+        return signer.verify_key
+
+    header = verify_report_by(envelope, signers_key)
     for allowed in (roster.suites, named.suites):
         if header.suite not in allowed:
             raise refusal("B4", expected=f"suites {allowed}", arrived=f"suite {header.suite}")
@@ -59,6 +66,13 @@ def check_report(
 def _check_epoch(header: ReportHeader, signer: RosterSite) -> None:
     if header.key_epoch != signer.key_epoch:
         raise refusal("B2", expected=f"key epoch {signer.key_epoch}", arrived=f"{header.key_epoch}")
+
+
+def _check_key_not_lost(signer: RosterSite, site: RosterSite) -> None:
+    # A key that was replaced without its own countersignature was lost or stolen (O8): what it
+    # signs no longer counts, whatever grace the roster before has.
+    if signer.key_epoch != site.key_epoch and site.countersignature is None:
+        raise refusal("B12", expected="a key that was not revoked", arrived="a revoked one")
 
 
 def _named_roster(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -117,7 +117,17 @@ def verify_report(envelope: bytes, *, verify_key: VerifyKey) -> ReportHeader:
         ProtocolError: B13, B1, B4.
         SignatureError: B2.
     """
+    return verify_report_by(envelope, lambda _: verify_key)
+
+
+def verify_report_by(envelope: bytes, key_of: Callable[[ReportHeader], VerifyKey]) -> ReportHeader:
+    """Return the header of a report that is signed by the key which its header calls for.
+
+    The checks of `verify_report`, and their errors; `key_of` comes before the signature, and what
+    it raises ends them.
+    """
     parts, header = _read(envelope)
+    verify_key = key_of(header)
     with numbered("B2"):
         verify(verify_key, _LABEL, parts.signature, parts.head, parts.body, parts.stanzas)
     return header

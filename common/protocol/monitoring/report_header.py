@@ -6,7 +6,7 @@ Layout: docs/protocol.md, clauses F2 to F4.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 from common import limits
@@ -84,7 +84,7 @@ def genesis(study_id: StudyId, site_id: SiteId) -> Digest:
 
 def encode_header(header: ReportHeader) -> bytes:
     """Return the canonical bytes of a header."""
-    return canonical_bytes({**asdict(header), "recipients": list(header.recipients)})
+    return canonical_bytes({**vars(header), "recipients": list(header.recipients)})
 
 
 def decode_header(data: bytes) -> ReportHeader:

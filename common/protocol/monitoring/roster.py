@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from common.canonical import Canonical, canonical_bytes, digest_bytes
 from common.crypto.keys import AnySealingKey, VerifyKey
@@ -111,7 +113,7 @@ class MonitoringRoster:
     receipts_required: int = 1
     decisions_required: int = 2
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
         """Names this version in report headers and in the next version."""
         record = notice_record(NoticeKind.ROSTER, roster_content(self))
@@ -119,9 +121,9 @@ class MonitoringRoster:
 
     def site(self, site_id: SiteId) -> RosterSite:
         """Return one site; raises `ProtocolError` B2 when it is not in the roster."""
-        for site in self.sites:
-            if site.site_id == site_id:
-                return site
+        found = self._sites_by_id.get(site_id)
+        if found is not None:
+            return found
         raise ProtocolError(
             "a site is not in the roster",
             expected=f"one of {len(self.sites)} sites",
@@ -129,6 +131,10 @@ class MonitoringRoster:
             todo="ask the consortium's authority to add it",
             number="B2",
         )
+
+    @cached_property
+    def _sites_by_id(self) -> Mapping[SiteId, RosterSite]:
+        return {site.site_id: site for site in self.sites}
 
     def active_boards(self) -> tuple[RosterBoard, ...]:
         """Return the keys of boards and aggregators that are in use."""

@@ -1,4 +1,4 @@
-"""The committed gRPC stubs are what the generator makes of agent.proto."""
+"""The committed gRPC stubs are what the generator makes of the .proto files."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 from common import limits
 from common.protocol import agent_pb2
-from tests.lib.agent_stubs import GENERATED, ROOT, generate
+from tests.lib.grpc_stubs import GENERATED, ROOT, generate
 
 
-def test_the_committed_stubs_are_those_of_the_proto_file(tmp_path: Path) -> None:
+def test_the_committed_stubs_are_those_of_the_proto_files(tmp_path: Path) -> None:
     generate(tmp_path)
     for path in GENERATED:
         assert (tmp_path / path).read_bytes() == (ROOT / path).read_bytes(), path

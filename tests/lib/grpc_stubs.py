@@ -1,4 +1,4 @@
-"""Generate the Python side of `common/protocol/agent.proto`; `python -m tests.lib.agent_stubs`."""
+"""Generate the Python side of the `.proto` files; `python -m tests.lib.grpc_stubs`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PROTO = Path("common/protocol/agent.proto")
+PROTOS = (Path("common/protocol/agent.proto"), Path("common/protocol/monitoring.proto"))
 GENERATED = tuple(
-    PROTO.parent / name for name in ("agent_pb2.py", "agent_pb2.pyi", "agent_pb2_grpc.py")
+    proto.with_name(proto.stem + ending)
+    for proto in PROTOS
+    for ending in ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")
 )
 
 
 def generate(into: Path) -> None:
-    """Write the three generated files below `into`, at their paths in the repository."""
+    """Write the generated files below `into`, at their paths in the repository."""
     # protoc finds the plugin of mypy-protobuf on the path of this interpreter's environment.
     scripts = str(Path(sys.executable).parent)
     subprocess.run(
@@ -29,7 +31,7 @@ def generate(into: Path) -> None:
             f"--python_out={into}",
             f"--grpc_python_out={into}",
             f"--mypy_out={into}",
-            str(PROTO),
+            *map(str, PROTOS),
         ],
         check=True,
         cwd=ROOT,

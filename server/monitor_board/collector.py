@@ -1,0 +1,107 @@
+"""Fetch from the relay what is new, take it, and tell everybody what came of it.
+
+A pass: (1) publish what waits, (2) notices, so that rosters and promotions count for the reports
+behind them, (3) reports that waited for one of those, (4) reports of each study, (5) publish the
+receipts. Each step remembers in the transaction of its own work how far it read, so that a pass
+that is killed is simply made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from common.clock import Clock
+from common.protocol.monitoring.signed_notice import NoticeKind
+from server.monitor_board.inbox import Inbox, Outcome, Taken
+from server.monitor_board.notices_in import STREAM, NoticeReader
+from server.monitor_board.notices_out import mark_published, mark_refused, unpublished
+from server.monitor_board.relay_connection import NoticeRefused, RelayConnection
+from server.monitor_board.storage.database import BoardDatabase
+from server.monitor_board.store import BoardStore
+
+
+@dataclass
+class Pass:
+    """What one pass did.
+
+    Args:
+        taken: number of reports by outcome.
+        notices: of all kinds that were read.
+        published: of this board, acknowledged by the relay.
+        refused: of this board, which the relay did not take this time.
+    """
+
+    taken: dict[Outcome, int] = field(default_factory=dict)
+    notices: int = 0
+    published: int = 0
+    refused: int = 0
+
+    def count(self, taken: tuple[Taken, ...]) -> None:
+        """Add outcomes."""
+        for item in taken:
+            self.taken[item.outcome] = self.taken.get(item.outcome, 0) + 1
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything came or went."""
+        return bool(self.taken or self.notices or self.published)
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Makes passes over one relay for one board.
+
+    Args:
+        make_inbox: gives an inbox with the opening keys that are there now.
+    """
+
+    database: BoardDatabase
+    reader: NoticeReader
+    make_inbox: Callable[[], Inbox]
+    clock: Clock
+
+    def once(self, relay: RelayConnection) -> Pass:
+        """Make one pass.
+
+        Raises:
+            TransportError: the relay does not answer; what was taken so far stays taken.
+            ProtocolError: O5 or O9 when no roster is in force here.
+        """
+        done = Pass()
+        self._publish(relay, done)
+        self._take_notices(relay, done)
+        inbox = self.make_inbox()
+        done.count(inbox.take_waiting())
+        inbox.look_again()
+        store = BoardStore(self.database)
+        for study_id in store.plans():
+            stream = f"reports/{study_id}"
+            while batch := relay.reports(study_id, after=store.position(stream)):
+                done.count(inbox.take(batch, stream=stream))
+        self._publish(relay, done)
+        return done
+
+    def _take_notices(self, relay: RelayConnection, done: Pass) -> frozenset[NoticeKind]:
+        kinds: set[NoticeKind] = set()
+        store = BoardStore(self.database)
+        while batch := relay.notices(after=store.position(STREAM)):
+            kinds |= self.reader.take(batch, now_s=self.clock.now_s())
+            done.notices += len(batch)
+        return frozenset(kinds)
+
+    def _publish(self, relay: RelayConnection, done: Pass) -> None:
+        """Publish the oldest first; one that the relay refuses keeps none behind it waiting."""
+        with self.database.reading() as connection:
+            waiting = unpublished(connection)
+        for item in waiting:
+            try:
+                relay.publish(item.notice)
+            except NoticeRefused as error:
+                with self.database.transaction() as connection:
+                    mark_refused(connection, item.number, number=error.number)
+                done.refused += 1
+                continue
+            with self.database.transaction() as connection:
+                mark_published(connection, item.number, now_s=self.clock.now_s())
+            done.published += 1

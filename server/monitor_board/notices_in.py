@@ -1,0 +1,127 @@
+"""What the relay brings beside reports: rosters, promotions, decisions, other boards' receipts.
+
+Each is verified before it is kept; one that does not verify is put away with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select
+
+from common.crypto.keys import VerifyKey
+from common.errors import CohortiumError, ConfigError
+from common.protocol.monitoring.notice_checks import verify_promotion, verify_receipt
+from common.protocol.monitoring.refusals import refusal
+from common.protocol.monitoring.signed_notice import NoticeKind, read_signed
+from server.monitor_board.decision_book import take_decision
+from server.monitor_board.notices_out import bytes_digest
+from server.monitor_board.plan_book import take_promotion
+from server.monitor_board.relay_connection import ArrivedNotice
+from server.monitor_board.report_chain import ReportChain
+from server.monitor_board.roster_book import read_book, take_roster
+from server.monitor_board.storage.database import BoardDatabase
+from server.monitor_board.storage.tables import refused_notices, reports
+
+STREAM = "notices"
+
+
+@dataclass(frozen=True)
+class NoticeReader:
+    """Reads notices for one board.
+
+    Args:
+        authority: whose rosters it believes.
+        coordinator: whose promotions it believes.
+    """
+
+    database: BoardDatabase
+    authority: VerifyKey
+    coordinator: VerifyKey
+
+    def take(self, batch: Sequence[ArrivedNotice], *, now_s: int) -> frozenset[NoticeKind]:
+        """Take notices in the order of their positions; return the kinds that were new.
+
+        One transaction each: a roster must count for what comes behind it.
+        """
+        kinds = set()
+        for arrived in batch:
+            with self.database.transaction() as connection:
+                kind = self._take_one(connection, arrived, now_s)
+                chain = ReportChain(connection, now_s=now_s)
+                chain.move_position(STREAM, arrived.position)
+            if kind is not None:
+                kinds.add(kind)
+        return frozenset(kinds)
+
+    def _take_one(
+        self, connection: Connection, arrived: ArrivedNotice, now_s: int
+    ) -> NoticeKind | None:
+        try:
+            with connection.begin_nested():
+                return self._keep(connection, arrived.notice, now_s)
+        except CohortiumError as error:
+            _put_away(connection, arrived, error, now_s)
+            return None
+
+    def _keep(self, connection: Connection, notice: bytes, now_s: int) -> NoticeKind:
+        kind = read_signed(notice).kind
+        if kind is NoticeKind.ROSTER:
+            take_roster(connection, notice, authority=self.authority, now_s=now_s)
+        elif kind is NoticeKind.PROMOTION:
+            take_promotion(connection, verify_promotion(notice, self.coordinator))
+        elif kind is NoticeKind.DECISION:
+            roster = read_book(connection).in_force(now_s)
+            take_decision(connection, notice, roster=roster, now_s=now_s)
+        elif kind is NoticeKind.RECEIPT:
+            _compare_receipt(connection, notice, now_s)
+        return kind
+
+
+def coordinator_key(text: str) -> VerifyKey:
+    """Return the coordinator's key from its text form; raises `ConfigError`."""
+    try:
+        return VerifyKey.from_text(text)
+    except CohortiumError:
+        raise ConfigError(
+            "the coordinator's key is none",
+            expected="the certificate file that the coordinator signed",
+            arrived="another file",
+            todo="run `cohortium-board certificate take FILE` again",
+        ) from None
+
+
+def _compare_receipt(connection: Connection, notice: bytes, now_s: int) -> None:
+    """B8: another board holds the same report at a place, or one of us was shown another chain."""
+    receipt = verify_receipt(notice, read_book(connection).in_force(now_s))
+    held = connection.execute(
+        select(reports.c.digest).where(
+            reports.c.study_id == receipt.study_id,
+            reports.c.site_id == receipt.site_id,
+            reports.c.sequence == receipt.sequence,
+        )
+    ).scalar()
+    if held is not None and held != receipt.head:
+        raise refusal(
+            "B8",
+            expected=f"report {receipt.sequence} of site {receipt.site_id} as it is held here",
+            arrived=f"board {receipt.board_id} holds another",
+            todo="compare the two envelopes with that board: the site signed both",
+        )
+
+
+def _put_away(
+    connection: Connection, arrived: ArrivedNotice, error: CohortiumError, now_s: int
+) -> None:
+    reason = f"{error.number} {error.refused}: expected {error.expected}; arrived {error.arrived}"
+    known = select(refused_notices.c.position).where(refused_notices.c.position == arrived.position)
+    if connection.execute(known).first() is None:
+        connection.execute(
+            insert(refused_notices).values(
+                position=arrived.position,
+                digest=bytes_digest(arrived.notice),
+                reason=reason.strip(),
+                at_s=now_s,
+            )
+        )

@@ -1,0 +1,1 @@
+"""The board's own store: tables, migrations and connections."""

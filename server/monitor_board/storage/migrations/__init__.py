@@ -1,0 +1,1 @@
+"""Numbered changes of the board's tables, forward only."""

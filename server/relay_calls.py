@@ -1,0 +1,247 @@
+"""The four calls of monitoring.proto: read one message, decide, store or stream.
+
+Every request message is read here, with a time limit and after the caller's limits were looked at:
+in gRPC's own unary handlers a caller that opens calls and never sends would hold them for ever. On
+the wire the calls are the unary ones of monitoring.proto.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from common import limits
+from common.clock import Clock
+from common.errors import CohortiumError, StoreError
+from common.protocol import monitoring_pb2 as wire
+from common.protocol.monitoring.refusals import refusal
+from common.protocol.monitoring.signed_notice import NoticeKind
+from server.config import RelayConfig
+from server.group_commit import GroupCommit, QueueFull
+from server.relay import RelayView, SealedReport, admit_report
+from server.relay_members import Member, MemberLimits, TooMuch, member_of
+from server.relay_notices import RelayedNotice, admit_notice, check_board
+from server.relay_rosters import RosterWatch, pin_roster
+from server.relay_store import BODY_PART_BYTES, RelayStore
+
+SERVICE: Final = "cohortium.v1.Monitoring"
+PUSHBACK: Final = "grpc-retry-pushback-ms"  # gRPC's own name for "try again after"
+RECEIVE_S: Final = 60.0  # for one message of at most 8 MiB; 140 kB a second
+STREAM_S: Final = 900.0  # for all that one call returns
+ROWS_PER_CALL_MAX: Final = 1000
+BATCH_MAX: Final = 64
+WAITING_BYTES_MAX: Final = 64 << 20
+BUSY_WAIT_MS: Final = 1000
+
+_STATUS: Final = {
+    "B2": grpc.StatusCode.PERMISSION_DENIED,
+    "B3": grpc.StatusCode.FAILED_PRECONDITION,
+    "B8": grpc.StatusCode.ALREADY_EXISTS,
+    "B12": grpc.StatusCode.PERMISSION_DENIED,
+    "T3": grpc.StatusCode.PERMISSION_DENIED,
+    "T5": grpc.StatusCode.PERMISSION_DENIED,
+    "O5": grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+RowT = TypeVar("RowT", bound="_Row")
+MessageT = TypeVar("MessageT", bound=Message)
+Work = Callable[[Member, Any], Awaitable[Message | None]]
+
+logger = logging.getLogger("cohortium.relay")
+
+
+class _Row(Protocol):
+    @property
+    def position(self) -> int: ...
+
+
+class MonitoringCalls:
+    """The handlers of one relay.
+
+    Args:
+        store: what is kept.
+        rosters: which rosters and sites count now.
+        clock: the time.
+        config: the operator's bounds.
+    """
+
+    def __init__(
+        self, store: RelayStore, rosters: RosterWatch, clock: Clock, config: RelayConfig
+    ) -> None:
+        self._store = store
+        self._rosters = rosters
+        self._clock = clock
+        self._limits = MemberLimits(config)
+        self._reports: GroupCommit[SealedReport, int] = GroupCommit(
+            store.append_reports,
+            size_bytes=lambda report: len(report.envelope),
+            batch_max=BATCH_MAX,
+            waiting_bytes_max=WAITING_BYTES_MAX,
+        )
+        self._notices: GroupCommit[RelayedNotice, int] = GroupCommit(
+            store.append_notices,
+            size_bytes=lambda notice: len(notice.content),
+            batch_max=BATCH_MAX,
+            waiting_bytes_max=WAITING_BYTES_MAX,
+        )
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Return the calls under their names in monitoring.proto."""
+        one, many = grpc.stream_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Submit": one(self._answering(self._submit)),
+                "Publish": one(self._answering(self._publish)),
+                "Collect": many(self._answering(self._collect)),
+                "Notices": many(self._answering(self._give_notices)),
+            },
+        )
+
+    async def close(self) -> None:
+        """Write what waits."""
+        await self._reports.close()
+        await self._notices.close()
+
+    async def _submit(self, caller: Member, context: Any) -> Message:
+        request = await _read(context, wire.SubmitRequest)
+        report = admit_report(
+            request.envelope,
+            caller=caller,
+            view=await self._rosters.current(),
+            now_s=self._clock.now_s(),
+        )
+        position = await self._reports.add(report)
+        return wire.SubmitReply(digest=report.digest, position=position)
+
+    async def _publish(self, caller: Member, context: Any) -> Message:
+        request = await _read(context, wire.NoticeRequest)
+        view = await self._rosters.current()
+        notice = admit_notice(request.notice, request.body, caller=caller, roster=view.newest)
+        if notice.kind == NoticeKind.ROSTER.value:
+            position = await asyncio.to_thread(
+                pin_roster, self._store, notice, now_s=self._clock.now_s()
+            )
+        else:
+            position = await self._notices.add(notice)
+        return wire.NoticeReply(position=position)
+
+    async def _collect(self, caller: Member, context: Any) -> None:
+        request = await _read(context, wire.CollectRequest)
+        check_board(caller, (await self._rosters.current()).newest)
+
+        def read_page(after: int, left: int) -> Sequence[Any]:
+            return self._store.reports_after(request.study_id, after, left)
+
+        async for report in _pages(read_page, request.after_position, request.limit):
+            message = wire.StoredReport(
+                position=report.position,
+                envelope=report.envelope,
+                received_at_s=report.received_at_s,
+            )
+            await context.write(message.SerializeToString())
+
+    async def _give_notices(self, caller: Member, context: Any) -> None:
+        request = await _read(context, wire.NoticesRequest)
+        view = await self._rosters.current()
+        _check_member(caller, view)
+        site_id = None if caller.is_board else caller.member_id
+
+        def read_page(after: int, left: int) -> Sequence[Any]:
+            return self._store.notices_after(site_id, after, left)
+
+        async for notice in _pages(read_page, request.after_position, request.limit):
+            message = wire.StoredNotice(
+                position=notice.position, notice=notice.notice, body_bytes=notice.body_bytes
+            )
+            await context.write(message.SerializeToString())
+            if request.with_bodies:
+                await self._write_body(context, notice.position, notice.body_bytes)
+
+    async def _write_body(self, context: Any, position: int, body_bytes: int) -> None:
+        for part in range(-(-body_bytes // BODY_PART_BYTES)):
+            content = await asyncio.to_thread(self._store.body_part, position, part)
+            message = wire.StoredNotice(position=position, body=content, body_bytes=body_bytes)
+            await context.write(message.SerializeToString())
+
+    def _answering(self, work: Work) -> Callable[[Any, Any], Awaitable[bytes | None]]:
+        """Return a gRPC handler; what goes wrong ends the call with a number and no text."""
+
+        async def handler(_: object, context: Any) -> bytes | None:
+            caller = _caller(context)
+            wait_ms = 0
+            try:
+                with self._limits.call(caller):
+                    async with asyncio.timeout(STREAM_S):
+                        answer = await work(caller, context)
+                return None if answer is None else bytes(answer.SerializeToString())
+            except TooMuch as error:
+                code, number, wait_ms = _BUSY, "B14", error.wait_ms
+            except QueueFull:
+                code, number, wait_ms = _BUSY, "B14", BUSY_WAIT_MS
+            except (TimeoutError, StoreError, DecodeError, CohortiumError) as error:
+                code, number = _status(error)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                # No text of an exception leaves: gRPC would send it.
+                logger.error("a fault of type %s", type(error).__name__)  # noqa: TRY400
+                code, number = grpc.StatusCode.INTERNAL, "fault"
+            logger.info("%s: %s (%s)", caller.member_id, number, code.name)
+            waiting = ((PUSHBACK, str(wait_ms)),) if wait_ms else ()
+            await context.abort(code, number, waiting)
+            raise AssertionError  # abort always raises
+
+        return handler
+
+
+_BUSY: Final = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def _status(error: Exception) -> tuple[grpc.StatusCode, str]:
+    if isinstance(error, TimeoutError):
+        return grpc.StatusCode.DEADLINE_EXCEEDED, "late"
+    if isinstance(error, StoreError):
+        return grpc.StatusCode.UNAVAILABLE, "store"
+    number = getattr(error, "number", "") or "B1"
+    return _STATUS.get(number, grpc.StatusCode.INVALID_ARGUMENT), number
+
+
+def _check_member(caller: Member, view: RelayView) -> None:
+    if caller.is_board:
+        check_board(caller, view.newest)
+    elif caller.member_id not in view.active_sites:
+        raise refusal("B12", expected="a site that is not suspended", arrived=caller.member_id)
+
+
+def _caller(context: Any) -> Member:
+    # TLS let nobody in without a certificate of the authority; a name is in each of them.
+    [name] = context.auth_context()["x509_common_name"]
+    return member_of(name.decode())
+
+
+async def _read(context: Any, kind: type[MessageT]) -> MessageT:
+    """Return the one message of a call; raises `TimeoutError` or `DecodeError`."""
+    async with asyncio.timeout(RECEIVE_S):
+        data = await context.read()
+    if not isinstance(data, bytes) or len(data) > limits.NOTICE_BYTES_MAX + (1 << 16):
+        raise DecodeError
+    return kind.FromString(data)
+
+
+async def _pages(
+    read_page: Callable[[int, int], Sequence[RowT]], after: int, limit: int
+) -> AsyncIterator[RowT]:
+    left = min(limit, ROWS_PER_CALL_MAX) if limit > 0 else ROWS_PER_CALL_MAX
+    while left:
+        page = await asyncio.to_thread(read_page, after, left)
+        if not page:
+            return
+        for row in page:
+            yield row
+        after, left = page[-1].position, left - len(page)

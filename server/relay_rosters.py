@@ -1,0 +1,127 @@
+"""The rosters that the relay goes by: pinned once, replaced only by what follows them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Final
+
+from common.clock import Clock
+from common.crypto.keys import VerifyKey
+from common.errors import ProtocolError, StoreError
+from common.ids import Digest
+from common.protocol.monitoring.refusals import refusal
+from common.protocol.monitoring.roster import MonitoringRoster
+from common.protocol.monitoring.roster_file import read_roster, verify_roster
+from common.protocol.monitoring.signed_notice import read_signed
+from server.relay import RelayView
+from server.relay_notices import RelayedNotice, relayed
+from server.relay_store import RelayStore
+
+REFRESH_S: Final = 1.0
+
+
+def pin_given_roster(
+    store: RelayStore, content: bytes, *, fingerprint: str, now_s: int
+) -> MonitoringRoster:
+    """Pin a roster that an operator gives, by its authority's fingerprint or the pinned authority.
+
+    Args:
+        content: the signed roster.
+        fingerprint: of the authority's key, as people compared it; may be empty when a roster is
+            pinned already.
+        now_s: seconds since 1970.
+
+    Raises:
+        ProtocolError, SignatureError: with the number of the check; a rollback is O5.
+    """
+    roster = read_roster(content)
+    is_first = not store.rosters()
+    if (is_first or fingerprint) and _plain(roster.authority.fingerprint) != _plain(fingerprint):
+        raise ProtocolError(
+            "a roster is refused",
+            expected=f"the authority's fingerprint that you were told: {fingerprint or 'none'}",
+            arrived=roster.authority.fingerprint,
+            todo="call the consortium's authority; then give --fingerprint",
+            number="O2",
+        )
+    pin_roster(store, relayed(read_signed(content), content), now_s=now_s)
+    return roster
+
+
+def pin_roster(store: RelayStore, notice: RelayedNotice, *, now_s: int) -> int:
+    """Pin the roster that follows the pinned one and return its notice's position.
+
+    The first is taken with the authority in it, which `pin_given_roster` compares.
+
+    Raises:
+        ProtocolError, SignatureError: with the number of the check; a rollback is O5.
+    """
+
+    def verified(pinned: bytes | None) -> tuple[int, Digest]:
+        before = None if pinned is None else read_roster(pinned)
+        roster = verify_roster(
+            notice.content,
+            authority=_authority(before, notice.content),
+            now_s=now_s,
+            pinned=before,
+        )
+        return roster.version, roster.digest
+
+    return store.pin_roster(notice, verified)
+
+
+class RosterWatch:
+    """The view on who counts; looks at the store at most once a second.
+
+    A store that cannot be read changes nothing: nobody is admitted who was not before.
+    """
+
+    def __init__(self, store: RelayStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._known: dict[bytes, MonitoringRoster] = {}
+        self._view: RelayView | None = None
+        self._read_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def current(self) -> RelayView:
+        """Return who counts now; raises `ProtocolError` B3 before any roster is pinned."""
+        if time.monotonic() - self._read_at >= REFRESH_S:
+            async with self._lock:
+                if time.monotonic() - self._read_at >= REFRESH_S:
+                    with contextlib.suppress(StoreError):
+                        self._view = await asyncio.to_thread(self._read)
+                    self._read_at = time.monotonic()
+        if self._view is None:
+            raise refusal(
+                "B3",
+                expected="a roster that the relay's operator has pinned",
+                arrived="none",
+                todo="run `cohortium-coordinator relay roster FILE`",
+            )
+        return self._view
+
+    def _read(self) -> RelayView | None:
+        pinned = [item.content for item in self._store.rosters()]
+        self._known = {
+            content: self._known.get(content) or read_roster(content) for content in pinned
+        }
+        if not pinned:
+            return None
+        newest, *before = (self._known[content] for content in pinned)
+        earlier, now_s, after = [], self._clock.now_s(), newest
+        for roster in before:
+            if now_s <= after.not_before_s + after.grace_s:
+                earlier.append(roster)
+            after = roster
+        return RelayView(newest, tuple(earlier), self._store.active_sites())
+
+
+def _authority(before: MonitoringRoster | None, content: bytes) -> VerifyKey:
+    return before.authority if before is not None else read_roster(content).authority
+
+
+def _plain(fingerprint: str) -> str:
+    return "".join(fingerprint.split()).lower()

@@ -1,0 +1,257 @@
+"""What the relay keeps on disk: sealed reports, signed notices and their bodies, pinned rosters.
+
+One process writes reports, in batches; positions rise in the order of commits and have no holes, so
+that whoever reads "after position n" misses nothing and gets nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, Table, func, insert, or_, select, tuple_
+
+from common.clock import Clock
+from common.errors import ProtocolError
+from common.ids import Digest, SiteId, StudyId
+from server.relay import Link, Place, SealedReport, check_chain
+from server.relay_notices import RelayedNotice
+from server.storage.database import Database
+from server.storage.tables import (
+    relay_bodies,
+    relay_notices,
+    relay_reports,
+    relay_rosters,
+    sites,
+)
+
+PAGE_ROWS: Final = 16  # of reports read at once; 4 MiB each at most
+BODY_PART_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class StoredReport:
+    """A report at its position."""
+
+    position: int
+    envelope: bytes
+    received_at_s: int
+
+
+@dataclass(frozen=True)
+class StoredNotice:
+    """A notice at its position; its body is read in parts."""
+
+    position: int
+    notice: bytes
+    body_bytes: int
+
+
+@dataclass(frozen=True)
+class PinnedRoster:
+    """A roster as it was pinned."""
+
+    content: bytes
+    pinned_at_s: int
+
+
+class RelayStore:
+    """The relay's tables; every change is one transaction."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def append_reports(self, reports: Sequence[SealedReport]) -> list[int | Exception]:
+        """Store reports, and return for each its position or the refusal of its chain (B8).
+
+        The same bytes again get the position that they have.
+        """
+        with self._database.transaction() as connection:
+            positions = _positions(connection, relay_reports, [item.digest for item in reports])
+            chain = _neighbours(connection, reports)
+            position = _last_position(connection, relay_reports)
+            now_s, rows = self._clock.now_s(), []
+            answers: list[int | Exception] = []
+            for report in reports:
+                if report.digest in positions:
+                    answers.append(positions[report.digest])
+                    continue
+                try:
+                    check_chain(report, chain.get)
+                except ProtocolError as error:
+                    answers.append(error)
+                    continue
+                position += 1
+                rows.append(_report_row(report, position, now_s))
+                positions[report.digest] = position
+                chain[report.place] = Link(report.digest, report.previous)
+                answers.append(position)
+            if rows:
+                connection.execute(insert(relay_reports), rows)
+        return answers
+
+    def reports_after(self, study_id: str, after: int, limit: int) -> Sequence[StoredReport]:
+        """Return up to `limit`, and up to a page, of one study's reports; "" means any study."""
+        table = relay_reports
+        wanted = table.c.position > after
+        if study_id:
+            wanted &= table.c.study_id == study_id
+        query = (
+            select(table.c.position, table.c.envelope, table.c.received_at_s)
+            .where(wanted)
+            .order_by(table.c.position)
+            .limit(min(limit, PAGE_ROWS))
+        )
+        with self._database.reading() as connection:
+            return [StoredReport(*row) for row in connection.execute(query)]
+
+    def append_notices(self, notices: Sequence[RelayedNotice]) -> list[int | Exception]:
+        """Store notices, and return their positions; the same notice keeps the position it has."""
+        with self._database.transaction() as connection:
+            return list(_add_notices(connection, notices, self._clock.now_s()))
+
+    def notices_after(self, site_id: str | None, after: int, limit: int) -> Sequence[StoredNotice]:
+        """Return up to `limit`, and up to a page, of notices.
+
+        Args:
+            site_id: whose notices, with those to everybody; None: all.
+        """
+        table = relay_notices
+        wanted: ColumnElement[bool] = table.c.position > after
+        if site_id is not None:
+            wanted &= or_(table.c.site_id == "", table.c.site_id == site_id)
+        query = (
+            select(table.c.position, table.c.notice, table.c.body_bytes)
+            .where(wanted)
+            .order_by(table.c.position)
+            .limit(min(limit, PAGE_ROWS))
+        )
+        with self._database.reading() as connection:
+            return [StoredNotice(*row) for row in connection.execute(query)]
+
+    def body_part(self, position: int, part: int) -> bytes:
+        """Return one part of a notice's body; empty beyond the last."""
+        table = relay_bodies
+        query = select(table.c.content).where(table.c.position == position, table.c.part == part)
+        with self._database.reading() as connection:
+            return connection.execute(query).scalar() or b""
+
+    def rosters(self) -> Sequence[PinnedRoster]:
+        """Return every pinned roster, the newest first."""
+        table = relay_rosters
+        query = select(table.c.content, table.c.pinned_at_s).order_by(table.c.version.desc())
+        with self._database.reading() as connection:
+            return [PinnedRoster(*row) for row in connection.execute(query)]
+
+    def pin_roster(
+        self, notice: RelayedNotice, version_after: Callable[[bytes | None], tuple[int, Digest]]
+    ) -> int:
+        """Pin a roster and give it to every member as a notice; return the notice's position.
+
+        Args:
+            notice: the roster.
+            version_after: verifies it against the pinned one (None: the first) inside the
+                transaction; returns version and digest, or raises to change nothing.
+        """
+        table, now_s = relay_rosters, self._clock.now_s()
+        with self._database.transaction() as connection:
+            newest = connection.execute(
+                select(table.c.content).order_by(table.c.version.desc()).limit(1)
+            ).scalar()
+            if newest != notice.content:
+                version, digest = version_after(newest)
+                connection.execute(
+                    insert(table).values(
+                        version=version, digest=digest, content=notice.content, pinned_at_s=now_s
+                    )
+                )
+            [position] = _add_notices(connection, [notice], now_s)
+        return position
+
+    def active_sites(self) -> frozenset[str]:
+        """Return the sites that the coordinator has not suspended."""
+        query = select(sites.c.site_id).where(sites.c.is_active)
+        with self._database.reading() as connection:
+            return frozenset(connection.execute(query).scalars())
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many reports and how many notices there are."""
+        with self._database.reading() as connection:
+            return _last_position(connection, relay_reports), _last_position(
+                connection, relay_notices
+            )
+
+
+def _positions(
+    connection: Connection, table: Table, digests: Sequence[Digest]
+) -> dict[Digest, int]:
+    query = select(table.c.digest, table.c.position).where(table.c.digest.in_(digests))
+    return {Digest(digest): position for digest, position in connection.execute(query)}
+
+
+def _neighbours(connection: Connection, reports: Sequence[SealedReport]) -> dict[Place, Link]:
+    """Return what the store has at, before and after the places of these reports."""
+    table = relay_reports
+    places = {
+        (study_id, site_id, sequence + step)
+        for study_id, site_id, sequence in (report.place for report in reports)
+        for step in (-1, 0, 1)
+    }
+    columns = (table.c.study_id, table.c.site_id, table.c.sequence)
+    query = select(*columns, table.c.digest, table.c.previous).where(
+        tuple_(*columns).in_(list(places))
+    )
+    return {
+        (StudyId(study_id), SiteId(site_id), sequence): Link(Digest(digest), Digest(previous))
+        for study_id, site_id, sequence, digest, previous in connection.execute(query)
+    }
+
+
+def _last_position(connection: Connection, table: Table) -> int:
+    return connection.execute(select(func.max(table.c.position))).scalar() or 0
+
+
+def _report_row(report: SealedReport, position: int, now_s: int) -> dict[str, object]:
+    study_id, site_id, sequence = report.place
+    return {
+        "position": position,
+        "study_id": study_id,
+        "site_id": site_id,
+        "sequence": sequence,
+        "digest": report.digest,
+        "previous": report.previous,
+        "envelope": report.envelope,
+        "received_at_s": now_s,
+    }
+
+
+def _add_notices(
+    connection: Connection, notices: Sequence[RelayedNotice], now_s: int
+) -> Iterator[int]:
+    positions = _positions(connection, relay_notices, [notice.digest for notice in notices])
+    last = _last_position(connection, relay_notices)
+    for notice in notices:
+        if notice.digest in positions:
+            yield positions[notice.digest]
+            continue
+        last += 1
+        positions[notice.digest] = last
+        connection.execute(
+            insert(relay_notices).values(
+                position=last,
+                kind=notice.kind,
+                site_id=notice.site_id,
+                digest=notice.digest,
+                notice=notice.content,
+                body_bytes=len(notice.body),
+                received_at_s=now_s,
+            )
+        )
+        for part, start in enumerate(range(0, len(notice.body), BODY_PART_BYTES)):
+            content = notice.body[start : start + BODY_PART_BYTES]
+            connection.execute(
+                insert(relay_bodies).values(position=last, part=part, content=content)
+            )
+        yield last
