@@ -2,7 +2,7 @@
 
 Numbered as in docs/protocol.md:
   V18  each partial sum is signed by an active aggregator, one by A and one by B (T1 to T3)
-  V19  both answer the closing that this board published
+  V19  both answer one closing, of this board or another active one
   V20  both open here and have the plan's number of cells
   V21  both state the same of the sites
   V22  the joined sum fits its check tag (common/secure_sum/shares.py)
@@ -56,14 +56,12 @@ class JoinedSum:
         closing: which sites and which model.
         closing_digest: names the sum.
         counts: [cells] noised; tensor after tensor as `report_tensors(plan, kind)` says.
-        noise_factor: the noise of a cell is this many times a single site's.
         epsilon_spent_max, epsilon_remaining_min, delta: over the sites.
     """
 
     closing: Closing
     closing_digest: Digest
     counts: npt.NDArray[np.int64]
-    noise_factor: float
     epsilon_spent_max: float
     epsilon_remaining_min: float
     delta: float
@@ -162,7 +160,7 @@ def join_partial_sums(
     """Return the sum from the two aggregators' notices after checks V18 to V23.
 
     Args:
-        closing_notice: that this board published.
+        closing_notice: verified when it was kept.
         answers: two notices, in any order.
         opening_keys: the board's, by fingerprint.
         check_keys: that the board was given.
@@ -179,7 +177,7 @@ def join_partial_sums(
         with numbered("V18"):
             partial = verify_partial_sum(answer, roster)
         if partial.closing != notice.digest:
-            raise _refuse("V19", "an answer to this board's closing", "one to another")
+            raise _refuse("V19", "an answer to this closing", "one to another")
         by_role[_role_of(partial.aggregator, roster)] = partial
     if len(answers) != 2 or set(by_role) != {BoardRole.AGGREGATOR_A, BoardRole.AGGREGATOR_B}:
         raise _refuse("V18", "one answer of each aggregator", f"{len(answers)} answer(s)")
@@ -197,7 +195,6 @@ def join_partial_sums(
         closing=closing,
         closing_digest=notice.digest,
         counts=counts,
-        noise_factor=math.sqrt(len(closing.sites)),
         epsilon_spent_max=first.epsilon_spent_max,
         epsilon_remaining_min=first.epsilon_remaining_min,
         delta=first.delta,
@@ -214,10 +211,11 @@ def kept_sum(
         received_at_s: when the relay stored the later answer.
     """
     tensors: dict[str, NoisyCounts] = {}
+    factor = math.sqrt(len(joined.closing.sites))  # variances of independent noise add
     start = 0
     for tensor in report_tensors(plan, joined.closing.kind):
         cells = joined.counts[start : start + tensor.cells].reshape(tensor.shape)
-        tensors[tensor.name] = NoisyCounts(cells, tensor.noise_multiplier * joined.noise_factor)
+        tensors[tensor.name] = NoisyCounts(cells, tensor.noise_multiplier * factor)
         start += tensor.cells
     return KeptReport(
         study_id=joined.closing.study_id,
