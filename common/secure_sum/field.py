@@ -1,8 +1,7 @@
 """The integers modulo 2^61 - 1, in which shares and check tags are added.
 
-A prime field and not the ring modulo 2^32: a sum of 10,000 sites' 32-bit counts never wraps, cells
-and tag are added alike, and a tag is linear in each share, so that a false one can be traced to its
-site. Four more bytes a cell are the price.
+A prime field and not the ring modulo 2^32: a sum of 10,000 sites' 32-bit counts never wraps, and a
+tag, which needs a field, is one more cell. Four more bytes a cell are the price.
 """
 
 from __future__ import annotations

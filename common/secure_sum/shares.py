@@ -87,7 +87,7 @@ def join(first: Elements, second: Elements, *, key: SumKey) -> npt.NDArray[np.in
             expected="the sum of what the sites sent",
             arrived="other numbers: an aggregator changed or left out a share, or a site sent a "
             "false tag",
-            todo="do not use this sum; trace it (docs/threat-model.md, secure sum)",
+            todo="do not use this sum; ask both operators, and whether a site's software is changed",
             number="V22",
         )
     return field.from_field(cells)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from common import limits
 from common.crypto.keys import AnyOpeningKey
@@ -120,7 +121,7 @@ def check_closing(data: bytes, aggregating: Aggregating, *, now_s: int) -> tuple
     roster = aggregating.roster
     closing = verify_closing(data, roster)
     plan = summed_plan(closing.study_id, aggregating.plans, number="V12")
-    if closing.schema != schema_digest(plan, closing.kind):
+    if closing.schema != schema_of(plan, closing.kind):
         raise _refuse("V12", "the schema of this kind in the plan", "another schema")
     active = {site.site_id for site in roster.sites if site.status is Standing.ACTIVE}
     fewest = sites_min(plan)
@@ -167,7 +168,7 @@ def plan_of(
     """Return the plan and the kind of report that a share's header is of; raises V8."""
     plan = summed_plan(header.study_id, plans, number="V8")
     for kind in ReportKind:
-        if schema_digest(plan, kind) == header.schema:
+        if schema_of(plan, kind) == header.schema:
             return plan, kind
     raise _refuse("V8", "a schema of the plan", "another schema")
 
@@ -178,6 +179,12 @@ def summed_plan(study_id: StudyId, plans: Mapping[StudyId, StudyPlan], *, number
     if plan is None or plan.monitoring is None or plan.monitoring.mode != "sum":
         raise _refuse(number, "a study whose plan is here, with mode sum", f"study {study_id}")
     return plan
+
+
+@lru_cache(maxsize=256)
+def schema_of(plan: StudyPlan, kind: ReportKind) -> Digest:
+    """Return `schema_digest`, remembered: every share's check asks for it."""
+    return schema_digest(plan, kind)
 
 
 def sites_min(plan: StudyPlan) -> int:

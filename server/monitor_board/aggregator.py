@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from common.canonical import digest_bytes
 from common.crypto.keys import SigningKey
 from common.errors import CohortiumError
-from common.ids import Digest
+from common.ids import Digest, StudyId
 from common.protocol.monitoring.check_key import SealedCheckKey
 from common.protocol.monitoring.closing import Closing
 from common.protocol.monitoring.notice_checks import verify_check_key, verify_partial_sum
@@ -38,7 +38,6 @@ from server.monitor_board.aggregation import (
 from server.monitor_board.aggregator_store import AggregatorStore
 
 NOTICES: Final = "notices"
-REPORTS: Final = "reports"
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class Relay(Protocol):
     def notices(self, after_position: int) -> Iterable[ArrivedBytes]:
         """Yield the notices behind a position, in order; raises `TransportError`."""
 
-    def reports(self, after_position: int) -> Iterable[ArrivedBytes]:
-        """Yield the envelopes behind a position, in order; raises `TransportError`."""
+    def reports(self, study_id: StudyId, after_position: int) -> Iterable[ArrivedBytes]:
+        """Yield the envelopes of a study behind a position, in order; raises `TransportError`."""
 
     def publish(self, notice: bytes) -> None:
         """Store a notice for everybody; raises `TransportError`."""
@@ -115,14 +114,18 @@ class Aggregator:
     def step(self, *, now_s: int) -> Step:
         """Do one step; raises `TransportError` or `StoreError`, after which it is made again."""
         refused: list[Refused] = []
-        self._keep_notices(refused)
+        with self._store.together():
+            self._keep_notices(refused)
         aggregating = replace(self._current(), check_key=self._store.check_key())
-        self._keep_shares(aggregating)
-        acknowledged = self._acknowledge(aggregating, refused, now_s=now_s)
+        with self._store.together():
+            self._keep_shares(aggregating)
+        with self._store.together():
+            acknowledged = self._acknowledge(aggregating, refused, now_s=now_s)
         answered = self._answer(aggregating, refused, now_s=now_s)
-        for number, notice in self._store.unpublished():
-            self._relay.publish(notice)
-            self._store.set_published(number)
+        with self._store.together():  # the relay keeps a notice once, however often it comes
+            for number, notice in self._store.unpublished():
+                self._relay.publish(notice)
+                self._store.set_published(number)
         return Step(acknowledged, answered, tuple(refused))
 
     def _keep_notices(self, refused: list[Refused]) -> None:
@@ -152,19 +155,21 @@ class Aggregator:
 
     def _keep_shares(self, aggregating: Aggregating) -> None:
         mine = SHARE_OF_ROLE.get(aggregating.role)
-        for arrived in self._relay.reports(self._store.position(REPORTS)):
-            try:
-                header = read_report_header(arrived.content)
-            except CohortiumError:
-                header = None  # the relay stores no such bytes; a hostile one may
-            if header is not None and header.kind == mine and header.study_id in aggregating.plans:
-                self._store.keep_share(
-                    report_digest(arrived.content),
-                    header,
-                    arrived.content,
-                    arrived_at_s=arrived.received_at_s,
-                )
-            self._store.move_position(REPORTS, arrived.position)
+        for study_id in aggregating.plans:
+            stream = f"reports/{study_id}"
+            for arrived in self._relay.reports(study_id, self._store.position(stream)):
+                try:
+                    header = read_report_header(arrived.content)
+                except CohortiumError:
+                    header = None  # the relay stores no such bytes; a hostile one may
+                if header is not None and (header.kind, header.study_id) == (mine, study_id):
+                    self._store.keep_share(
+                        report_digest(arrived.content),
+                        header,
+                        arrived.content,
+                        arrived_at_s=arrived.received_at_s,
+                    )
+                self._store.move_position(stream, arrived.position)
 
     def _acknowledge(self, aggregating: Aggregating, refused: list[Refused], *, now_s: int) -> int:
         acknowledged = 0

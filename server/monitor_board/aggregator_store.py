@@ -20,6 +20,7 @@ from common.protocol.monitoring.report_header import ReportHeader
 from common.study.report_tensors import ReportKind
 
 _TABLES: Final = """
+begin immediate;
 create table if not exists positions (stream text primary key, position integer not null);
 create table if not exists shares (
     digest text primary key, study_id text not null, period text not null,
@@ -37,6 +38,7 @@ create table if not exists check_keys (number integer primary key, commitment te
 create table if not exists outgoing (
     id integer primary key, notice blob not null unique, is_published integer not null default 0
 );
+commit;
 """
 
 
@@ -68,6 +70,7 @@ class AggregatorStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._depth = 0
         with self._refusing():
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=30)
             self._connection.execute("pragma synchronous = full")
@@ -167,6 +170,9 @@ class AggregatorStore:
         Raises:
             ProtocolError: V17, when the sum was answered for another closing.
         """
+        if self._depth:
+            message = "an answer is on disk by itself, before anything else is done"
+            raise RuntimeError(message)
         with self._transaction():
             answered = self.answered(closing.study_id, closing.period, closing.kind)
             if answered is not None and answered != digest:
@@ -228,15 +234,27 @@ class AggregatorStore:
             self._connection.execute(statement, values)
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """Commit what is written inside at once, or nothing of it: one flush to disk, not many."""
+        with self._transaction():
+            yield
+
+    @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._depth:
+            yield
+            return
         # Immediate: two processes on one file take turns, so that only one of them answers.
         with self._refusing():
             self._connection.execute("begin immediate")
+            self._depth += 1
             try:
                 yield
             except BaseException:
                 self._connection.execute("rollback")
                 raise
+            finally:
+                self._depth -= 1
             self._connection.execute("commit")
 
     @contextmanager

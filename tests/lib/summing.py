@@ -72,7 +72,7 @@ class MemoryRelay:
         self.hidden: set[bytes] = set()
         self.now_s = 0
 
-    def reports(self, after_position: int) -> Iterable[ArrivedBytes]:
+    def reports(self, study_id: StudyId, after_position: int) -> Iterable[ArrivedBytes]:
         return self._after(self.stored_reports, after_position)
 
     def notices(self, after_position: int) -> Iterable[ArrivedBytes]:

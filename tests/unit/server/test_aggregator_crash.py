@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from common.errors import StoreError
+from common.ids import StudyId
 from common.protocol.monitoring.notice_codec import read_notice
 from common.protocol.monitoring.partial_sum import PartialSum
 from common.protocol.monitoring.roster import BoardRole
@@ -31,8 +32,8 @@ class DeadlyRelay:
         self._record = record
         self._is_seen = is_seen
 
-    def reports(self, after_position: int) -> Iterable[ArrivedBytes]:
-        return self._relay.reports(after_position)
+    def reports(self, study_id: StudyId, after_position: int) -> Iterable[ArrivedBytes]:
+        return self._relay.reports(study_id, after_position)
 
     def notices(self, after_position: int) -> Iterable[ArrivedBytes]:
         return self._relay.notices(after_position)

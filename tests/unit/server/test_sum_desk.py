@@ -45,7 +45,7 @@ class BoardsRelay:
         assert study_id == STUDY
         return tuple(
             Arrived(item.position, item.content, item.received_at_s)
-            for item in self._relay.reports(after)
+            for item in self._relay.reports(study_id, after)
         )
 
     def notices(self, *, after: int) -> tuple[ArrivedNotice, ...]:

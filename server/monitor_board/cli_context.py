@@ -1,0 +1,32 @@
+"""What every `cohortium-board` command shares: the folder and the `--json` switch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.monitor_board.config import BoardConfig, BoardPaths, read_config
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of words.")]
+
+
+def set_home(context: typer.Context, home: Path) -> None:
+    """Remember the board's folder for the command that follows."""
+    context.obj = BoardPaths(home.resolve())
+
+
+def paths_of(context: typer.Context) -> BoardPaths:
+    """Return the board's paths."""
+    paths = context.obj
+    if not isinstance(paths, BoardPaths):
+        message = "the application's callback did not run"
+        raise TypeError(message)
+    return paths
+
+
+def open_config(context: typer.Context) -> tuple[BoardPaths, BoardConfig]:
+    """Return paths and config; raises `ConfigError` when there is no board."""
+    paths = paths_of(context)
+    return paths, read_config(paths)
