@@ -144,6 +144,8 @@ def admit(
         return
     print(f"{site.site_id} ({site.organisation}) is admitted; send {out} to the site.")
     print(f"It may declare at most {site.cohort_size_max} patients; `cohort` changes that.")
+    if config.relay_address:
+        print(f"For monitoring reports it joins with `--relay {config.relay_address}`.")
 
 
 @app.command()

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from common.canonical import digest_bytes
+from common.crypto.keys import VerifyKey
 from common.errors import ProtocolError
 from common.ids import Digest
 from common.protocol.monitoring.notice_checks import (
     verify_closing,
     verify_decision,
     verify_partial_sum,
+    verify_promotion,
     verify_receipt,
 )
 from common.protocol.monitoring.roster import MonitoringRoster, Standing
@@ -95,6 +97,18 @@ def admit_notice(
     else:
         verify_signed(notice, by=AUTHORITY, key=roster.authority)
     return relayed(notice, content)
+
+
+def admit_promotion(content: bytes, parameters: bytes, *, coordinator: VerifyKey) -> RelayedNotice:
+    """Return the coordinator's own promotion with the parameters that it names.
+
+    Raises:
+        ProtocolError, SignatureError: T1, T2, T5.
+    """
+    promotion = verify_promotion(content, coordinator)
+    if promotion.model_version != digest_bytes("parameters", parameters):
+        raise _refuse("T5", "the parameters that the promotion names", "others")
+    return relayed(read_signed(content), content, body=parameters)
 
 
 def check_board(caller: Member, roster: MonitoringRoster) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import grpc
 
@@ -22,20 +22,24 @@ from common.errors import AgentUnavailable, ProtocolError
 from common.protocol import agent_pb2, agent_pb2_grpc
 from site_client.config import SitePaths, read_site_config
 from site_client.open_site import open_site
+from site_client.report_port import NothingToReport, ReportPort
 from site_client.tasks import SiteTasks, feature_use
 
 STOP_WAIT_S: Final = 5.0
+OUTBOX_REPORTS_MAX: Final = 32  # of 4 MiB each: below what one message may hold
+_OUTCOME_CHARACTERS_MAX: Final = 200
 _WORKERS: Final = 8
 
 logger = logging.getLogger("cohortium.agent")
 
 
 class AgentService(agent_pb2_grpc.AgentServicer):
-    """The agent's two calls over one `SiteTasks`."""
+    """The agent's calls over one `SiteTasks` and what it reports of its own accord."""
 
-    def __init__(self, tasks: SiteTasks, site_id: str) -> None:
+    def __init__(self, tasks: SiteTasks, site_id: str, reports: ReportPort | None = None) -> None:
         self._tasks = tasks
         self._site_id = site_id
+        self._reports = reports or NothingToReport()
 
     def Carry(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
         """Answer one request envelope."""
@@ -45,16 +49,37 @@ class AgentService(agent_pb2_grpc.AgentServicer):
             logger.warning("R1: an envelope that cannot be read")
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "R1")
         except Exception as error:
-            # No text of an exception leaves: gRPC would send it.
-            logger.error("R99: a fault of type %s", type(error).__name__)  # noqa: TRY400
-            context.abort(grpc.StatusCode.INTERNAL, "R99")
+            _fail(error, context)
         return agent_pb2.CarryReply(envelope=released.envelope)
+
+    def Outbox(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+        """Return the sealed reports that should be at the relay now."""
+        try:
+            envelopes = self._reports.outbox()[:OUTBOX_REPORTS_MAX]
+        except Exception as error:
+            _fail(error, context)
+        return agent_pb2.OutboxReply(envelopes=envelopes)
+
+    def Deliver(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+        """Take one notice of the relay."""
+        try:
+            outcome = self._reports.deliver(bytes(request.notice), bytes(request.body))
+        except Exception as error:
+            _fail(error, context)
+        return agent_pb2.DeliverReply(outcome=outcome[:_OUTCOME_CHARACTERS_MAX])
 
     def Health(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
         """Say that the agent is there."""
         return agent_pb2.HealthReply(
             site_id=self._site_id, state="ready", software_version=_software_version()
         )
+
+
+def _fail(error: Exception, context: Any) -> NoReturn:
+    # No text of an exception leaves: gRPC would send it.
+    logger.error("R99: a fault of type %s", type(error).__name__)
+    context.abort(grpc.StatusCode.INTERNAL, "R99")
+    raise error  # abort has raised already
 
 
 def run_agent(paths: SitePaths) -> None:

@@ -73,13 +73,21 @@ def join(
     extra_ca: Annotated[
         Path | None, typer.Option(help="The hospital's own CA, where it inspects TLS.")
     ] = None,
+    relay: Annotated[
+        str, typer.Option(help="The coordinator's relay of monitoring reports, host:port.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Accept the coordinator's signed answer; its key is pinned from now on."""
     from site_client.enrolment import join as accept
 
     record = accept(
-        paths_of(context), enrolment, fingerprint=fingerprint, proxy=proxy, extra_ca=extra_ca
+        paths_of(context),
+        enrolment,
+        fingerprint=fingerprint,
+        proxy=proxy,
+        extra_ca=extra_ca,
+        relay=relay,
     )
     if json:
         print_json(

@@ -36,7 +36,7 @@ class SitePaths:
 
     @property
     def keys(self) -> Path:
-        """Folder of secrets, mode 0700; the agent's, but for the node key."""
+        """Folder of secrets, mode 0700; the agent's alone."""
         return self.home / "keys"
 
     @property
@@ -51,8 +51,13 @@ class SitePaths:
 
     @property
     def tls_key(self) -> Path:
-        """For the site's certificate."""
-        return self.keys / "tls.key"
+        """For the site's certificate, with which the courier reaches the relay; the courier's."""
+        return self.courier / "tls.key"
+
+    @property
+    def certificate(self) -> Path:
+        """The site's certificate, public; the courier's."""
+        return self.courier / "site.crt"
 
     @property
     def salt(self) -> Path:
@@ -61,7 +66,7 @@ class SitePaths:
 
     @property
     def courier(self) -> Path:
-        """Folder of all that the courier may read: its node key, address and CA."""
+        """Folder of all that the courier may read: its keys and certificate, addresses, CA."""
         return self.home / "courier"
 
     @property

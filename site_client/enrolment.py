@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import tomllib
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from common.protocol.enrolment import (
     read_enrolment,
     write_request,
 )
+from common.protocol.enrolment_records import HOST_AND_PORT
 from site_client.config import SitePaths
 
 KeyT = TypeVar("KeyT", SigningKey, OpeningKey, TlsKey)
@@ -84,6 +86,7 @@ def make_request(paths: SitePaths, identity: SiteIdentity, *, out: Path, clock: 
         check_same_site(paths, identity.site_id)
     signing = _key(paths.signing_key, SigningKey)
     opening = _key(paths.opening_key, OpeningKey)
+    _adopt_tls_key(paths)
     tls = _key(paths.tls_key, TlsKey)
     if not paths.salt.exists():
         write_secret(paths.salt, secrets.token_bytes(SALT_BYTES))
@@ -116,6 +119,7 @@ def join(
     fingerprint: str,
     proxy: str = "",
     extra_ca: Path | None = None,
+    relay: str = "",
 ) -> EnrolmentRecord:
     """Accept the coordinator's signed answer and configure the courier.
 
@@ -124,10 +128,12 @@ def join(
         fingerprint: of the coordinator's key, as read on the telephone.
         proxy: URL of the hospital's HTTP proxy.
         extra_ca: PEM file of the hospital's own authority, where it inspects TLS.
+        relay: `host:port` of the coordinator's relay of monitoring reports; empty for none.
 
     Raises:
         EnrolmentError: when the file is not the coordinator's, or not for this site's keys.
     """
+    _adopt_tls_key(paths)
     record = read_enrolment(answer)
     found = VerifyKey.from_text(record.coordinator_verify_key).fingerprint
     if found.replace(" ", "") != fingerprint.replace(" ", "").lower():
@@ -140,10 +146,10 @@ def join(
     _check_ours(paths, record)
     check_same_site(paths, record.site_id)
     _check_proxy(proxy)
+    _check_relay(relay)
     _check_coordinator_unchanged(paths, record)
-    _write_courier(paths, record, proxy=proxy, extra_ca=extra_ca)
+    _write_courier(paths, record, proxy=proxy, extra_ca=extra_ca, relay=relay)
     _copy(answer, paths.enrolment)
-    (paths.home / "site.crt").write_text(record.site_certificate, encoding="ascii")
     return record
 
 
@@ -209,6 +215,13 @@ def _key(path: Path, kind: type[KeyT]) -> KeyT:
     return key
 
 
+def _adopt_tls_key(paths: SitePaths) -> None:
+    """Give the courier the TLS key of a site that an earlier version enrolled."""
+    before = paths.keys / paths.tls_key.name
+    if before.exists() and not paths.tls_key.exists():
+        os.replace(before, paths.tls_key)
+
+
 def _check_ours(paths: SitePaths, record: EnrolmentRecord) -> None:
     # Every roster names every site: ours is the file whose own entry and certificate hold our keys.
     own = SigningKey.read(paths.signing_key).verify_key.to_text()
@@ -237,17 +250,22 @@ def _check_coordinator_unchanged(paths: SitePaths, record: EnrolmentRecord) -> N
 
 
 def _write_courier(
-    paths: SitePaths, record: EnrolmentRecord, *, proxy: str, extra_ca: Path | None
+    paths: SitePaths, record: EnrolmentRecord, *, proxy: str, extra_ca: Path | None, relay: str
 ) -> None:
     authorities = record.ca_certificate.encode("ascii")
     if extra_ca is not None:
         authorities += b"\n" + _read_authorities(extra_ca)
     (paths.courier / "ca.pem").write_bytes(authorities)
+    # The relay asks for the site's certificate, so nobody can inspect that connection: only the
+    # consortium's own authority vouches for it.
+    (paths.courier / "relay-ca.pem").write_text(record.ca_certificate, encoding="ascii")
+    paths.certificate.write_text(record.site_certificate, encoding="ascii")
     config = {
         "address": record.coordinator_address,
         # Relative to the courier's folder: the same inside and outside a container.
         "socket": os.path.relpath(paths.socket, paths.courier),
         "proxy": proxy,
+        "relay": relay,
     }
     (paths.courier / "courier.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 
@@ -274,6 +292,16 @@ def _check_proxy(proxy: str) -> None:
             expected="a URL such as http://proxy.hospital.example:3128",
             arrived="something else",
             todo="correct --proxy",
+        )
+
+
+def _check_relay(relay: str) -> None:
+    if relay and not re.fullmatch(HOST_AND_PORT, relay):
+        raise EnrolmentError(
+            "the relay's address is refused",
+            expected="host:port as the coordinator told you, such as fl.example.org:8445",
+            arrived="something else",
+            todo="correct --relay",
         )
 
 

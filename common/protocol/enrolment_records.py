@@ -22,8 +22,8 @@ KeyText = Annotated[str, Field(min_length=40, max_length=4000)]
 Pem = Annotated[str, Field(min_length=40, max_length=20_000)]
 Seconds = Annotated[int, Field(ge=0, le=2**40)]
 DigestText = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_HOST_AND_PORT = r"^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}$"
-Address = Annotated[str, Field(max_length=260, pattern=_HOST_AND_PORT)]
+HOST_AND_PORT = r"^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}$"
+Address = Annotated[str, Field(max_length=260, pattern=HOST_AND_PORT)]
 """Host and port; an IPv6 address stands in brackets."""
 
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from common.clock import Clock
-from common.crypto.keys import SigningKey, VerifyKey
+from common.crypto.keys import SigningKey
 from common.errors import ConfigError, ProtocolError, TransportError
 from common.ids import BoardId, StudyId
-from common.protocol.board_certificate import read_board_certificate
 from common.protocol.monitoring.roster import BoardRole
 from server.monitor_board.aggregation import Aggregating
 from server.monitor_board.aggregator import Aggregator, ArrivedBytes, Step
@@ -22,6 +21,7 @@ from server.monitor_board.opening_keys import OpeningKeys
 from server.monitor_board.plan_book import read_plans
 from server.monitor_board.relay_connection import NoticeRefused, RelayConnection, connected
 from server.monitor_board.roster_book import read_book, take_roster
+from server.monitor_board.setup import pinned_authority, read_certificate
 from server.monitor_board.storage.database import BoardDatabase
 
 STORE_NAME: Final = "aggregator.db"
@@ -70,23 +70,24 @@ def open_aggregator(
         ConfigError: the folder is not an aggregator's, or no authority is pinned.
         EnrolmentError, KeyFileError, StoreError: what it needs is not there.
     """
-    if config.role == "board" or config.authority is None:
+    if config.role == "board":
         raise ConfigError(
-            "this folder does not aggregate",
-            expected="role aggregator-a or aggregator-b, and a roster authority, in board.toml",
+            "a board does not aggregate",
+            expected="a folder with role aggregator-a or aggregator-b",
             arrived=f"role {config.role}",
-            todo="run `aggregate` with the --home of an aggregator; `collect` is for boards",
+            todo="run `cohortium-board collect`; an aggregator has a folder of its own",
         )
-    authority = VerifyKey.from_text(config.authority)
+    authority = pinned_authority(config)
     database = BoardDatabase.of(paths, config)
+    database.migrate()
     store = AggregatorStore(paths.home / STORE_NAME)
 
     def keep_roster(data: bytes) -> None:
         with database.transaction() as connection:
             take_roster(connection, data, authority=authority, now_s=clock.now_s())
 
-    certificate = read_board_certificate(paths.certificate)
-    with connected(paths.tls_key, certificate) as connection:
+    certificate = read_certificate(paths)
+    with connected(paths.tls_key, certificate, address=config.relay) as connection:
         aggregator = Aggregator(
             store,
             RelayOfAggregator(connection),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from server.monitor_board.cli_context import open_config
+from server.monitor_board.cli_context import open_config, open_database
 
 app = typer.Typer(
     help="The key by which sites and boards check secure sums; aggregators never have it.",
@@ -31,9 +31,10 @@ def make(
     from common.protocol.monitoring.roster_file import read_roster, verify_roster
     from server.durable_file import write_durably
     from server.monitor_board.check_keys import make_check_key
+    from server.monitor_board.rosters import read_bytes
 
     authority = SigningKey.read(authority_key)
-    data = roster.read_bytes()
+    data = read_bytes(roster)
     # Its place in the chain of rosters is no question for who signed all of them.
     members = verify_roster(
         data, authority=authority.verify_key, now_s=_now_s(), pinned=read_roster(data)
@@ -49,23 +50,15 @@ def publish(
     file: Annotated[Path, typer.Argument(help="The check key that the authority signed.")],
 ) -> None:
     """Queue a check key for the relay; `collect` publishes it and takes it in."""
-    from common.crypto.keys import VerifyKey
-    from common.errors import ConfigError
     from common.protocol.monitoring.notice_checks import verify_check_key
     from server.monitor_board.notices_out import put_notice
-    from server.monitor_board.storage.database import BoardDatabase
+    from server.monitor_board.rosters import read_bytes
+    from server.monitor_board.setup import pinned_authority
 
-    paths, config = open_config(context)
-    if config.authority is None:
-        raise ConfigError(
-            "this board trusts no roster authority yet",
-            expected="`authority` in board.toml",
-            arrived="none",
-            todo="pin the authority's key first",
-        )
-    data = file.read_bytes()
-    sealed = verify_check_key(data, VerifyKey.from_text(config.authority))
-    database = BoardDatabase.of(paths, config)
+    _, config = open_config(context)
+    data = read_bytes(file)
+    sealed = verify_check_key(data, pinned_authority(config))
+    database = open_database(context)
     with database.transaction() as connection:
         put_notice(connection, data, now_s=_now_s())
     database.close()

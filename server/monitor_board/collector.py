@@ -8,18 +8,26 @@ read, so that a pass that is killed is simply made again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from sqlalchemy import delete
 
 from common.clock import Clock
 from common.protocol.monitoring.signed_notice import NoticeKind
 from server.monitor_board.inbox import Inbox, Outcome, Taken
+from server.monitor_board.key_retention import expired_keys
 from server.monitor_board.notices_in import STREAM, NoticeReader
 from server.monitor_board.notices_out import mark_published, mark_refused, unpublished
+from server.monitor_board.opening_keys import OpeningKeys
 from server.monitor_board.relay_connection import NoticeRefused, RelayConnection
 from server.monitor_board.storage.database import BoardDatabase
+from server.monitor_board.storage.tables import positions
 from server.monitor_board.store import BoardStore
 from server.monitor_board.sum_desk import SumDesk, SumsDone
+
+logger = logging.getLogger("cohortium.board")
 
 
 @dataclass
@@ -58,11 +66,13 @@ class Collector:
     Args:
         make_inbox: gives an inbox with the opening keys that are there now.
         make_desk: gives what works on secure sums; None where the board has no such study.
+        retention_days: how long an opening key outlives its place in the roster.
     """
 
     database: BoardDatabase
     reader: NoticeReader
     make_inbox: Callable[[], Inbox]
+    retention_days: int
     clock: Clock
     make_desk: Callable[[], SumDesk] | None = None
 
@@ -87,7 +97,25 @@ class Collector:
         if self.make_desk is not None:
             done.sums = self.make_desk().work(now_s=self.clock.now_s())
         self._publish(relay, done)
+        self._delete_keys(inbox.keys, store)
         return done
+
+    def forget_positions(self) -> None:
+        """Let the next pass read the relay from its beginning."""
+        with self.database.transaction() as connection:
+            connection.execute(delete(positions))
+
+    def _delete_keys(self, keys: OpeningKeys, store: BoardStore) -> None:
+        expired = expired_keys(
+            keys,
+            store.rosters(),
+            waiting=store.waiting_envelopes(),
+            retention_days=self.retention_days,
+            now_s=self.clock.now_s(),
+        )
+        for fingerprint in expired:
+            keys.delete(fingerprint)
+            logger.info("the opening key %s is deleted: its time is over", fingerprint)
 
     def _take_notices(self, relay: RelayConnection, done: Pass) -> frozenset[NoticeKind]:
         kinds: set[NoticeKind] = set()

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import ConfigError
+from common.protocol.enrolment_records import Address
 
 Role = Literal["board", "aggregator-a", "aggregator-b"]
 
@@ -74,10 +75,8 @@ class BoardConfig(BaseModel):
     consortium: Annotated[str, Field(min_length=1, max_length=200)]
     board_id: Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
     role: Role = "board"
-    relay: Annotated[
-        str, Field(pattern=r"^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):\d{1,5}$")
-    ]
-    """Host and port of the consortium's relay."""
+    relay: Address | None = None
+    """Where the relay is reached, when not as the board's certificate says."""
     authority: Annotated[str, Field(min_length=40, max_length=100)] | None = None
     """The roster authority's public key; the board believes no other roster."""
     database_url: str | None = None

@@ -108,7 +108,7 @@ class Inbox:
         clock: Clock,
     ) -> None:
         self._database = database
-        self._keys = keys
+        self.keys = keys
         self._board_id = board_id
         self._signing_key = signing_key
         self._clock = clock
@@ -162,7 +162,7 @@ class Inbox:
             roster=roster,
             earlier=book.before(roster),
             plans=read_plans(connection),
-            keys=self._keys,
+            keys=self.keys,
             now_s=now_s,
             moved={},
         )

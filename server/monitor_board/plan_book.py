@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from sqlalchemy import Connection, delete, insert, select
 
-from common.errors import StudyStateError
+from common.errors import ConfigError, StudyStateError
 from common.ids import Digest, SiteId, StudyId, parse_digest, parse_site_id, parse_study_id
 from common.privacy.mechanism import DiscreteGaussianCounts
 from common.protocol.monitoring.notice_checks import check_promotion_follows
@@ -22,6 +22,7 @@ from server.monitor_board.storage.tables import cohorts, plans, promotions
 
 _REPORTS_A_PERIOD = 4  # the case mix and the outcome; in a secure sum each is two shares
 _DEVIATIONS = 6.0
+_PATIENTS_MAX = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,19 @@ def add_plan(connection: Connection, plan: StudyPlan, *, now_s: int) -> Digest:
             )
         )
     return digest
+
+
+def read_cohort(text: str) -> tuple[SiteId, int]:
+    """Return site and number of `SITE=PATIENTS`; raises `ConfigError`."""
+    site, _, number = text.partition("=")
+    if not number.isdecimal() or not 1 <= int(number) <= _PATIENTS_MAX:
+        raise ConfigError(
+            "a declared cohort is refused",
+            expected=f"SITE=PATIENTS with 1 to {_PATIENTS_MAX} patients",
+            arrived=repr(text[:80]),
+            todo="ask the coordinator how many patients the site may declare",
+        )
+    return parse_site_id(site), int(number)
 
 
 def set_cohort(

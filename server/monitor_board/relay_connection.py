@@ -103,14 +103,20 @@ class RelayConnection:
 
 
 @contextmanager
-def connected(tls_key: Path, certificate: BoardCertificate) -> Iterator[RelayConnection]:
-    """Give a connection to the relay that a board's certificate names; raises `KeyFileError`."""
+def connected(
+    tls_key: Path, certificate: BoardCertificate, *, address: str | None = None
+) -> Iterator[RelayConnection]:
+    """Give a connection to the relay; raises `KeyFileError`.
+
+    Args:
+        address: another than the certificate's.
+    """
     credentials = grpc.ssl_channel_credentials(
         certificate.ca_certificate.encode("ascii"),
         read_secret(tls_key),
         certificate.certificate.encode("ascii"),
     )
-    address = certificate.relay_address
+    address = address or certificate.relay_address
     with grpc.secure_channel(address, credentials, _OPTIONS) as channel:
         yield RelayConnection(channel, address)
 

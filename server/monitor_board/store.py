@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from common.ids import Digest, SiteId, StudyId, parse_digest, parse_site_id, parse_study_id
 from common.protocol.monitoring.roster import MonitoringRoster
 from common.study.report_tensors import ReportKind
+from server.monitor_board.decision_book import KeptDecision, read_decisions
 from server.monitor_board.kept_reports import CountedTensors, KeptReport
 from server.monitor_board.plan_book import PlanOnBoard, read_plans
 from server.monitor_board.roster_book import RosterBook, read_book
@@ -22,6 +23,7 @@ from server.monitor_board.storage.tables import (
     notices_out,
     positions,
     refusals,
+    refused_notices,
     reports,
     rosters,
     waiting,
@@ -224,6 +226,24 @@ class BoardStore:
         with self._database.reading() as connection:
             rows = connection.execute(select(*columns).order_by(waiting.c.position))
             return tuple(Waiting(*row) for row in rows)
+
+    def waiting_envelopes(self) -> tuple[bytes, ...]:
+        """Return the reports that wait, as they arrived."""
+        query = select(envelopes.c.content).join(waiting, waiting.c.digest == envelopes.c.digest)
+        with self._database.reading() as connection:
+            return tuple(row.content for row in connection.execute(query))
+
+    def decisions(self, study_id: StudyId) -> tuple[KeptDecision, ...]:
+        """Return a study's decisions, the first one first."""
+        with self._database.reading() as connection:
+            return read_decisions(connection, study_id)
+
+    def refused_notices(self) -> tuple[tuple[int, str], ...]:
+        """Return the relay's position and the reason of each notice that does not verify."""
+        columns = (refused_notices.c.position, refused_notices.c.reason)
+        with self._database.reading() as connection:
+            rows = connection.execute(select(*columns).order_by(refused_notices.c.position))
+            return tuple((row.position, row.reason) for row in rows)
 
     def refusals(self) -> tuple[Refusal, ...]:
         """Return the refused and unused reports, the newest last."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ from common.errors import AgentUnavailable
 from common.protocol import agent_pb2, agent_pb2_grpc
 
 RESTART_WAIT_S: Final = 120.0
+OUTBOX_WAIT_S: Final = 60.0
+DELIVER_WAIT_S: Final = 300.0  # a model of 200 MiB is verified and kept
 _RETRY_S: Final = 0.2
 
 
@@ -53,6 +56,22 @@ class AgentClient:
                 if not is_restarting or time.monotonic() > deadline:
                     raise _refuse(code.name) from None
             time.sleep(_RETRY_S)
+
+    def outbox(self) -> Sequence[bytes]:
+        """Return the sealed reports that should be at the relay; raises `AgentUnavailable`."""
+        try:
+            reply = self._stub.Outbox(agent_pb2.OutboxRequest(), timeout=OUTBOX_WAIT_S)
+        except grpc.RpcError as error:
+            raise _refuse(error.code().name) from None
+        return [bytes(envelope) for envelope in reply.envelopes]
+
+    def deliver(self, notice: bytes, body: bytes) -> str:
+        """Hand over one notice and return what became of it; raises `AgentUnavailable`."""
+        request = agent_pb2.DeliverRequest(notice=notice, body=body)
+        try:
+            return str(self._stub.Deliver(request, timeout=DELIVER_WAIT_S).outcome)
+        except grpc.RpcError as error:
+            raise _refuse(error.code().name) from None
 
     def health(self, *, timeout_s: float) -> str:
         """Return the agent's site id; raises `AgentUnavailable`."""

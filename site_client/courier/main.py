@@ -17,6 +17,7 @@ from common.crypto.node_key import read_node_key
 from common.errors import ConfigError, TransportError
 
 BACK_OFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+STOP_WAIT_S: Final = 5.0
 
 logger = logging.getLogger("cohortium.courier")
 
@@ -31,6 +32,9 @@ class CourierConfig:
         node_key: EC private key, OpenSSH.
         socket: the agent's.
         proxy: URL of the hospital's HTTP proxy, or empty.
+        relay: `host:port` of the relay of monitoring reports, or empty; its files are beside the
+            node key.
+        relay_poll_s: how often it is asked for notices while nothing happens.
     """
 
     address: str
@@ -38,6 +42,8 @@ class CourierConfig:
     node_key: Path
     socket: Path
     proxy: str
+    relay: str = ""
+    relay_poll_s: float = 30.0
 
 
 def read_courier_config(folder: Path) -> CourierConfig:
@@ -51,6 +57,8 @@ def read_courier_config(folder: Path) -> CourierConfig:
             node_key=folder / "node.key",
             socket=(folder / str(record["socket"])).resolve(),
             proxy=str(record["proxy"]),
+            relay=str(record.get("relay", "")),
+            relay_poll_s=max(0.1, float(record.get("relay_poll_s", 30.0))),
         )
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(
@@ -71,6 +79,7 @@ def run_courier(config: CourierConfig) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    exchange = start_exchange(config, stop)
     failures = 0
     while not stop.is_set():
         started_at = time.monotonic()
@@ -82,6 +91,34 @@ def run_courier(config: CourierConfig) -> None:
             logger.warning("the connection broke: %s", type(error).__name__)
         failures = 0 if time.monotonic() - started_at > BACK_OFF_S[-1] else failures + 1
         stop.wait(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
+    if exchange is not None:
+        exchange.join(STOP_WAIT_S)
+
+
+def start_exchange(config: CourierConfig, stop: threading.Event) -> threading.Thread | None:
+    """Carry monitoring reports and notices too, apart from Flower: they go on when studies end."""
+    if not config.relay:
+        return None
+    from site_client.courier.agent_client import AgentClient
+    from site_client.courier.report_exchange import RelayAccess, ReportExchange
+
+    folder = config.node_key.parent
+    access = RelayAccess(
+        address=config.relay,
+        ca_file=folder / "relay-ca.pem",
+        certificate=folder / "site.crt",
+        tls_key=folder / "tls.key",
+        proxy=config.proxy,
+    )
+    exchange = ReportExchange(access, AgentClient(config.socket), folder=folder)
+    thread = threading.Thread(
+        target=exchange.run,
+        kwargs={"stop": stop, "poll_s": config.relay_poll_s},
+        name="reports",
+        daemon=True,
+    )
+    thread.start()
+    return thread
 
 
 def prepare_environment(config: CourierConfig) -> None:

@@ -170,7 +170,7 @@ class Relaying:
     def as_site(self, site_id: str, **options: Any) -> Iterator[Any]:
         """Give the stub of a site's connection."""
         paths = self.sites[site_id].paths
-        certificate = (paths.home / "site.crt").read_bytes()
+        certificate = paths.certificate.read_bytes()
         with self.connected(paths.tls_key.read_bytes(), certificate, **options) as stub:
             yield stub
 

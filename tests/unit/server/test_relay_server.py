@@ -1,4 +1,5 @@
 from pathlib import Path
+
 from tests.lib.relaying import *
 
 

@@ -82,6 +82,7 @@ class Board:
                 signing_key=signing,
                 clock=self.clock,
             ),
+            retention_days=90,
             clock=self.clock,
             make_desk=lambda: SumDesk(self.database, OpeningKeys.read(self.keys), BOARD, signing),
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.crypto.certificates import Authority, TlsKey
+from common.crypto.certificates import TlsKey, certifies
 from common.crypto.keys import SigningKey
 from common.errors import CohortiumError, EnrolmentError, KeyFileError
 from common.protocol.enrolment import read_enrolment, read_request
@@ -78,15 +79,37 @@ def test_join_pins_the_coordinator_and_configures_the_courier(enrolling: Enrolli
         enrolling.admit(request),
         fingerprint=enrolling.fingerprint.upper().replace(" ", ""),
         proxy="http://proxy.example:3128",
+        relay="127.0.0.1:18445",
     )
     assert record.site_id == "north"
     assert read_enrolment(paths.enrolment) == record
     courier = read_courier_config(paths.courier)
     assert (courier.address, courier.proxy) == ("127.0.0.1:18443", "http://proxy.example:3128")
     assert courier.socket == paths.socket
+    assert courier.relay == "127.0.0.1:18445"
     # The courier's folder holds nothing that opens or signs an envelope.
     names = {item.name for item in paths.courier.iterdir()}
-    assert names == {"ca.pem", "courier.json", "node.key"}
+    assert names == {
+        *("ca.pem", "courier.json", "node.key"),
+        *("relay-ca.pem", "site.crt", "tls.key"),
+    }
+    assert certifies(paths.certificate.read_text(), TlsKey.read(paths.tls_key))
+
+
+@pytest.mark.parametrize("relay", ["nowhere", "fed.example.org", "a b:1", "http://x:1"])
+def test_a_relay_that_is_no_address_is_refused(enrolling: Enrolling, relay: str) -> None:
+    paths, request = enrolling.request("north")
+    with pytest.raises(EnrolmentError, match="relay's address"):
+        join(paths, enrolling.admit(request), fingerprint=enrolling.fingerprint, relay=relay)
+
+
+def test_the_tls_key_of_an_older_site_becomes_the_couriers(enrolling: Enrolling) -> None:
+    paths, request = enrolling.request("north")
+    answer, content = enrolling.admit(request), paths.tls_key.read_bytes()
+    paths.tls_key.rename(paths.keys / "tls.key")
+    join(paths, answer, fingerprint=enrolling.fingerprint)
+    assert paths.tls_key.read_bytes() == content
+    assert not (paths.keys / "tls.key").exists()
 
 
 def test_a_fingerprint_that_was_not_the_one_on_the_telephone_is_refused(
