@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -140,8 +140,6 @@ def current_state(
 def watch(step: Callable[[], Step], *, every_s: float, say: Callable[[Step], None]) -> None:
     """Do steps for ever; a relay that does not answer is tried again at the next one."""
     while True:
-        try:
+        with suppress(TransportError):
             say(step())
-        except TransportError:
-            pass
         time.sleep(every_s)
