@@ -42,6 +42,7 @@ DELTA_PLAN_MAX: Final = 1e-3  # a larger delta allows one of a thousand records 
 NOISE_MULTIPLIER_MIN: Final = 0.05  # epsilon of one release is above 100 there
 NOISE_MULTIPLIER_MAX: Final = 100_000.0  # a plan that needs more noise learns nothing
 DISCRETE_NOISE_MULTIPLIER_MAX: Final = 10_000.0  # its privacy loss is computed integer by integer
+SUM_NOISE_MULTIPLIER_MIN: Final = 1.0  # a site's own in a secure sum; a pool of less is no Gaussian
 CELLS_PER_PATIENT_MAX: Final = 10_000  # a selection counts each of its candidates once
 CLASSES_MAX: Final = 21  # of a candidate in a selection: twenty levels, and none
 JOINT_CANDIDATES_MAX: Final = 100  # 4,950 pairs; more drown each other in noise

@@ -71,7 +71,8 @@ class ReportTensor:
         shape: sentinel [bins, and last the missing]; scores [score bins]; group scores [levels,
             group bins]; overall [label, score bins]; groups [levels, label, group bins]. Levels end
             with the missing one where the plan lets the feature be missing.
-        noise_multiplier: standard deviation parameter of each cell's discrete Gaussian.
+        noise_multiplier: standard deviation parameter of each cell's discrete Gaussian, as one
+            site draws it.
     """
 
     family: TensorFamily
@@ -246,4 +247,15 @@ def _family_noise(monitoring: Monitoring, groups: int, delta: float) -> dict[Ten
     noise_max = limits.DISCRETE_NOISE_MULTIPLIER_MAX / max(factors.values()) - 1
     guess = gaussian_guess(epsilon, delta)
     base = smallest_noise(spent, epsilon, guess=guess, noise_multiplier_max=noise_max)
+    if monitoring.mode == "sum":
+        return {family: _of_one_site(noise, monitoring) for family, noise in noise_of(base).items()}
     return noise_of(base)
+
+
+def _of_one_site(noise_multiplier: float, monitoring: Monitoring) -> float:
+    """Return a site's own noise, of which the least number of sites together have the one given.
+
+    Below `limits.SUM_NOISE_MULTIPLIER_MIN` a sum of discrete Gaussians is no longer close to one.
+    """
+    of_one = noise_multiplier / math.sqrt(monitoring.sum_sites_min)
+    return max(math.ceil(of_one * GRID) / GRID, limits.SUM_NOISE_MULTIPLIER_MIN)

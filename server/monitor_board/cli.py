@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from common.command_line import print_json, run_command
-from server.monitor_board import cli_collect, cli_decide, cli_keys, cli_plan, cli_roster, cli_web
+from server.monitor_board import (
+    cli_aggregate,
+    cli_check_key,
+    cli_collect,
+    cli_decide,
+    cli_keys,
+    cli_plan,
+    cli_roster,
+    cli_web,
+)
 from server.monitor_board.cli_context import Fingerprint, Json, open_config, paths_of, set_home
 
 app = typer.Typer(
@@ -26,6 +35,8 @@ app.add_typer(cli_keys.certificate, name="certificate")
 app.add_typer(cli_decide.app, name="decide")
 cli_collect.add_commands(app)
 cli_web.add_commands(app)
+app.command()(cli_aggregate.aggregate)
+app.add_typer(cli_check_key.app, name="check-key")
 
 
 @app.callback()

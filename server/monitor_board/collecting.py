@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from common.clock import Clock, SystemClock
 from common.crypto.keys import SigningKey
+from common.errors import ConfigError
 from common.ids import BoardId
 from common.protocol.enrolment_records import BoardCertificate
 from server.monitor_board.collector import Collector
@@ -13,6 +14,7 @@ from server.monitor_board.notices_in import NoticeReader, coordinator_key
 from server.monitor_board.opening_keys import OpeningKeys
 from server.monitor_board.setup import pinned_authority
 from server.monitor_board.storage.database import BoardDatabase
+from server.monitor_board.sum_desk import SumDesk
 
 
 def open_collector(
@@ -26,9 +28,16 @@ def open_collector(
     """Return the collector of one board.
 
     Raises:
-        ConfigError: no roster authority is pinned.
+        ConfigError: no roster authority is pinned, or the folder is an aggregator's.
         KeyFileError: a key cannot be read.
     """
+    if config.role != "board":  # its receipts say that it opened a share, not that it holds one
+        raise ConfigError(
+            "an aggregator does not collect",
+            expected="a folder with role board",
+            arrived=f"role {config.role}",
+            todo="run `cohortium-board aggregate`",
+        )
     clock = clock or SystemClock()
     signing_key = SigningKey.read(paths.signing_key)
 
@@ -41,6 +50,10 @@ def open_collector(
             clock=clock,
         )
 
+    def make_desk() -> SumDesk:
+        keys = OpeningKeys.read(paths.opening_keys)
+        return SumDesk(database, keys, BoardId(config.board_id), signing_key)
+
     return Collector(
         database=database,
         reader=NoticeReader(
@@ -51,4 +64,5 @@ def open_collector(
         make_inbox=make_inbox,
         retention_days=config.retention_days,
         clock=clock,
+        make_desk=make_desk,
     )

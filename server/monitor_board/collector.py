@@ -1,9 +1,9 @@
 """Fetch from the relay what is new, take it, and tell everybody what came of it.
 
 A pass: (1) publish what waits, (2) notices, so that rosters and promotions count for the reports
-behind them, (3) reports that waited for one of those, (4) reports of each study, (5) publish the
-receipts. Each step remembers in the transaction of its own work how far it read, so that a pass
-that is killed is simply made again.
+behind them, (3) reports that waited for one of those, (4) reports of each study, (5) secure sums,
+(6) publish receipts and closings. Each step remembers in the transaction of its own work how far it
+read, so that a pass that is killed is simply made again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from server.monitor_board.relay_connection import NoticeRefused, RelayConnection
 from server.monitor_board.storage.database import BoardDatabase
 from server.monitor_board.storage.tables import positions
 from server.monitor_board.store import BoardStore
+from server.monitor_board.sum_desk import SumDesk, SumsDone
 
 logger = logging.getLogger("cohortium.board")
 
@@ -38,12 +39,14 @@ class Pass:
         notices: of all kinds that were read.
         published: of this board, acknowledged by the relay.
         refused: of this board, which the relay did not take this time.
+        sums: secure sums closed, joined and refused.
     """
 
     taken: dict[Outcome, int] = field(default_factory=dict)
     notices: int = 0
     published: int = 0
     refused: int = 0
+    sums: SumsDone = field(default_factory=lambda: SumsDone(0, 0, 0))
 
     def count(self, taken: tuple[Taken, ...]) -> None:
         """Add outcomes."""
@@ -62,6 +65,7 @@ class Collector:
 
     Args:
         make_inbox: gives an inbox with the opening keys that are there now.
+        make_desk: gives what works on secure sums; None where the board has no such study.
         retention_days: how long an opening key outlives its place in the roster.
     """
 
@@ -70,6 +74,7 @@ class Collector:
     make_inbox: Callable[[], Inbox]
     retention_days: int
     clock: Clock
+    make_desk: Callable[[], SumDesk] | None = None
 
     def once(self, relay: RelayConnection) -> Pass:
         """Make one pass.
@@ -89,6 +94,8 @@ class Collector:
             stream = f"reports/{study_id}"
             while batch := relay.reports(study_id, after=store.position(stream)):
                 done.count(inbox.take(batch, stream=stream))
+        if self.make_desk is not None:
+            done.sums = self.make_desk().work(now_s=self.clock.now_s())
         self._publish(relay, done)
         self._delete_keys(inbox.keys, store)
         return done

@@ -23,6 +23,7 @@ from server.monitor_board.report_chain import ReportChain
 from server.monitor_board.roster_book import read_book, take_roster
 from server.monitor_board.storage.database import BoardDatabase
 from server.monitor_board.storage.tables import refused_notices, reports
+from server.monitor_board.sum_book import SUM_NOTICES, take_sum_notice
 
 STREAM = "notices"
 
@@ -76,6 +77,11 @@ class NoticeReader:
             take_decision(connection, notice, roster=roster, now_s=now_s)
         elif kind is NoticeKind.RECEIPT:
             _compare_receipt(connection, notice, now_s)
+        if kind in SUM_NOTICES:
+            roster = read_book(connection).in_force(now_s)
+            take_sum_notice(
+                connection, notice, roster=roster, authority=self.authority, now_s=now_s
+            )
         return kind
 
 

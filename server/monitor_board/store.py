@@ -31,6 +31,7 @@ from server.monitor_board.storage.tables import (
     rosters,
     waiting,
 )
+from server.monitor_board.sum_book import kept_sums
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class BoardStore:
             return read_book(connection).newest()
 
     def kept_reports(self, study_id: StudyId) -> tuple[KeptReport, ...]:
-        """Return the used reports of a study, by site and then by their place in its chain."""
+        """Return the used reports of a study, by site and place in its chain; then secure sums."""
         query = (
             select(
                 reports.c.site_id,
@@ -148,36 +149,40 @@ class BoardStore:
         with self._database.reading() as connection:
             on_board = read_plans(connection)[study_id]
             rows = connection.execute(query).all()
+            sums = kept_sums(connection, on_board.plan)
         layouts = {kind: on_board.schema(kind).layout for kind in ReportKind}
         kinds = {kind.value: kind for kind in ReportKind}
-        return tuple(
-            KeptReport(
-                study_id=study_id,
-                site_id=SiteId(site_id),
-                kind=kinds[kind],
-                period=period,
-                sequence=sequence,
-                received_at_s=received_at_s,
-                tensors=CountedTensors(layouts[kinds[kind]], np.frombuffer(counts, "<i4")),
-                model_version=Digest(model_version),
-                epsilon_spent=spent,
-                epsilon_remaining=remaining,
-                delta=delta,
-                digest=Digest(digest),
+        return (
+            tuple(
+                KeptReport(
+                    study_id=study_id,
+                    site_id=SiteId(site_id),
+                    kind=kinds[kind],
+                    period=period,
+                    sequence=sequence,
+                    received_at_s=received_at_s,
+                    tensors=CountedTensors(layouts[kinds[kind]], np.frombuffer(counts, "<i4")),
+                    model_version=Digest(model_version),
+                    epsilon_spent=spent,
+                    epsilon_remaining=remaining,
+                    delta=delta,
+                    digest=Digest(digest),
+                )
+                for (
+                    site_id,
+                    kind,
+                    period,
+                    sequence,
+                    received_at_s,
+                    model_version,
+                    spent,
+                    remaining,
+                    delta,
+                    digest,
+                    counts,
+                ) in rows
             )
-            for (
-                site_id,
-                kind,
-                period,
-                sequence,
-                received_at_s,
-                model_version,
-                spent,
-                remaining,
-                delta,
-                digest,
-                counts,
-            ) in rows
+            + sums
         )
 
     def envelopes(self, study_id: StudyId, *, kind: str) -> tuple[bytes, ...]:

@@ -281,8 +281,17 @@ def test_the_page_suffices_to_verify_rosters(monitoring: dict[str, Any]) -> None
         ("receipt", {"board": 4}, "sequence", 1),
         ("decision", {"ada": 8, "ben": 9}, "action", "pause-site"),
         ("promotion", {"coordinator": 11}, "sequence", 1),
-        ("closing", {"board": 4}, "sites", ["north", "south"]),
-        ("partial_sum", {"board": 4}, "sealed", "c2VhbGVkIHN1bQ=="),
+        (
+            "closing",
+            {"board": 4},
+            "sites",
+            [
+                {"share_a": "a" * 64, "share_b": "b" * 64, "site_id": "north"},
+                {"share_a": "c" * 64, "share_b": "d" * 64, "site_id": "south"},
+            ],
+        ),
+        ("partial_sum", {"aggregator": 13}, "closing", "8" * 64),
+        ("check_key", {"authority": 1}, "commitment", "9" * 64),
     ],
 )
 def test_the_page_suffices_to_verify_a_notice(

@@ -25,15 +25,16 @@ from common.crypto.keys import (
 from common.errors import CohortiumError
 from common.ids import BoardId, Digest, SiteId, StudyId
 from common.privacy.mechanism import DiscreteGaussianCounts
+from common.protocol.monitoring.check_key import SealedCheckKey
+from common.protocol.monitoring.closing import ClosedSite, Closing
 from common.protocol.monitoring.notices import (
     Action,
-    Closing,
     Decision,
-    PartialSum,
     Promotion,
     Receipt,
     decision_genesis,
 )
+from common.protocol.monitoring.partial_sum import PartialSum
 from common.protocol.monitoring.report_content import ReportContent, encode_content
 from common.protocol.monitoring.report_envelope import seal_report
 from common.protocol.monitoring.report_header import ReportDraft, genesis
@@ -87,6 +88,8 @@ BOARD_KEYS: Final = {BOARD: signing_key(4), AUDITOR: signing_key(5)}
 OPENING_KEYS: Final = {BOARD: opening_key(6), AUDITOR: opening_key(7)}
 DECIDER_KEYS: Final = {"ada": signing_key(8), "ben": signing_key(9), "cleo": signing_key(10)}
 COORDINATOR: Final = signing_key(11)
+AGGREGATOR: Final = BoardId("aggregator")
+AGGREGATOR_KEY: Final = signing_key(13)
 
 
 def make_roster(
@@ -120,6 +123,19 @@ def make_roster(
         ),
     )
     return replace(roster, **changes)
+
+
+def summing_roster() -> MonitoringRoster:
+    """Return the roster with one aggregator besides."""
+    roster = make_roster()
+    aggregator = RosterBoard(
+        AGGREGATOR,
+        BoardRole.AGGREGATOR_A,
+        opening_key(14).sealing_key,
+        AGGREGATOR_KEY.verify_key,
+        Standing.ACTIVE,
+    )
+    return replace(roster, boards=(aggregator, *roster.boards))
 
 
 def next_roster(before: MonitoringRoster, **changes: Any) -> MonitoringRoster:
@@ -208,6 +224,7 @@ class Notices:
     promotion: Promotion
     closing: Closing
     partial_sum: PartialSum
+    check_key: SealedCheckKey
 
 
 def make_notices() -> Notices:
@@ -226,8 +243,31 @@ def make_notices() -> Notices:
             opened_at_s=NOW_S + 100,
         ),
         promotion=Promotion(STUDY, digest_bytes("test", b"plan"), Digest("5" * 64), 1, NOW_S + 110),
-        closing=Closing(STUDY, "2026-02", "outcome", BOARD, (NORTH, SOUTH)),
-        partial_sum=PartialSum(STUDY, "2026-02", "outcome", BOARD, (NORTH, SOUTH), b"sealed sum"),
+        closing=Closing(
+            study_id=STUDY,
+            period="2026-02",
+            kind=ReportKind.OUTCOME,
+            schema=Digest("6" * 64),
+            model_version=Digest("5" * 64),
+            sum_key=Digest("7" * 64),
+            board_id=BOARD,
+            sites=(
+                ClosedSite(NORTH, Digest("a" * 64), Digest("b" * 64)),
+                ClosedSite(SOUTH, Digest("c" * 64), Digest("d" * 64)),
+            ),
+            closed_at_s=NOW_S + 120,
+        ),
+        partial_sum=PartialSum(
+            study_id=STUDY,
+            period="2026-02",
+            kind=ReportKind.OUTCOME,
+            closing=Digest("8" * 64),
+            aggregator=AGGREGATOR,
+            sealed=((OPENING_KEYS[BOARD].fingerprint, b"sealed sum"),),
+        ),
+        check_key=SealedCheckKey(
+            1, Digest("9" * 64), ((OPENING_KEYS[BOARD].fingerprint, b"sealed key"),)
+        ),
     )
 
 

@@ -18,6 +18,8 @@ from common.protocol.monitoring.roster import MonitoringRoster
 from common.protocol.monitoring.roster_file import sign_roster
 from common.study.report_tensors import ReportKind
 from tests.lib.monitoring import (
+    AGGREGATOR,
+    AGGREGATOR_KEY,
     AUTHORITY,
     BOARD,
     BOARD_KEYS,
@@ -58,7 +60,8 @@ def notices() -> dict[str, bytes]:
         ),
         "promotion": sign_notice(made.promotion, {"coordinator": COORDINATOR}),
         "closing": sign_notice(made.closing, board),
-        "partial_sum": sign_notice(made.partial_sum, board),
+        "partial_sum": sign_notice(made.partial_sum, {AGGREGATOR: AGGREGATOR_KEY}),
+        "check_key": sign_notice(made.check_key, {"authority": AUTHORITY}),
     }
 
 

@@ -21,6 +21,7 @@ from common.ids import Digest
 from common.privacy.mechanism import DiscreteGaussianCounts
 from common.protocol.frames import join_frames, split_frames
 from common.protocol.monitoring.notice_checks import (
+    verify_check_key,
     verify_closing,
     verify_decision,
     verify_partial_sum,
@@ -54,6 +55,8 @@ from common.protocol.monitoring.roster import MonitoringRoster
 from common.protocol.monitoring.roster_file import read_roster, sign_roster, verify_roster
 from common.study.report_tensors import ReportKind
 from tests.lib.monitoring import (
+    AGGREGATOR,
+    AGGREGATOR_KEY,
     AUTHORITY,
     BOARD,
     BOARD_KEYS,
@@ -68,6 +71,7 @@ from tests.lib.monitoring import (
     make_report,
     make_roster,
     opening_key,
+    summing_roster,
 )
 
 RELAXED = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
@@ -273,6 +277,7 @@ def test_every_changed_byte_of_a_roster_is_refused() -> None:
 
 
 NOTICES = make_notices()
+SUMMING = summing_roster()
 SIGNED: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     "receipt": (
         sign_notice(NOTICES.receipt, {BOARD: BOARD_KEYS[BOARD]}),
@@ -291,8 +296,12 @@ SIGNED: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
         lambda data: verify_closing(data, ROSTER),
     ),
     "partial_sum": (
-        sign_notice(NOTICES.partial_sum, {BOARD: BOARD_KEYS[BOARD]}),
-        lambda data: verify_partial_sum(data, ROSTER),
+        sign_notice(NOTICES.partial_sum, {AGGREGATOR: AGGREGATOR_KEY}),
+        lambda data: verify_partial_sum(data, SUMMING),
+    ),
+    "check_key": (
+        sign_notice(NOTICES.check_key, {"authority": AUTHORITY}),
+        lambda data: verify_check_key(data, AUTHORITY.verify_key),
     ),
 }
 

@@ -2,37 +2,42 @@
 
     T1  it has the one form of a notice
     T2  it has the one form of its kind
-    T3  a receipt, closing or partial sum is signed by the board or aggregator that it names
+    T3  a receipt, closing or partial sum is signed by the board or aggregator that it names; of a
+        closing that is a board, of a partial sum an aggregator
     T4  a decision is signed by enough different active deciders, and by nobody else
     T5  a promotion is signed by the coordinator alone
     T6  a decision or promotion follows the one before
+    T7  a check key is signed by the consortium's authority alone
 
 Every check raises `ProtocolError` with its number; wrong signatures raise `SignatureError`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, TypeVar
 
 from common.crypto.keys import VerifyKey
 from common.errors import ProtocolError, SignatureError
 from common.ids import BoardId, Digest, StudyId
+from common.protocol.monitoring.check_key import SealedCheckKey
+from common.protocol.monitoring.closing import Closing
 from common.protocol.monitoring.notice_codec import Notice, read_notice
 from common.protocol.monitoring.notices import (
-    Closing,
     Decision,
     NoticeContent,
-    PartialSum,
     Promotion,
     Receipt,
     decision_genesis,
 )
+from common.protocol.monitoring.partial_sum import PartialSum
 from common.protocol.monitoring.refusals import numbered
-from common.protocol.monitoring.roster import MonitoringRoster, Standing
+from common.protocol.monitoring.roster import BoardRole, MonitoringRoster
+from common.protocol.monitoring.roster_file import AUTHORITY
 from common.protocol.monitoring.signed_notice import verify_signed
 
 COORDINATOR: Final = "coordinator"
-ContentT = TypeVar("ContentT", Receipt, Decision, Promotion, Closing, PartialSum)
+ContentT = TypeVar("ContentT", Receipt, Decision, Promotion, Closing, PartialSum, SealedCheckKey)
 
 
 def verify_receipt(data: bytes, roster: MonitoringRoster) -> Receipt:
@@ -43,17 +48,24 @@ def verify_receipt(data: bytes, roster: MonitoringRoster) -> Receipt:
 
 
 def verify_closing(data: bytes, roster: MonitoringRoster) -> Closing:
-    """Return a closing signed by an active board or aggregator (T1 to T3)."""
+    """Return a closing signed by an active board (T1 to T3)."""
     notice, closing = _read(data, Closing)
-    _check_board(notice, closing.board_id, roster)
+    _check_board(notice, closing.board_id, roster, {BoardRole.BOARD})
     return closing
 
 
 def verify_partial_sum(data: bytes, roster: MonitoringRoster) -> PartialSum:
-    """Return a partial sum signed by an active board or aggregator (T1 to T3)."""
+    """Return a partial sum signed by an active aggregator (T1 to T3)."""
     notice, part = _read(data, PartialSum)
-    _check_board(notice, part.aggregator, roster)
+    _check_board(notice, part.aggregator, roster, set(BoardRole) - {BoardRole.BOARD})
     return part
+
+
+def verify_check_key(data: bytes, authority: VerifyKey) -> SealedCheckKey:
+    """Return a check key that the consortium's authority signed (T1, T2, T7)."""
+    notice, sealed = _read(data, SealedCheckKey)
+    _check_only(notice, AUTHORITY, authority, "T7")
+    return sealed
 
 
 def verify_decision(data: bytes, roster: MonitoringRoster) -> Decision:
@@ -120,12 +132,18 @@ def _read(data: bytes, content_type: type[ContentT]) -> tuple[Notice, ContentT]:
     return notice, content
 
 
-def _check_board(notice: Notice, board_id: BoardId, roster: MonitoringRoster) -> None:
-    for board in roster.boards:
-        if board.board_id == board_id and board.status is Standing.ACTIVE:
+def _check_board(
+    notice: Notice,
+    board_id: BoardId,
+    roster: MonitoringRoster,
+    roles: Collection[BoardRole] = tuple(BoardRole),
+) -> None:
+    for board in roster.active_boards():
+        if board.board_id == board_id and board.role in roles:
             _check_only(notice, board_id, board.verify_key, "T3")
             return
-    raise _refuse("T3", "an active board or aggregator of the roster", f"{board_id}")
+    expected = " or ".join(sorted(role.value for role in roles))
+    raise _refuse("T3", f"an active {expected} of the roster", f"{board_id}")
 
 
 def _check_only(notice: Notice, name: str, key: VerifyKey, number: str) -> None:

@@ -2,46 +2,44 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from common import limits
 from common.canonical import Canonical
 from common.crypto.keys import SigningKey
 from common.errors import CohortiumError, ProtocolError
 from common.ids import (
     Digest,
-    SiteId,
     parse_board_id,
     parse_digest,
     parse_site_id,
     parse_study_id,
 )
 from common.protocol.fields import Fields
+from common.protocol.monitoring.check_key import (
+    SealedCheckKey,
+    check_key_from_fields,
+    check_key_to_record,
+)
+from common.protocol.monitoring.closing import Closing, closing_from_fields, closing_to_record
 from common.protocol.monitoring.notices import (
     Action,
-    Closing,
     Decision,
     NoticeContent,
-    PartialSum,
     Promotion,
     Receipt,
 )
-from common.protocol.monitoring.report_header import (
-    KINDS,
-    NUMBER_MAX,
-    PERIOD,
-    SHARE_A,
-    SHARE_B,
-    read_period,
+from common.protocol.monitoring.partial_sum import (
+    PartialSum,
+    partial_sum_from_fields,
+    partial_sum_to_record,
 )
+from common.protocol.monitoring.report_header import NUMBER_MAX, PERIOD
 from common.protocol.monitoring.signed_notice import (
     NoticeKind,
     SignedNotice,
     content_fields,
-    read_base64,
     read_signed,
     write_signed,
 )
@@ -52,8 +50,8 @@ KIND_OF: Final[Mapping[type, NoticeKind]] = {
     Promotion: NoticeKind.PROMOTION,
     Closing: NoticeKind.CLOSING,
     PartialSum: NoticeKind.PARTIAL_SUM,
+    SealedCheckKey: NoticeKind.CHECK_KEY,
 }
-_REPORT_KINDS: Final = tuple(kind for kind in KINDS if kind not in (SHARE_A, SHARE_B))
 _REASON_MAX: Final = 4000
 IdT = TypeVar("IdT")
 
@@ -112,15 +110,16 @@ def read_notice(data: bytes) -> Notice:
 
 def content_record(content: NoticeContent) -> dict[str, Canonical]:
     """Return a notice's content as canonical data: its fields under their own names."""
-    record: dict[str, Canonical] = {}
-    for name, value in vars(content).items():
-        if isinstance(value, bytes):
-            record[name] = base64.b64encode(value).decode()
-        elif isinstance(value, Action):
-            record[name] = value.value
-        else:
-            record[name] = list(value) if isinstance(value, tuple) else value
-    return record
+    if isinstance(content, Closing):
+        return closing_to_record(content)
+    if isinstance(content, PartialSum):
+        return partial_sum_to_record(content)
+    if isinstance(content, SealedCheckKey):
+        return check_key_to_record(content)
+    return {
+        name: value.value if isinstance(value, Action) else value
+        for name, value in vars(content).items()
+    }
 
 
 def _receipt(fields: Fields) -> Receipt:
@@ -167,37 +166,6 @@ def _promotion(fields: Fields) -> Promotion:
     )
 
 
-def _closing(fields: Fields) -> Closing:
-    kind = fields.one_of("kind", _REPORT_KINDS)
-    return Closing(
-        study_id=parse_study_id(fields.text("study_id")),
-        period=read_period(fields, kind),
-        kind=kind,
-        board_id=parse_board_id(fields.text("board_id")),
-        sites=_sites(fields),
-    )
-
-
-def _partial_sum(fields: Fields) -> PartialSum:
-    kind = fields.one_of("kind", _REPORT_KINDS)
-    return PartialSum(
-        study_id=parse_study_id(fields.text("study_id")),
-        period=read_period(fields, kind),
-        kind=kind,
-        aggregator=parse_board_id(fields.text("aggregator")),
-        sites=_sites(fields),
-        sealed=read_base64(fields, "sealed", bytes_max=limits.SUMMED_BYTES_MAX),
-    )
-
-
-def _sites(fields: Fields) -> tuple[SiteId, ...]:
-    items = fields.items("sites", count_max=limits.SITES_MAX)
-    sites = [parse_site_id(item) for item in items if isinstance(item, str)]
-    if not items or sites != items or sorted(set(sites)) != sites:
-        raise fields.refuse("sites", "site ids, rising, each once")
-    return tuple(sites)
-
-
 def _optional(fields: Fields, name: str, parse: Callable[[str], IdT]) -> IdT | None:
     return None if fields.consume_null(name) else parse(fields.text(name))
 
@@ -206,8 +174,9 @@ _READERS: Final[Mapping[NoticeKind, Callable[[Fields], NoticeContent]]] = {
     NoticeKind.RECEIPT: _receipt,
     NoticeKind.DECISION: _decision,
     NoticeKind.PROMOTION: _promotion,
-    NoticeKind.CLOSING: _closing,
-    NoticeKind.PARTIAL_SUM: _partial_sum,
+    NoticeKind.CLOSING: closing_from_fields,
+    NoticeKind.PARTIAL_SUM: partial_sum_from_fields,
+    NoticeKind.CHECK_KEY: check_key_from_fields,
 }
 
 

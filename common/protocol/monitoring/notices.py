@@ -8,6 +8,9 @@ from typing import TypeAlias
 
 from common.canonical import digest_bytes
 from common.ids import BoardId, Digest, SiteId, StudyId
+from common.protocol.monitoring.check_key import SealedCheckKey
+from common.protocol.monitoring.closing import Closing
+from common.protocol.monitoring.partial_sum import PartialSum
 
 
 class Action(enum.Enum):
@@ -81,42 +84,9 @@ class Promotion:
     at_s: int
 
 
-@dataclass(frozen=True)
-class Closing:
-    """Which sites' shares of a period both aggregators shall add; signed by a board or aggregator.
-
-    Args:
-        kind: of report, as in its content.
-        sites: rising.
-    """
-
-    study_id: StudyId
-    period: str
-    kind: str
-    board_id: BoardId
-    sites: tuple[SiteId, ...]
-
-
-@dataclass(frozen=True)
-class PartialSum:
-    """One aggregator's sum of the shares of the closed sites; signed by the aggregator.
-
-    Args:
-        sites: rising, those of the closing.
-        sealed: the sum, sealed to the boards.
-    """
-
-    study_id: StudyId
-    period: str
-    kind: str
-    aggregator: BoardId
-    sites: tuple[SiteId, ...]
-    sealed: bytes
-
-
 def decision_genesis(study_id: StudyId) -> Digest:
     """Return what the first decision of a study names as the one before it."""
     return digest_bytes("decision-genesis", study_id.encode())
 
 
-NoticeContent: TypeAlias = Receipt | Decision | Promotion | Closing | PartialSum
+NoticeContent: TypeAlias = Receipt | Decision | Promotion | Closing | PartialSum | SealedCheckKey

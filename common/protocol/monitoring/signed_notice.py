@@ -35,6 +35,7 @@ class NoticeKind(enum.Enum):
     PROMOTION = "promotion"
     CLOSING = "closing"
     PARTIAL_SUM = "partial-sum"
+    CHECK_KEY = "check-key"
 
 
 @dataclass(frozen=True)
