@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from rich.table import Table
 
 from common.errors import ConfigError, ServiceError
 from common.study.plan_file import read_plan
+from simulations.demo_monitoring import MonitoringResult, print_monitoring, run_monitoring
 from simulations.deployment import DemoSite, Deployment
 from simulations.heart_sites import heart_sites, uci_folder
 
@@ -42,12 +43,14 @@ class DemoResult:
         version: digest of the last model version.
         card: folder of the model card.
         seconds: from launch to the end of the study.
+        monitoring: of the months after training; None for a plan without `[monitoring]`.
     """
 
     report: dict[str, Any]
     version: str
     card: Path
     seconds: float
+    monitoring: MonitoringResult | None = None
 
 
 def run_demo(folder: Path, *, plan: Path | None, console: Console) -> DemoResult:
@@ -72,7 +75,12 @@ def _run(folder: Path, plan: Path | None, console: Console) -> DemoResult:
         set_up(deployment, chosen, sites)
         start(deployment, sites)
         result = run_study(deployment, chosen, console=console)
+        if read_plan(chosen).monitoring is not None and plan is None:
+            after = run_monitoring(deployment, chosen, version=result.version, console=console)
+            result = replace(result, monitoring=after)
     print_result(result, deployment, console)
+    if result.monitoring is not None:
+        print_monitoring(result.monitoring, console)
     return result
 
 

@@ -77,19 +77,24 @@ class Deployment:
         self.coordinator_home = folder / "coordinator"
         self.processes = ProcessGroup(folder / "logs")
         self.port = free_port()
+        self.relay_port = free_port()
         self.fingerprint = ""
 
     def site_home(self, site_id: str) -> Path:
         """Return the folder of one site."""
         return self.folder / "sites" / site_id
 
+    def request_of(self, site_id: str) -> Path:
+        """Return the enrolment request of one site, which holds its public keys."""
+        return self.folder / "exchange" / f"{site_id}.request.json"
+
     def coordinator(self, *words: str) -> str:
         """Run `cohortium-coordinator` with these words and return what it printed."""
-        return self._run("cohortium-coordinator", "--home", str(self.coordinator_home), *words)
+        return self.command("cohortium-coordinator", "--home", str(self.coordinator_home), *words)
 
     def site(self, site_id: str, *words: str) -> str:
         """Run `cohortium-site` for one site with these words and return what it printed."""
-        return self._run("cohortium-site", "--home", str(self.site_home(site_id)), *words)
+        return self.command("cohortium-site", "--home", str(self.site_home(site_id)), *words)
 
     def coordinator_json(self, *words: str) -> Any:
         """Run `cohortium-coordinator … --json` and return the parsed answer."""
@@ -104,7 +109,15 @@ class Deployment:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.say("The coordinator makes its authority, its keys and its store.")
         answer = self.coordinator_json(
-            "init", "--name", consortium, "--host", "127.0.0.1", "--port", str(self.port)
+            "init",
+            "--name",
+            consortium,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--relay-port",
+            str(self.relay_port),
         )
         self.fingerprint = str(answer["fingerprint"])
 
@@ -112,7 +125,7 @@ class Deployment:
         """Enrol one site: keys at the site, one request out, one signed file back."""
         exchange = self.folder / "exchange"
         exchange.mkdir(exist_ok=True)
-        request = exchange / f"{site.site_id}.request.json"
+        request = self.request_of(site.site_id)
         answer = exchange / f"{site.site_id}.enrolment.json"
         home = self.site_home(site.site_id)
         home.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +152,15 @@ class Deployment:
             "--out",
             str(answer),
         )
-        self.site(site.site_id, "join", str(answer), "--fingerprint", self.fingerprint)
+        self.site(
+            site.site_id,
+            "join",
+            str(answer),
+            "--fingerprint",
+            self.fingerprint,
+            "--relay",
+            f"127.0.0.1:{self.relay_port}",
+        )
         (home / "site.toml").write_text(
             f'[site]\nid = "{site.site_id}"\n'
             f"declared_cohort_size = {site.declared_cohort_size}\n\n"
@@ -156,20 +177,20 @@ class Deployment:
         self.processes.start(
             "coordinator",
             [
-                _script("cohortium-coordinator"),
+                script_path("cohortium-coordinator"),
                 "--home",
                 str(self.coordinator_home),
                 "up",
             ],
-            environment=_environment(),
+            environment=self.environment,
         )
 
     def start_site(self, site_id: str) -> None:
         """Start the site's agent and courier together."""
         self.processes.start(
             f"site-{site_id}",
-            [_script("cohortium-site"), "--home", str(self.site_home(site_id)), "run"],
-            environment=_environment(),
+            [script_path("cohortium-site"), "--home", str(self.site_home(site_id)), "run"],
+            environment=self.environment,
         )
 
     def wait_for(
@@ -193,15 +214,21 @@ class Deployment:
         """Stop every process."""
         self.processes.stop_all()
 
-    def _run(self, script: str, *words: str) -> str:
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Of every process of the federation."""
+        return _environment()
+
+    def command(self, script: str, *words: str) -> str:
+        """Run one of our programs and return what it printed; raises `ServiceError`."""
         finished = subprocess.run(  # noqa: S603 - our own console scripts
-            [_script(script), *words],
+            [script_path(script), *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=COMMAND_WAIT_S,
             check=False,
-            env=_environment(),
+            env=self.environment,
         )
         if finished.returncode != 0:
             raise ServiceError(
@@ -213,7 +240,8 @@ class Deployment:
         return finished.stdout
 
 
-def _script(name: str) -> str:
+def script_path(name: str) -> str:
+    """Return where one of our programs is; raises `ServiceError`."""
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:

@@ -17,6 +17,7 @@ from server.monitor_board import (
     cli_keys,
     cli_plan,
     cli_roster,
+    cli_signals,
     cli_web,
 )
 from server.monitor_board.cli_context import Fingerprint, Json, open_config, paths_of, set_home
@@ -35,6 +36,7 @@ app.add_typer(cli_keys.certificate, name="certificate")
 app.add_typer(cli_decide.app, name="decide")
 cli_collect.add_commands(app)
 cli_web.add_commands(app)
+app.command()(cli_signals.signals)
 app.command()(cli_aggregate.aggregate)
 app.add_typer(cli_check_key.app, name="check-key")
 
