@@ -12,6 +12,7 @@ from site_client.monitoring.period_rows import MonitoredRows
 from site_client.monitoring.promoted_models import PromotedModels
 from site_client.monitoring.report import SiteMonitor
 from site_client.monitoring.roster_pin import RosterPin
+from site_client.monitoring.waiting_notices import WaitingNotices
 from site_client.open_site import OpenSite
 from site_client.release.gate import Gate
 from site_client.release.report_release import ReportReleases
@@ -44,6 +45,7 @@ def open_mailbox(config: SiteConfig, site: OpenSite, clock: Clock) -> Monitoring
             is_followed=config.monitoring.follow_decisions,
         ),
         chain=ReportOutbox(site.database, site_id),
+        waiting=WaitingNotices(site.database),
         clock=clock,
     )
 

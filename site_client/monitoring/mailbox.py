@@ -8,6 +8,7 @@ courier.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -18,7 +19,7 @@ from common.errors import CohortiumError, LedgerError, ProtocolError
 from common.ids import SiteId, StudyId
 from common.privacy.accounts import study_of_account
 from common.protocol.monitoring.chain import ChainState, has_receipts
-from common.protocol.monitoring.notice_codec import read_notice
+from common.protocol.monitoring.notice_codec import Notice, read_notice
 from common.protocol.monitoring.notices import Promotion
 from common.protocol.monitoring.report_header import ReportDraft
 from common.protocol.monitoring.roster import MonitoringRoster, Standing
@@ -27,9 +28,10 @@ from common.study.report_tensors import schema_digest
 from site_client.approvals import Approvals
 from site_client.monitoring.decision_book import DecisionBook
 from site_client.monitoring.outbox import ReportOutbox, SealedReport
-from site_client.monitoring.outcomes import KNOWN, LATER, refused
+from site_client.monitoring.outcomes import KNOWN, LATER, TAKEN, refused
 from site_client.monitoring.promoted_models import PromotedModels
 from site_client.monitoring.roster_pin import RosterPin
+from site_client.monitoring.waiting_notices import WaitingNotices
 from site_client.release.gate import Gate
 from site_client.release.release_log import LoggedReport, ReleaseLog
 
@@ -45,7 +47,7 @@ class MonitoringMailbox:
         site_id: the site.
         gate: seals what was logged.
         log, approvals: of the site.
-        pin, models, decisions, chain: what the site knows and sent.
+        pin, models, decisions, chain, waiting: what the site knows, sent, and cannot judge yet.
         clock: of the site.
     """
 
@@ -60,6 +62,7 @@ class MonitoringMailbox:
         models: PromotedModels,
         decisions: DecisionBook,
         chain: ReportOutbox,
+        waiting: WaitingNotices,
         clock: Clock,
     ) -> None:
         self._site_id = site_id
@@ -71,6 +74,9 @@ class MonitoringMailbox:
         self.models = models
         self.decisions = decisions
         self.chain = chain
+        self.waiting = waiting
+        # The socket's threads: two must not seal one report, or judge one notice, at a time.
+        self._lock = threading.RLock()
 
     def outbox(self) -> tuple[bytes, ...]:
         """Return the envelopes that should be at the relay now, one for each study.
@@ -78,6 +84,11 @@ class MonitoringMailbox:
         Raises:
             LedgerError: the site's records cannot be read or written.
         """
+        with self._lock:
+            self._retry_waiting()
+            return self._leaving_now()
+
+    def _leaving_now(self) -> tuple[bytes, ...]:
         leaving = []
         for study_id in self.studies():
             try:
@@ -99,7 +110,8 @@ class MonitoringMailbox:
             body: the parameters beside a promotion.
 
         Returns:
-            see `outcomes`; a refusal's number, never text.
+            see `outcomes`; a refusal's number, never text. What comes too early is kept, and taken
+            when it can be judged.
 
         Raises:
             LedgerError: the site's records cannot be read or written.
@@ -108,6 +120,39 @@ class MonitoringMailbox:
             read = read_notice(notice)
         except CohortiumError as error:
             return refused(error)
+        with self._lock:
+            outcome = self._take(read, notice, body)
+            if outcome == LATER and self._is_worth_keeping(read, notice, body):
+                self.waiting.keep(notice, body)
+            if outcome == TAKEN:
+                self._retry_waiting()
+            return outcome
+
+    def _is_worth_keeping(self, read: Notice, notice: bytes, body: bytes) -> bool:
+        # Who a board is only a roster says; the coordinator is known, and a model is large.
+        if isinstance(read.content, Promotion):
+            return self.models.is_genuine(notice, body)
+        return not body
+
+    def _retry_waiting(self) -> None:
+        """Take what waits and can be judged now, in the order in which it came."""
+        has_moved = True
+        while has_moved:
+            has_moved = False
+            for notice in self.waiting.notices():
+                read = read_notice(notice)
+                is_promotion = isinstance(read.content, Promotion)
+                if isinstance(read.content, Promotion) and not self._is_known(
+                    read.content.study_id
+                ):
+                    continue
+                body = self.waiting.body(notice) if is_promotion else b""
+                outcome = self._take(read, notice, body)
+                if outcome != LATER:
+                    self.waiting.forget(notice)
+                    has_moved = has_moved or outcome == TAKEN
+
+    def _take(self, read: Notice, notice: bytes, body: bytes) -> str:
         if isinstance(read.content, Promotion):
             is_known = self._is_known(read.content.study_id)
             return self.models.take(notice, body) if is_known else LATER

@@ -75,6 +75,14 @@ class PromotedModels:
             )
         return TAKEN
 
+    def is_genuine(self, notice: bytes, content: bytes) -> bool:
+        """Return whether the coordinator signed a promotion of exactly these parameters."""
+        try:
+            promotion = verify_promotion(notice, self._coordinator)
+        except CohortiumError:
+            return False
+        return parameters_digest(content) == promotion.model_version
+
     def find(self, study_id: StudyId) -> PromotedModel | None:
         """Return a study's promoted model; raises `LedgerError` when it is not as it was taken."""
         rows = self._database.rows(

@@ -18,9 +18,12 @@ from common.protocol.monitoring.report_checks import check_report
 from common.protocol.monitoring.report_content import check_content
 from common.protocol.monitoring.report_envelope import report_digest
 from common.protocol.monitoring.roster import RosterBoard, Standing
+from common.study.plan_file import plan_digest
 from common.study.report_tensors import ReportKind, schema_digest
+from site_client.monitoring.waiting_notices import WAITING_MAX
 from tests.lib.monitored_site import (
     DAY_S,
+    Members,
     MonitoredSite,
     make_monitored_site,
     monitored_plan,
@@ -344,13 +347,54 @@ def test_decisions_about_others_pause_nothing_and_follow_each_other(site: Monito
     second = site.decision(Action.WATCH, number=2, previous=read_notice(first).digest)
     assert mailbox.deliver(second) == "later"
     assert mailbox.deliver(first) == "taken"
-    assert mailbox.deliver(second) == "taken"
+    assert mailbox.deliver(second) == "known"  # it waited
     assert mailbox.deliver(site.decision(Action.STOP)) == "refused T6"  # a second first decision
     assert not approvals.is_paused(site.study_id)
     assert [item.action for item in mailbox.decisions.decisions(site.study_id)] == [
         Action.PAUSE_SITE,
         Action.WATCH,
     ]
+
+
+def test_what_comes_too_early_waits_and_is_taken_when_it_can_be_judged(tmp_path: Path) -> None:
+    site = make_monitored_site(tmp_path)
+    mailbox, model = site.mailbox, some_model(site.plan)
+    other = monitored_plan(study__id="other-study")
+    early = site.promotion(model, study_id=StudyId("other-study"), plan_digest=plan_digest(other))
+    first = site.decision(Action.WATCH)
+    assert mailbox.deliver(site.signed(site.roster())) == "later"
+    assert mailbox.deliver(first) == "later"
+    assert mailbox.deliver(early, model) == "later"
+    forged = Members()
+    mine, site.members.coordinator = site.members.coordinator, forged.coordinator
+    hostile = site.promotion(model, study_id=StudyId("third-study"))
+    site.members.coordinator = mine
+    assert mailbox.deliver(hostile, model) == "later"
+    assert mailbox.waiting.notices() == (site.signed(site.roster()), first, early)
+    mailbox.pin.trust(site.members.authority.verify_key)
+    assert site.reopened().mailbox.outbox() == ()  # the courier's next look
+    assert mailbox.pin.roster() == site.roster()
+    assert [item.action for item in mailbox.decisions.decisions(site.study_id)] == [Action.WATCH]
+    assert mailbox.waiting.notices() == (early,)
+    site.site.records.approvals.approve(
+        other,
+        person="A Steward",
+        until_s=site.clock.seconds + DAY_S,
+        signing_key=site.site.keys.signing,
+    )
+    mailbox.outbox()
+    found = mailbox.models.find(StudyId("other-study"))
+    assert found is not None
+    assert found.content == model
+    assert mailbox.waiting.notices() == ()
+
+
+def test_what_waits_is_bounded(tmp_path: Path) -> None:
+    site = make_monitored_site(tmp_path)
+    rosters = [site.signed(site.roster(grace_s=number)) for number in range(WAITING_MAX + 3)]
+    for roster in rosters:
+        assert site.mailbox.deliver(roster) == "later"
+    assert site.mailbox.waiting.notices() == tuple(rosters[3:])
 
 
 def test_junk_is_refused_with_a_number_and_no_text(site: MonitoredSite) -> None:
