@@ -37,6 +37,8 @@ from tests.lib.board_home import (
 from tests.lib.relaying import Relaying, submit
 
 pytestmark = pytest.mark.e2e
+RELAYED = 100
+"""Reports at the relay: a pass has time to be killed in."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -64,8 +66,8 @@ def _pass(paths: BoardPaths) -> None:
 
 
 def _kill_passes(paths: BoardPaths, *, times: int) -> int:
-    """Start passes and kill each with -9 after a while; return how many were killed at work."""
-    draws, killed = random.Random(3), 0
+    """Start passes and kill each with -9 soon after it took something; return how many were."""
+    draws, killed, store = random.Random(3), 0, store_of(paths)
     with subprocess.Popen(
         [sys.executable, "-m", "tests.lib.collect_slowly", str(paths.home)],
         cwd=ROOT,
@@ -78,10 +80,14 @@ def _kill_passes(paths: BoardPaths, *, times: int) -> int:
             starter.stdin.write(b"go\n")
             starter.stdin.flush()
             child = int(starter.stdout.readline())
-            time.sleep(draws.uniform(0.02, 0.6))
+            before = store.position(f"reports/{STUDY}")
+            deadline = time.monotonic() + 20
+            while store.position(f"reports/{STUDY}") == before and time.monotonic() < deadline:
+                time.sleep(0.002)
+            time.sleep(draws.uniform(0, 0.05))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-                killed += 1
+                killed += store.position(f"reports/{STUDY}") < RELAYED
             assert starter.stdout.readline() == b"gone\n"
         starter.stdin.close()
     return killed
@@ -124,8 +130,8 @@ def test_a_board_killed_again_and_again_loses_no_report_and_counts_none_twice(
 ) -> None:
     paths = board_home(relaying, "board-a", tmp_path)
     with relaying.running():
-        sent = _send(relaying, 40)
-        assert _kill_passes(paths, times=15) >= 5
+        sent = _send(relaying, RELAYED // 2)
+        assert _kill_passes(paths, times=8) >= 5
         _pass(paths)
     store = store_of(paths)
     assert store.envelopes(STUDY, kind="case-mix") == tuple(sent)
@@ -133,7 +139,7 @@ def test_a_board_killed_again_and_again_loses_no_report_and_counts_none_twice(
     assert store.refusals() == ()
     assert store.gaps(also_filled=True) == ()
     assert store.count_unpublished() == 0
-    assert max(_receipts(relaying, "north")) == 40
+    assert max(_receipts(relaying, "north")) == RELAYED // 2
 
 
 def test_a_relay_that_is_away_costs_a_pass_and_nothing_else(
