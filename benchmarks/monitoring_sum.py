@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,38 +66,44 @@ def measure(sites: int, *, bins: int) -> str:
         opened = {
             name: open_share(item, here, arrived_at_s=0) for name, item in shares[role].items()
         }
-        partial = seal_partial_sum(
+        sealed = seal_partial_sum(
             sum_shares(checked, opened, here),
             checked,
             closing_digest=digest,
             aggregator=AGGREGATORS[role],
             boards=[consortium.board.opening.sealing_key],
         )
-        return sign_notice(partial, {AGGREGATORS[role]: consortium.aggregators[role].signing})
+        return sign_notice(sealed, {AGGREGATORS[role]: consortium.aggregators[role].signing})
 
-    open_ms = [
-        milliseconds(lambda: open_share(envelope, consortium.aggregating(role), arrived_at_s=0))
-        for role, envelope in zip((A, B), envelopes, strict=True)
-    ]
-    sum_ms = [milliseconds(lambda: answer(role), times=3) for role in (A, B)]
+    def opened(role: BoardRole, envelope: bytes) -> float:
+        here = consortium.aggregating(role)
+        return milliseconds(lambda: open_share(envelope, here, arrived_at_s=0))
+
+    open_ms = [opened(role, envelope) for role, envelope in zip((A, B), envelopes, strict=True)]
+    sum_ms = [milliseconds(partial(answer, role), times=3) for role in (A, B)]
     answers = [answer(A), answer(B)]
     join_ms = milliseconds(lambda: consortium.join(notice, answers))
     joined = consortium.join(notice, answers)
     assert np.array_equal(joined.counts, sites * vector)
-    sizes = f"{len(envelopes[0])} + {len(envelopes[1])}"
-    return (
-        f"| {sites} | {consortium.cells} | {site_ms:.1f} | {sizes} | {open_ms[0]:.1f} / "
-        f"{open_ms[1]:.1f} | {sum_ms[0]:.0f} / {sum_ms[1]:.0f} | {len(answers[0])} | {join_ms:.1f} |"
-    )
+    cells = [
+        f"{sites}",
+        f"{consortium.cells}",
+        f"{site_ms:.1f}",
+        f"{len(envelopes[0])} + {len(envelopes[1])}",
+        f"{open_ms[0]:.1f} / {open_ms[1]:.1f}",
+        f"{sum_ms[0]:.0f} / {sum_ms[1]:.0f}",
+        f"{len(answers[0])}",
+        f"{join_ms:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--sites", type=int, nargs="+", default=[10, 50])
     arguments = parser.parse_args()
-    print(
-        "| sites | cells | site ms | site bytes | open A / B ms | sum A / B ms | answer B | join ms |"
-    )
+    print("| sites | cells | site ms | site bytes | open A / B ms | sum A / B ms", end=" ")
+    print("| answer bytes | join ms |")
     print("|---|---|---|---|---|---|---|---|")
     for sites in arguments.sites:
         for bins in (10, 50):

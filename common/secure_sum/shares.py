@@ -85,9 +85,9 @@ def join(first: Elements, second: Elements, *, key: SumKey) -> npt.NDArray[np.in
         raise ProtocolError(
             "a secure sum does not fit its check tag",
             expected="the sum of what the sites sent",
-            arrived="other numbers: an aggregator changed or left out a share, or a site sent a "
-            "false tag",
-            todo="do not use this sum; ask both operators, and whether a site's software is changed",
+            arrived="other numbers: an aggregator changed or left out a share, or a site sent "
+            "a false tag",
+            todo="do not use this sum; ask both operators, and the sites for their versions",
             number="V22",
         )
     return field.from_field(cells)

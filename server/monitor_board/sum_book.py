@@ -63,7 +63,7 @@ def take_sum_notice(
     """Verify and keep a notice that is about sums; one of another kind changes nothing.
 
     Raises:
-        ProtocolError, SignatureError: T1 to T3 or T7; nothing was kept.
+        ProtocolError, SignatureError: T1 to T3 or T8; nothing was kept.
     """
     notice = read_notice(data)
     if notice.kind is NoticeKind.RECEIPT:

@@ -7,7 +7,7 @@
     T4  a decision is signed by enough different active deciders, and by nobody else
     T5  a promotion is signed by the coordinator alone
     T6  a decision or promotion follows the one before
-    T7  a check key is signed by the consortium's authority alone
+    T8  a check key is signed by the consortium's authority alone
 
 Every check raises `ProtocolError` with its number; wrong signatures raise `SignatureError`.
 """
@@ -62,9 +62,9 @@ def verify_partial_sum(data: bytes, roster: MonitoringRoster) -> PartialSum:
 
 
 def verify_check_key(data: bytes, authority: VerifyKey) -> SealedCheckKey:
-    """Return a check key that the consortium's authority signed (T1, T2, T7)."""
+    """Return a check key that the consortium's authority signed (T1, T2, T8)."""
     notice, sealed = _read(data, SealedCheckKey)
-    _check_only(notice, AUTHORITY, authority, "T7")
+    _check_only(notice, AUTHORITY, authority, "T8")
     return sealed
 
 

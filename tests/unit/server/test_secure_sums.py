@@ -421,7 +421,7 @@ def test_a_check_key_opens_for_sites_and_boards_and_for_no_aggregator(
     for member in consortium.aggregators.values():
         with pytest.raises(ProtocolError):
             open_check_key(sealed, key=member.opening)
-    refused("T7", lambda: verify_check_key(data, SigningKey.generate().verify_key))
+    refused("T8", lambda: verify_check_key(data, SigningKey.generate().verify_key))
     assert consortium.check_key.raw.hex() not in repr(consortium.check_key)
 
 
