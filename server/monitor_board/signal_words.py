@@ -36,8 +36,6 @@ _STATES: Final = {
     State.SILENT: "is not reported.",
 }
 _BY_LOOK: Final = "differs over the last quarter from the reference beyond what the plan tolerates."
-    "differs over the last quarter from the reference by more than the plan tolerates."
-)
 _MEANINGS: Final[dict[Reason, tuple[str, str, str]]] = {
     Reason.DATA: (
         "A few inputs have changed by themselves, or are missing more or less often",
