@@ -9,8 +9,8 @@ State of a signal; the first rule that holds:
 State of a site:
  (6) its worst: ALERT, then SILENT (a report is owed), WATCH, INSUFFICIENT (of all), OK.
 Reasons: certain from signals in ALERT; not certain where those in WATCH are counted as well.
- (7) DATA: missing values changed, or at most a quarter of the sentinels moved, and not so at more
-     than half of the other sites.
+ (7) DATA: missing values changed; or at most a quarter of the sentinels moved, one of them at no
+     more than half of the other sites.
  (8) COVARIATE: inputs changed otherwise than by (7), or the scores moved, while neither AUROC nor
      calibration changed.
  (9) PRIOR: the calibration intercept changed, or prevalence without the scores, while neither AUROC
@@ -71,10 +71,12 @@ def is_data(raised: Set[Watch], *, sentinels: int, share_elsewhere: Mapping[Watc
         raised: at this site.
         share_elsewhere: of the other sites, where each is raised too; for all sites together empty.
     """
-    own = {watch for watch in raised if share_elsewhere.get(watch, 0.0) <= 0.5}
+    if _of(raised, Metric.MISSING):
+        return True
     moved = _of(raised, Metric.SENTINEL)
-    few = len(moved) <= max(1.0, SENTINEL_SHARE_OF_DATA_MAX * sentinels)
-    return bool(_of(own, Metric.MISSING)) or (few and bool(moved & own))
+    if len(moved) > max(1.0, SENTINEL_SHARE_OF_DATA_MAX * sentinels):
+        return False
+    return any(share_elsewhere.get(watch, 0.0) <= 0.5 for watch in moved)
 
 
 def is_covariate(raised: Set[Watch], *, sentinels: int, is_of_data: bool) -> bool:

@@ -96,6 +96,8 @@ def test_rule_7_data_is_few_inputs_at_one_site_or_missing_values() -> None:
     assert not holds(_sentinels(6))
     assert holds({MISSING})
     assert not holds(_sentinels(1), feature_0=0.6)
+    assert holds(_sentinels(2), feature_0=0.6)
+    assert is_data({MISSING}, sentinels=SENTINELS, share_elsewhere={MISSING: 1.0})
     assert not holds({SCORES, AUROC})
 
 
