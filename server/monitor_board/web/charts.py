@@ -33,11 +33,11 @@ _LEFT_PX: Final = 52
 _TOP_PX: Final = 12
 _BOTTOM_PX: Final = 44
 _SERIES: Final = (640, 240)
-_FOREST_WIDTH_PX: Final = 720
-_FOREST_LABEL_PX: Final = 300
+_FOREST_WIDTH_PX: Final = 960
+_FOREST_LABEL_PX: Final = 470
 _FOREST_ROW_PX: Final = 24
-_LABELS_MAX: Final = 12
-_LABEL_LETTERS_MAX: Final = 40
+_LABELS_MAX: Final = 9
+_LABEL_LETTERS_MAX: Final = 72
 
 
 def reliability_diagram(bins: Sequence[ReliabilityBin], *, name: str) -> Markup:

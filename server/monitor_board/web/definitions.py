@@ -14,6 +14,11 @@ DEFINITIONS: Final[Mapping[str, str]] = {
         "larger than the plan tolerates. SILENT: a report is overdue. TOO FEW: the privacy noise "
         "and the number of patients allow no statement; it does not mean that all is well."
     ),
+    "signals": (
+        "Change: of the newest report from the pooled past; of the outcome rate in logits, of a "
+        "gap how far it lies beyond the tolerance. p-value: that nothing changed, for "
+        "this report alone. Evidence: what has added up over the periods, as a share of the alarm."
+    ),
     "reliability": (
         "Patients are put into bins by predicted risk. Each point is one bin: the mean predicted "
         "risk against the share who had the outcome. Bars are 95 % intervals and include the "

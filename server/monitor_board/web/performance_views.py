@@ -72,7 +72,10 @@ def performance_of(
         RocPoint(point.threshold, _complement(point.specificity), number(point.sensitivity))
         for point in threshold_points(overall, scale)
     ]
-    metrics = [(words, number(getattr(found, name))) for name, words in PERFORMANCE_TITLES.items()]
+    metrics = [
+        (words, _shown_estimate(name, getattr(found, name)))
+        for name, words in PERFORMANCE_TITLES.items()
+    ]
     return Performance(title, period, tuple(reliability), tuple(roc), tuple(metrics))
 
 
@@ -194,6 +197,13 @@ def _complement(estimate: Estimate) -> Number:
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return Number(None)
     return Number(1 - estimate.value, 1 - estimate.high, 1 - estimate.low)
+
+
+def _shown_estimate(name: str, estimate: Estimate) -> Number:
+    is_count = name in ("patients", "events")
+    if is_count and (estimate.value is None or estimate.value < SHOWN_COUNT_MIN):
+        return Number(None)
+    return number(estimate)
 
 
 def _shown(count: float) -> int | None:

@@ -140,8 +140,14 @@ def _cell(signals: Sequence[Signal]) -> HeatCell:
     return HeatCell(
         worst.state,
         number_of(worst.estimate, worst.low, worst.high),
-        worst.name if is_named else "",
+        _short_name(worst) if is_named else "",
     )
+
+
+def _short_name(signal: Signal) -> str:
+    # The column says what is measured of a sentinel.
+    is_sentinel = signal.watch.metric in (Metric.SENTINEL, Metric.MISSING)
+    return signal.watch.subject if is_sentinel else signal.name
 
 
 def _signal_row(signal: Signal) -> SignalRow:

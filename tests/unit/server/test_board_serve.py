@@ -19,6 +19,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from common.clock import SystemClock
+from common.crypto.certificates import Authority, TlsKey
 from common.errors import ConfigError
 from server.monitor_board.web.assets import STATIC, check_vendored
 from server.monitor_board.web.metrics_text import metrics_text
@@ -178,20 +180,11 @@ def test_the_metrics_are_the_views_values_and_leave_out_what_is_suppressed() -> 
     assert len(estimates) == 3 * shown
 
 
-_SERVER = """
-import sys
-from pathlib import Path
-from server.monitor_board.web.serve import Listen, serve
-from tests.lib.board_views import make_view
+_PROGRAM = "from server.monitor_board.cli import main; main()"
 
-class Kept:
-    view = make_view()
-    def newest_position(self): return self.view.position
-    def make(self): return self.view
 
-files = [Path(name) for name in sys.argv[3:]]
-serve(Kept(), Path(sys.argv[1]), Listen("127.0.0.1", int(sys.argv[2]), *files))
-"""
+def _board_command(home: Path, *words: str) -> list[str]:
+    return [sys.executable, "-c", _PROGRAM, "--home", str(home), *words]
 
 
 def _free_port() -> int:
@@ -200,39 +193,59 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def test_the_real_server_serves_a_login_and_its_output_holds_no_secret(tmp_path: Path) -> None:
-    port = _free_port()
-    output = tmp_path / "output"
+def _certificate(folder: Path) -> tuple[Path, Path, Path]:
+    """Return files of a certificate for loopback, of its key, and of the authority."""
+    now_s = SystemClock().now_s()
+    authority = Authority.make("board", TlsKey.generate(), now_s=now_s)
+    key = TlsKey.generate()
+    files = folder / "web.pem", folder / "web.key", folder / "authority.pem"
+    files[0].write_text(authority.issue_server_certificate(["127.0.0.1"], key, now_s=now_s))
+    key.write(files[1])
+    files[2].write_text(authority.certificate_pem)
+    return files
+
+
+@pytest.mark.e2e
+def test_the_real_command_serves_a_login_over_tls_and_its_output_holds_no_secret(
+    tmp_path: Path,
+) -> None:
+    home, output, port = tmp_path / "board", tmp_path / "output", _free_port()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    made = _board_command(home, "init", "--consortium", "Heart network", "--id", "board")
+    subprocess.run(made, cwd=ROOT, env=environment, check=True, capture_output=True)
+    certificate, key, authority = _certificate(tmp_path)
+    words = ["serve", "--port", str(port), "--certificate", str(certificate), "--key", str(key)]
     with output.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", _SERVER, str(tmp_path / "web"), str(port)],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=file,
-            stderr=file,
+            _board_command(home, *words), cwd=ROOT, env=environment, stdout=file, stderr=file
         )
+    trusted = ssl.create_default_context(cafile=str(authority))
+    token_file = home / "web" / LOGIN_TOKEN
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trusted) as client:
             _wait_for(client)
-            token = (tmp_path / "web" / LOGIN_TOKEN).read_text().strip()
-            assert client.post("/login", data={"token": token}).status_code == 303
+            token = token_file.read_text().strip()
+            answer = client.post("/login", data={"token": token})
+            assert answer.status_code == 303
+            assert "Secure" in answer.headers["set-cookie"]
             cookie = next(iter(client.cookies.values()))
-            answer = client.get("/study/stroke-outcome/overview")
-            assert answer.status_code == 200
-            assert "server" not in answer.headers
+            page = client.get("/")
+            assert page.status_code == 200
+            assert "No plan was added" in page.text
+            assert "server" not in page.headers
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=20)
     text = output.read_text()
     assert "the one-time token is in" in text
-    for secret in (token, cookie, (tmp_path / "web" / LOGIN_TOKEN).read_text().strip()):
+    for secret in (token, cookie, token_file.read_text().strip()):
         assert secret not in text
 
 
 def _wait_for(client: httpx.Client) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while time.monotonic() < until:
-        with contextlib.suppress(httpx.TransportError, ssl.SSLError):
+        with contextlib.suppress(httpx.TransportError):
             if client.get("/health").text == "ok\n":
                 return
         time.sleep(0.1)
