@@ -80,7 +80,6 @@ def run_monitoring(
     deployment.coordinator(
         "models", "promote", version, "--as", "Study Lead", "--reason", "the study has finished"
     )
-    deployment.coordinator("models", "publish", study)
     for site in deployment.sites:
         _wait_for_model(deployment, site.site_id, study)
         deployment.site(site.site_id, "monitor", "report", study, "--period", "reference")
