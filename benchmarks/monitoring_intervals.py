@@ -24,7 +24,7 @@ from scipy.stats import norm
 
 from common.study.plan_file import read_plan
 from common.study.report_tensors import ReportKind, TensorFamily, report_tensors
-from server.monitor_board.statistics.group_gaps import gap_intervals, level_intervals
+from server.monitor_board.statistics.group_intervals import group_intervals
 from server.monitor_board.statistics.intervals import Intervals
 from server.monitor_board.statistics.performance import auroc, calibration_fit
 from server.monitor_board.statistics.performance_estimates import performance_intervals
@@ -189,25 +189,16 @@ def group_cover(case: tuple[int, float, float, int]) -> list[Cover]:
     )
     scale = LEVELS[0].scale
     drawn, sds = reports(cells, patients, sd, count, rng), np.full((count, 1), sd)
-    none = np.zeros((1, 1))
+    whole, none = cells[None] * WHOLE, np.zeros((1, 1))
+    exact, shown = group_intervals(whole, none, scale), group_intervals(drawn, sds, scale)
     found: list[Cover] = []
-    exact, levels = (
-        level_intervals(cells[None] * WHOLE, none, scale),
-        level_intervals(drawn, sds, scale),
-    )
-    true_gaps, gaps = (
-        gap_intervals(cells[None] * WHOLE, none, scale),
-        gap_intervals(drawn, sds, scale),
-    )
     for place, level in enumerate(LEVELS):
-        for name, many in levels.items():
+        for name, many in shown.levels.items():
             if name not in ("patients", "events"):
-                one = _column(many, place)
-                found.append(
-                    _cover(level.name, patients, epsilon, name, one, exact[name].value[0, place])
-                )
-        for name, (many, _) in gaps.items():
-            one, truth = _column(many, place), true_gaps[name][0].value[0, place]
+                one, truth = _column(many, place), exact.levels[name].value[0, place]
+                found.append(_cover(level.name, patients, epsilon, name, one, truth))
+        for name, (many, _) in shown.gaps.items():
+            one, truth = _column(many, place), exact.gaps[name][0].value[0, place]
             found.append(_cover(level.name, patients, epsilon, f"gap {name}", one, truth))
     return found
 
@@ -252,8 +243,9 @@ def bootstrap_cover(
 
     def statistics(counts: Float) -> Float:
         projected = project_counts(counts, cell_axes=2)
-        slope = calibration_fit(projected, bin_means(projected.sum(axis=-2), edges))[1]
-        return np.stack([auroc(projected), slope])
+        with np.errstate(all="ignore"):
+            slope = calibration_fit(projected, bin_means(projected.sum(axis=-2), edges))[1]
+            return np.stack([auroc(projected), slope])
 
     truth = statistics(cells * WHOLE)
     held = np.zeros((2, 2))
@@ -272,9 +264,8 @@ def bootstrap_cover(
 
 def print_ranges(title: str, covers: Iterable[Cover]) -> None:
     """Print by statistic the lowest and highest cover over populations, and the share shown."""
-    print(
-        f"\n{title}\n| statistic | binned | unbinned | shown | missed | width |\n|---|---|---|---|---|---|"
-    )
+    print(f"\n{title}\n| statistic | binned | unbinned | shown | missed | width |")
+    print("|---|---|---|---|---|---|")
     ordered = sorted(covers, key=lambda cover: cover.statistic)
     for name, group in itertools.groupby(ordered, key=lambda cover: cover.statistic):
         rows = list(group)

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_every_import_contract_is_kept() -> None:
     program = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run(
         [str(program)],
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_boards_contracts_name_every_other_module_of_server() -> None:
+    modules = {
+        f"server.{path.stem}"
+        for path in (ROOT / "server").iterdir()
+        if (path.suffix == ".py" and path.stem != "__init__") or (path / "__init__.py").exists()
+    } - {"server.monitor_board"}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = [
+        contract
+        for contract in settings["tool"]["importlinter"]["contracts"]
+        if contract["name"].startswith("the board's key")
+    ]
+    assert set(contracts[0]["forbidden_modules"]) == modules
+    assert set(contracts[1]["source_modules"]) == modules

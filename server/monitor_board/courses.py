@@ -125,6 +125,8 @@ class _Builder:
             for kind in ReportKind
             for tensor in report_tensors(plan, kind)
         }
+        self._tensor = ""
+        self._stacked: dict[tuple[ReportKind, str, bool], Stack] = {}
         self._outcomes: list[Mapping[Metric, Batch[Estimates]]] = []
         self._gaps: dict[str, list[Mapping[tuple[Metric, int], Batch[Estimates]]]] = {}
 
@@ -227,8 +229,16 @@ class _Builder:
         return [self._stack(watch.tensor, *item, is_of_model=True) for item in asked]
 
     def _stack(self, tensor: str, kind: ReportKind, period: str, *, is_of_model: bool) -> Stack:
-        shape = self._shapes[kind, tensor]
-        return self._panel.stack(tensor, shape, kind, period, is_of_model=is_of_model)
+        """Return a tensor of all sites; a sentinel's two tests come one after the other."""
+        if self._tensor != tensor:
+            self._tensor, self._stacked = tensor, {}
+        key = kind, period, is_of_model
+        if key not in self._stacked:
+            shape = self._shapes[kind, tensor]
+            self._stacked[key] = self._panel.stack(
+                tensor, shape, kind, period, is_of_model=is_of_model
+            )
+        return self._stacked[key]
 
 
 _OF_SHARES: Final[dict[Metric, Callable[[Stack], Batch[NoisyShares]]]] = {

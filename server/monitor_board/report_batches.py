@@ -11,7 +11,7 @@ from server.monitor_board.plan_watches import GAPS
 from server.monitor_board.report_panel import Stack
 from server.monitor_board.signal_types import Metric
 from server.monitor_board.statistics.estimates import Estimates
-from server.monitor_board.statistics.group_gaps import gap_intervals
+from server.monitor_board.statistics.group_intervals import group_intervals
 from server.monitor_board.statistics.intervals import Intervals, enough_patients
 from server.monitor_board.statistics.noisy_counts import SHOWN_COUNT_MIN
 from server.monitor_board.statistics.noisy_shares import Floats, NoisyShares, shares_of
@@ -73,7 +73,7 @@ def gap_estimates(stack: Stack, scale: ScoreScale) -> Mapping[tuple[Metric, int]
     keys = tuple((metric, level) for metric in GAPS for level in range(levels))
 
     def of_sites(counts: Floats, sd: Floats) -> Mapping[tuple[Metric, int], Intervals]:
-        found = gap_intervals(counts, sd[:, None], scale)
+        found = group_intervals(counts, sd[:, None], scale).gaps
         parts = {}
         for metric, level in keys:
             gap = found[GAPS[metric]][0]

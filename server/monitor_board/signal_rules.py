@@ -8,11 +8,10 @@ State of a signal; the first rule that holds:
  (5) OK.
 State of a site:
  (6) its worst: ALERT, then SILENT (a report is owed), WATCH, INSUFFICIENT (of all), OK.
-Reasons, from signals in ALERT (certain); without any, in ALERT or WATCH (not certain). That
-something has *not* changed is said only where it is not even in WATCH:
- (7) DATA: missing values changed, or some but at most a quarter of the sentinels moved, and at no
+Reasons: certain from signals in ALERT; not certain where those in WATCH are counted as well.
+ (7) DATA: missing values changed; or at most a quarter of the sentinels moved, one of them at no
      more than half of the other sites.
- (8) COVARIATE: more sentinels than that moved, or the scores did, while neither AUROC nor
+ (8) COVARIATE: inputs changed otherwise than by (7), or the scores moved, while neither AUROC nor
      calibration changed.
  (9) PRIOR: the calibration intercept changed, or prevalence without the scores, while neither AUROC
      nor the calibration slope did.
@@ -70,38 +69,38 @@ def is_data(raised: Set[Watch], *, sentinels: int, share_elsewhere: Mapping[Watc
 
     Args:
         raised: at this site.
-        share_elsewhere: of the other sites, where each is raised too.
+        share_elsewhere: of the other sites, where each is raised too; for all sites together empty.
     """
-    own = {watch for watch in raised if share_elsewhere.get(watch, 0.0) <= 0.5}
+    if _of(raised, Metric.MISSING):
+        return True
     moved = _of(raised, Metric.SENTINEL)
-    few = len(moved) <= max(1.0, SENTINEL_SHARE_OF_DATA_MAX * sentinels)
-    return bool(_of(own, Metric.MISSING)) or (few and bool(moved & own))
+    if len(moved) > max(1.0, SENTINEL_SHARE_OF_DATA_MAX * sentinels):
+        return False
+    return any(share_elsewhere.get(watch, 0.0) <= 0.5 for watch in moved)
 
 
-def is_covariate(raised: Set[Watch], *, sentinels: int, doubtful: Set[Watch]) -> bool:
+def is_covariate(raised: Set[Watch], *, sentinels: int, is_of_data: bool) -> bool:
     """Rule (8).
 
     Args:
-        doubtful: in ALERT or WATCH; "the model still fits" is not said while one of them doubts it.
+        is_of_data: whether rule (7) holds.
     """
     metrics = {watch.metric for watch in raised}
-    if {watch.metric for watch in doubtful} & (_DISCRIMINATION | _CALIBRATION):
+    if metrics & (_DISCRIMINATION | _CALIBRATION):
         return False
-    moved = len(_of(raised, Metric.SENTINEL))
-    return moved > max(1.0, SENTINEL_SHARE_OF_DATA_MAX * sentinels) or Metric.SCORES in metrics
+    if Metric.SCORES in metrics or len(_of(raised, Metric.SENTINEL)) > max(
+        1.0, SENTINEL_SHARE_OF_DATA_MAX * sentinels
+    ):
+        return True
+    return bool(metrics & _INPUTS) and not is_of_data
 
 
-def is_prior(raised: Set[Watch], *, doubtful: Set[Watch]) -> bool:
-    """Rule (9).
-
-    Args:
-        doubtful: in ALERT or WATCH.
-    """
+def is_prior(raised: Set[Watch]) -> bool:
+    """Rule (9)."""
     metrics = {watch.metric for watch in raised}
-    others = {watch.metric for watch in doubtful}
-    if others & _DISCRIMINATION:
+    if metrics & _DISCRIMINATION:
         return False
-    alone = Metric.PREVALENCE in metrics and Metric.SCORES not in others
+    alone = Metric.PREVALENCE in metrics and Metric.SCORES not in metrics
     return Metric.CALIBRATION_INTERCEPT in metrics or alone
 
 

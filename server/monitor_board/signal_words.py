@@ -35,14 +35,15 @@ _STATES: Final = {
     State.INSUFFICIENT: "cannot be judged: too few patients for the noise, or no past.",
     State.SILENT: "is not reported.",
 }
+_BY_LOOK: Final = "differs over the last quarter from the reference beyond what the plan tolerates."
 _MEANINGS: Final[dict[Reason, tuple[str, str, str]]] = {
     Reason.DATA: (
-        "One or a few inputs look different here, and not at most other sites",
-        "Look first at how this site records or maps these inputs: unit, code, device, export.",
+        "A few inputs have changed by themselves, or are missing more or less often",
+        "Look first at how these inputs are recorded and mapped: unit, code, device, export.",
         "Not that the patients are different, nor that the model is wrong.",
     ),
     Reason.COVARIATE: (
-        "The patients differ from before, and the model still fits them",
+        "The patients differ from before, and there is no sign that the model fits them less",
         "The case mix has moved; watch whether calibration and AUROC follow.",
         "Not that predictions are worse. Outcomes of these patients may not be known yet.",
     ),
@@ -76,9 +77,14 @@ def name_of(watch: Watch, plan: StudyPlan) -> str:
     return _NAMES[watch.metric].format(subject=_subject(watch, plan))
 
 
-def words_of_signal(name: str, state: State) -> str:
-    """Return one sentence about a signal."""
-    return f"{name[0].upper()}{name[1:]} {_STATES[state]}"
+def words_of_signal(name: str, state: State, *, is_by_look: bool) -> str:
+    """Return one sentence about a signal.
+
+    Args:
+        is_by_look: whether an alert comes from the last quarter as a whole.
+    """
+    said = _BY_LOOK if is_by_look else _STATES[state]
+    return f"{name[0].upper()}{name[1:]} {said}"
 
 
 def finding_of(reason: Reason, names: Sequence[str], *, is_certain: bool) -> Finding:

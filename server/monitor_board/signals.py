@@ -23,6 +23,7 @@ from server.monitor_board.signal_types import (
     QuarterlyLook,
     Signal,
     SiteSignals,
+    State,
     TrailPoint,
     Watch,
 )
@@ -194,14 +195,16 @@ def _signal(
     level = float(course.track.levels[at][place]) if at is not None else 0.0
     is_beyond = found is not None and bool(found.is_beyond[place])
     look = _look(course, place, levels)
+    is_at_alarm = level >= levels.sequential
     state = state_of_signal(
         is_compared=not math.isnan(latest.p_value),
-        is_at_alarm=level >= levels.sequential,
+        is_at_alarm=is_at_alarm,
         is_beyond=is_beyond,
         is_found=is_found,
         look=look,
     )
     name = name_of(course.watch, plan)
+    is_by_look = state is State.ALERT and not (is_at_alarm and is_beyond)
     return Signal(
         site_id=None if latest.is_pooled else panel.sites[place],
         watch=course.watch,
@@ -219,7 +222,7 @@ def _signal(
         look=look,
         state=state,
         reasons=(),
-        words=words_of_signal(name, state),
+        words=words_of_signal(name, state, is_by_look=is_by_look),
     )
 
 

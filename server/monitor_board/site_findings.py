@@ -29,6 +29,8 @@ from server.monitor_board.signal_types import (
 )
 from server.monitor_board.signal_words import finding_of, missing_names
 
+_ORDER = {reason: place for place, reason in enumerate(Reason)}
+
 
 @dataclass(frozen=True)
 class Raised:
@@ -65,13 +67,11 @@ def site_signals(
 ) -> SiteSignals:
     """Return a site's state and findings; `site_id` None for all sites together."""
     certain = _reasons(site_id, signals, raised, State.ALERT)
-    possible = _reasons(site_id, signals, raised, State.ALERT, State.WATCH)
-    findings = [_finding(reason, watches, signals, True) for reason, watches in certain.items()]
-    if not certain:
-        findings = [
-            _finding(reason, watches, signals, False) for reason, watches in possible.items()
-        ]
-    given = certain or possible
+    given = _reasons(site_id, signals, raised, State.ALERT, State.WATCH) | certain
+    findings = [
+        _finding(reason, given[reason], signals, is_certain=reason in certain)
+        for reason in sorted(given, key=lambda reason: (reason not in certain, _ORDER[reason]))
+    ]
     if missing:
         findings.append(finding_of(Reason.SILENT, missing_names(missing), is_certain=True))
     marked = tuple(
@@ -89,14 +89,13 @@ def _reasons(
     site_id: SiteId | None, signals: Sequence[Signal], raised: Raised, *states: State
 ) -> dict[Reason, frozenset[Watch]]:
     watches = raised_watches(signals, *states)
-    doubtful = raised_watches(signals, State.ALERT, State.WATCH)
     sentinels = sum(signal.watch.metric is Metric.SENTINEL for signal in signals)
     elsewhere = raised.share_elsewhere(watches) if site_id is not None else {}
+    is_of_data = is_data(watches, sentinels=sentinels, share_elsewhere=elsewhere)
     holds = {
-        Reason.DATA: site_id is not None
-        and is_data(watches, sentinels=sentinels, share_elsewhere=elsewhere),
-        Reason.COVARIATE: is_covariate(watches, sentinels=sentinels, doubtful=doubtful),
-        Reason.PRIOR: is_prior(watches, doubtful=doubtful),
+        Reason.DATA: is_of_data,
+        Reason.COVARIATE: is_covariate(watches, sentinels=sentinels, is_of_data=is_of_data),
+        Reason.PRIOR: is_prior(watches),
         Reason.CONCEPT: is_concept(watches),
         Reason.FAIRNESS: is_fairness(_excluding(signals, watches)),
     }
@@ -123,7 +122,7 @@ def _is_excluding(signal: Signal) -> bool:
 
 
 def _finding(
-    reason: Reason, watches: frozenset[Watch], signals: Sequence[Signal], is_certain: bool
+    reason: Reason, watches: frozenset[Watch], signals: Sequence[Signal], *, is_certain: bool
 ) -> Finding:
     names = [signal.name for signal in signals if signal.watch in watches]
     return finding_of(reason, names, is_certain=is_certain)

@@ -116,7 +116,7 @@ def make_report(
     """Return one report of a site."""
     tensors = {}
     for tensor in report_tensors(plan, kind):
-        shares = _cell_shares(plan, tensor.family, tensor.subject, _key(world))
+        shares = _cell_shares(plan, tensor.family, tensor.subject, world)
         counts = rng.multinomial(patients, shares.ravel()).reshape(tensor.shape)
         noise = discrete_gaussian(rng, tensor.noise_multiplier, tensor.shape)
         tensors[tensor.name] = NoisyCounts(counts + noise, tensor.noise_multiplier)
@@ -154,7 +154,8 @@ def make_reports(
         worlds: by period, for all sites; the reference's where not given.
         of_site: by site, then period; goes before `worlds`.
     """
-    periods, kinds, found = list(periods), list(kinds), []
+    periods, kinds = list(periods), list(kinds)
+    found: list[KeptReport] = []
     for site in sites:
         own = dict(worlds or {}) | dict((of_site or {}).get(site, {}))
         asked = [(ReportKind.REFERENCE, REFERENCE, reference_patients)]
@@ -193,66 +194,53 @@ def _discrete_law(noise_multiplier: float) -> tuple[int, Floats]:
     return reach, np.cumsum(weight / weight.sum())
 
 
-def _key(world: World) -> tuple[object, ...]:
-    shifts, missing = tuple(sorted(world.shifts.items())), tuple(sorted(world.missing.items()))
-    return shifts, missing, world.score_shift, world.slope, world.intercept, world.group_slope
-
-
 _SHARES: dict[tuple[object, ...], Floats] = {}
 
 
-def _cell_shares(
-    plan: StudyPlan, family: TensorFamily, subject: str, key: tuple[object, ...]
-) -> Floats:
-    place = (plan.study.id, plan.monitoring, family, subject, key)
+def _cell_shares(plan: StudyPlan, family: TensorFamily, subject: str, world: World) -> Floats:
+    place = (plan.study.id, plan.monitoring, family, subject, repr(world))
     if place not in _SHARES:
-        _SHARES[place] = _make_shares(plan, family, subject, key)
+        _SHARES[place] = _make_shares(plan, family, subject, world)
     return _SHARES[place]
 
 
-def _make_shares(
-    plan: StudyPlan, family: TensorFamily, subject: str, key: tuple[object, ...]
-) -> Floats:
-    shifts, missing, score_shift, slope, intercept, group_slope = key
+def _make_shares(plan: StudyPlan, family: TensorFamily, subject: str, world: World) -> Floats:
     assert plan.monitoring is not None
     if family is TensorFamily.SENTINELS:
         feature = next(item for item in plan.features if item.name == subject)
         if isinstance(feature, CategoricalFeature):
             return np.append(_levels(len(feature.levels)), 0.0)
         edges = np.linspace(-CLIP, CLIP, plan.monitoring.bins + 1)[1:-1]
-        shares = np.diff(norm.cdf(edges, loc=dict(shifts).get(subject, 0.0)), prepend=0, append=1)
-        absent = dict(missing).get(subject, 0.05)
-        return np.append(shares * (1 - absent), absent)
-    law = (score_shift, slope, intercept)
+        below = norm.cdf(edges, loc=world.shifts.get(subject, 0.0))
+        absent = world.missing.get(subject, 0.05)
+        return np.append(np.diff(below, prepend=0, append=1) * (1 - absent), absent)
+    scores = plan.monitoring.score_edges
     if family is TensorFamily.SCORES:
-        return _label_and_score(plan.monitoring.score_edges, *law).sum(axis=0)
+        return np.asarray(_label_and_score(scores, world, world.slope).sum(axis=0))
     if family is TensorFamily.OVERALL:
-        return _label_and_score(plan.monitoring.score_edges, *law)
+        return _label_and_score(scores, world, world.slope)
     feature = next(item for item in plan.features if item.name == subject)
     assert isinstance(feature, CategoricalFeature)
     parts = []
     for level, share in enumerate(_levels(len(feature.levels))):
-        own = slope * (group_slope if subject == "age_band" and level == 0 else 1.0)
-        parts.append(
-            share * _label_and_score(plan.monitoring.group_edges, score_shift, own, intercept)
-        )
+        is_other = subject == "age_band" and level == 0
+        slope = world.slope * (world.group_slope if is_other else 1.0)
+        parts.append(share * _label_and_score(plan.monitoring.group_edges, world, slope))
     found = np.stack(parts)
-    return found.sum(axis=1) if family is TensorFamily.GROUP_SCORES else found
+    return np.asarray(found.sum(axis=1)) if family is TensorFamily.GROUP_SCORES else found
 
 
 def _levels(number: int) -> Floats:
     return np.array([0.52, 0.48] if number == 2 else [0.2, 0.3, 0.3, 0.2])
 
 
-def _label_and_score(
-    edges: tuple[float, ...], score_shift: float, slope: float, intercept: float
-) -> Floats:
+def _label_and_score(edges: tuple[float, ...], world: World, slope: float) -> Floats:
     """Return the shares [label, bins] when the score's logit is normal around -1.8."""
     nodes = np.linspace(-9, 9, 8001)
     weight = norm.pdf(nodes)
     weight /= weight.sum()
-    score = -1.8 + score_shift + 1.1 * nodes
-    risk = expit(intercept + slope * score)
+    score = -1.8 + world.score_shift + 1.1 * nodes
+    risk = expit(world.intercept + slope * score)
     bins = np.digitize(score, logit(np.asarray(edges)))
     return np.stack(
         [np.bincount(bins, weight * part, minlength=len(edges) + 1) for part in (1 - risk, risk)]

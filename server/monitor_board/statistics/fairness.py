@@ -2,7 +2,7 @@
 
 Every function takes counts [..., levels, 2, bins] and gives, on exact counts, what fairlearn gives.
 With few patients or much noise the largest difference is too large, the more so the more levels
-there are: it is for showing. `group_gaps.py` has what can be tested.
+there are: it is for showing. `group_intervals.py` has what can be tested.
 """
 
 from __future__ import annotations

@@ -63,11 +63,6 @@ class Intervals:
         parts = (self.value, self.low, self.high, self.standard_error)
         return Intervals(*(np.where(said, part, np.nan) for part in parts))
 
-    def at(self, place: int) -> Intervals:
-        """Return those at one place of the first axis."""
-        parts = (self.value, self.low, self.high, self.standard_error)
-        return Intervals(*(part[place] for part in parts))
-
     def estimates(self) -> list[Estimate]:
         """Return one estimate for each element, in order."""
         parts = (self.value, self.low, self.high, self.standard_error)
@@ -104,7 +99,7 @@ def around(
         np.clip(value, low_min, high_max),
         np.clip(value - Z * error, low_min, high_max),
         np.clip(value + Z * error, low_min, high_max),
-        error,
+        np.broadcast_to(error, value.shape),
     )
 
 

@@ -27,7 +27,7 @@ from server.monitor_board.statistics.noisy_shares import Floats, Places
 
 Flags = npt.NDArray[np.bool_]
 
-_ABOVE_MAX: Final = 3.0
+_ABOVE_MAX: Final = 1.0
 """How far a level rises above the alarm: a change of long ago must not be felt for a year."""
 
 
