@@ -65,6 +65,7 @@ bench: install ## the measurements of docs/benchmarks.md
 	$(BIN)/python benchmarks/dp_step.py
 	$(BIN)/python benchmarks/fhir_reader.py
 	$(BIN)/python -m benchmarks.feature_build
+	$(BIN)/python -m benchmarks.monitoring_envelope
 
 clean: ## remove the virtual environment and the demo
 	rm -rf $(VENV) demo-run

@@ -135,6 +135,7 @@ def promote(context: typer.Context, version: Version, person: Person, reason: Re
     found = open_books(paths, config).registry.find(version)
     _actions(paths, config).promote(found.version, person=person, reason=reason)
     print(f"{found.version[:12]} is the champion.")
+    tell_sites(paths, config, found.version)
 
 
 @app.command()
@@ -143,6 +144,7 @@ def rollback(context: typer.Context, person: Person, reason: Reason) -> None:
     paths, config = open_config(context)
     version = _actions(paths, config).rollback(person=person, reason=reason)
     print(f"{version[:12]} is the champion again.")
+    tell_sites(paths, config, version)
 
 
 @app.command()
@@ -170,6 +172,40 @@ def log(context: typer.Context, json: Json = False) -> None:
         table.add_row(row["at"], row["action"], row["version"][:12], person, reason)
     Console().print(table)
     print(f"{len(rows)} entries; the chain and every signature verify.")
+
+
+def champion(paths: CoordinatorPaths, config: ServerConfig) -> str | None:
+    """Return the champion's version, where there is one."""
+    return _actions(paths, config).aliases().get("champion")
+
+
+def tell_sites(
+    paths: CoordinatorPaths, config: ServerConfig, version: str, *, is_silent: bool = False
+) -> None:
+    """Let the relay carry the promotion, where there is one."""
+    import time
+
+    from common.clock import SystemClock
+    from common.crypto.keys import SigningKey
+    from server.books import open_books
+    from server.promotions import announce
+    from server.relay_store import RelayStore
+    from server.storage.database import Database
+
+    if config.relay is None:
+        return
+    books, database = open_books(paths, config), Database.of(paths, config)
+    database.migrate()
+    model = books.registry.find(version)
+    promotion = announce(
+        RelayStore(database, SystemClock()),
+        model,
+        books.rounds.read_parameters(model.version),
+        key=SigningKey.read(paths.signing_key),
+        now_s=int(time.time()),
+    )
+    if not is_silent:
+        print(f"It goes to the sites as promotion {promotion.sequence} of {promotion.study_id}.")
 
 
 def _actions(paths: CoordinatorPaths, config: ServerConfig) -> ModelActions:

@@ -90,6 +90,24 @@ def status(context: typer.Context, json: Json = False) -> None:
     print(f"{reports} sealed reports and {notices} notices; roster version {version or 'none'}.")
 
 
+@app.command()
+def announce(context: typer.Context) -> None:
+    """Send the champion to sites that have not got it; `models promote` does it by itself."""
+    from common.errors import RegistryError
+    from server.cli_models import champion, tell_sites
+
+    paths, config = open_config(context)
+    version = champion(paths, config)
+    if version is None:
+        raise RegistryError(
+            "there is no model to announce",
+            expected="a champion",
+            arrived="none",
+            todo="run `cohortium-coordinator models promote`",
+        )
+    tell_sites(paths, config, version)
+
+
 def board_certificate(
     context: typer.Context,
     request: Annotated[Path, typer.Argument(help="The certificate request that the board sent.")],

@@ -124,6 +124,8 @@ class RelayConfig(BaseModel):
     """Of one member."""
     connections_max: Annotated[int, Field(ge=1, le=100_000)] = 4096
     """Of all members together."""
+    receive_s_max: Annotated[int, Field(ge=1, le=3600)] = 60
+    """For one message to arrive, of at most 8 MiB; a report has about 25 kB."""
 
 
 class ServerConfig(BaseModel):

@@ -15,7 +15,6 @@ from typing import Any, Final, Protocol, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from common import limits
 from common.clock import Clock
 from common.errors import CohortiumError, StoreError
 from common.protocol import monitoring_pb2 as wire
@@ -31,7 +30,6 @@ from server.relay_store import BODY_PART_BYTES, RelayStore
 
 SERVICE: Final = "cohortium.v1.Monitoring"
 PUSHBACK: Final = "grpc-retry-pushback-ms"  # gRPC's own name for "try again after"
-RECEIVE_S: Final = 60.0  # for one message of at most 8 MiB; 140 kB a second
 STREAM_S: Final = 900.0  # for all that one call returns
 ROWS_PER_CALL_MAX: Final = 1000
 BATCH_MAX: Final = 64
@@ -77,6 +75,7 @@ class MonitoringCalls:
         self._rosters = rosters
         self._clock = clock
         self._limits = MemberLimits(config)
+        self._receive_s = config.receive_s_max
         self._reports: GroupCommit[SealedReport, int] = GroupCommit(
             store.append_reports,
             size_bytes=lambda report: len(report.envelope),
@@ -109,7 +108,7 @@ class MonitoringCalls:
         await self._notices.close()
 
     async def _submit(self, caller: Member, context: Any) -> Message:
-        request = await _read(context, wire.SubmitRequest)
+        request = await self._read(context, wire.SubmitRequest)
         report = admit_report(
             request.envelope,
             caller=caller,
@@ -120,7 +119,7 @@ class MonitoringCalls:
         return wire.SubmitReply(digest=report.digest, position=position)
 
     async def _publish(self, caller: Member, context: Any) -> Message:
-        request = await _read(context, wire.NoticeRequest)
+        request = await self._read(context, wire.NoticeRequest)
         view = await self._rosters.current()
         notice = admit_notice(request.notice, request.body, caller=caller, roster=view.newest)
         if notice.kind == NoticeKind.ROSTER.value:
@@ -132,7 +131,7 @@ class MonitoringCalls:
         return wire.NoticeReply(position=position)
 
     async def _collect(self, caller: Member, context: Any) -> None:
-        request = await _read(context, wire.CollectRequest)
+        request = await self._read(context, wire.CollectRequest)
         check_board(caller, (await self._rosters.current()).newest)
 
         def read_page(after: int, left: int) -> Sequence[Any]:
@@ -147,7 +146,7 @@ class MonitoringCalls:
             await context.write(message.SerializeToString())
 
     async def _give_notices(self, caller: Member, context: Any) -> None:
-        request = await _read(context, wire.NoticesRequest)
+        request = await self._read(context, wire.NoticesRequest)
         view = await self._rosters.current()
         _check_member(caller, view)
         site_id = None if caller.is_board else caller.member_id
@@ -162,6 +161,14 @@ class MonitoringCalls:
             await context.write(message.SerializeToString())
             if request.with_bodies:
                 await self._write_body(context, notice.position, notice.body_bytes)
+
+    async def _read(self, context: Any, kind: type[MessageT]) -> MessageT:
+        """Return the one message of a call; raises `TimeoutError` or `DecodeError`."""
+        async with asyncio.timeout(self._receive_s):
+            data = await context.read()
+        if not isinstance(data, bytes):  # gRPC's mark of a call without a message
+            raise DecodeError
+        return kind.FromString(data)
 
     async def _write_body(self, context: Any, position: int, body_bytes: int) -> None:
         for part in range(-(-body_bytes // BODY_PART_BYTES)):
@@ -223,15 +230,6 @@ def _caller(context: Any) -> Member:
     # TLS let nobody in without a certificate of the authority; a name is in each of them.
     [name] = context.auth_context()["x509_common_name"]
     return member_of(name.decode())
-
-
-async def _read(context: Any, kind: type[MessageT]) -> MessageT:
-    """Return the one message of a call; raises `TimeoutError` or `DecodeError`."""
-    async with asyncio.timeout(RECEIVE_S):
-        data = await context.read()
-    if not isinstance(data, bytes) or len(data) > limits.NOTICE_BYTES_MAX + (1 << 16):
-        raise DecodeError
-    return kind.FromString(data)
 
 
 async def _pages(

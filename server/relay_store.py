@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Table, func, insert, or_, sele
 from common.clock import Clock
 from common.errors import ProtocolError
 from common.ids import Digest, SiteId, StudyId
+from common.protocol.monitoring.signed_notice import NoticeKind
 from server.relay import Link, Place, SealedReport, check_chain
 from server.relay_notices import RelayedNotice
 from server.storage.database import Database
@@ -107,10 +108,17 @@ class RelayStore:
         with self._database.reading() as connection:
             return [StoredReport(*row) for row in connection.execute(query)]
 
-    def append_notices(self, notices: Sequence[RelayedNotice]) -> list[int | Exception]:
+    def append_notices(self, notices: Sequence[RelayedNotice]) -> list[int]:
         """Store notices, and return their positions; the same notice keeps the position it has."""
         with self._database.transaction() as connection:
             return list(_add_notices(connection, notices, self._clock.now_s()))
+
+    def notices_of(self, kind: NoticeKind) -> Sequence[bytes]:
+        """Return every notice of a kind, in order of position."""
+        table = relay_notices
+        query = select(table.c.notice).where(table.c.kind == kind.value).order_by(table.c.position)
+        with self._database.reading() as connection:
+            return connection.execute(query).scalars().all()
 
     def notices_after(self, site_id: str | None, after: int, limit: int) -> Sequence[StoredNotice]:
         """Return up to `limit`, and up to a page, of notices.

@@ -156,13 +156,16 @@ class SealingKey:
         key = cls(raw)
         try:
             key.hpke_key()
+            is_usable = _agrees_on_a_secret(raw[_MLKEM768_PUBLIC_BYTES:])
         except ValueError:
+            is_usable = False
+        if not is_usable:
             raise SealError(
                 "not a public sealing key",
-                expected="an ML-KEM-768 key and an X25519 key",
+                expected="an ML-KEM-768 key and an X25519 key that only its holder can open for",
                 arrived="bytes that are no such keys",
                 todo="ask for the enrolment file or request again",
-            ) from None
+            )
         return key
 
     def to_text(self) -> str:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -21,12 +17,11 @@ from site_client.sources.events import EventSource, Exclusion, SourceCounts
 from site_client.sources.local_database import open_local
 from site_client.sources.omop_duckdb import OmopDuckDB
 from site_client.sources.omop_postgresql import OmopPostgres
+from tests.lib.postgresql import PASSWORD, postgresql_server
 from tests.lib.six_patients import Event, events_in, expected
 from tests.lib.six_patients_omop import Row, six_patients_tables, write_duckdb
 
 MARKER = "Xq7Zsecret"
-PASSWORD = secrets.token_hex(12)
-PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 
 
 def _type(column: str) -> str:
@@ -45,38 +40,8 @@ TEXTS = ("vocabulary_id", "domain_id", "concept_class_id", "relationship_id")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """A PostgreSQL server of this test alone, on a socket in its own folder."""
-    user = "postgres" if os.geteuid() == 0 else None
-    if not (PROGRAMS / "initdb").exists():
-        pytest.skip("PostgreSQL 15 is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="omop-pg-"))
-    (folder / "password").write_text(PASSWORD)
-    try:
-        if user:
-            for path in (folder, folder / "password"):
-                shutil.chown(path, user)
-        commands = (
-            f"{PROGRAMS}/initdb -D {folder}/data -U reader -E UTF8 --locale=C --no-sync "
-            f"-A scram-sha-256 --pwfile={folder}/password",
-            f"{PROGRAMS}/pg_ctl -D {folder}/data -w -l {folder}/log start -o "
-            f"'-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off'",
-        )
-        for command in commands:
-            done = subprocess.run(
-                ["sh", "-c", command], user=user, cwd=folder, capture_output=True, check=False
-            )
-            if done.returncode:
-                pytest.skip(f"PostgreSQL does not start here: {done.stderr.decode()[-300:]}")
-        yield f"postgresql://reader:{PASSWORD}@/postgres?host={folder}"
-    finally:
-        subprocess.run(
-            [PROGRAMS / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"],
-            user=user,
-            cwd="/",
-            capture_output=True,
-            check=False,
-        )
-        shutil.rmtree(folder)
+    with postgresql_server() as url:
+        yield url
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric import ed25519, mlkem, x25519
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.lib.protocol_vectors import COORDINATOR_SEED, SITE_SEED, VECTORS
 
@@ -145,3 +146,149 @@ def test_the_page_suffices_to_name_a_request(vectors: dict[str, str]) -> None:
     canonical = json.dumps(outer["record"], sort_keys=True, separators=(",", ":"))
     named = digest("enrolment-request", canonical.encode())
     assert named == vectors["enrolment_request_digest"]
+
+
+# Monitoring: F, O and T. Seeds of the keys in the vectors: authority 1, sites 2 and 3 (2's next key
+# 12), boards' signing 4 and 5 and opening 6 and 7, deciders 8 to 10, coordinator 11.
+
+SUITES = {1: hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM), 2: SUITE}
+STANZA_BYTES = {1: 32 + 64 + 16, 2: 1120 + 64 + 16}
+HEADER_FIELDS = [
+    "body_bytes",
+    "commitment",
+    "key_epoch",
+    "kind",
+    "model_version",
+    "period",
+    "previous",
+    "recipients",
+    "roster",
+    "schema",
+    "sealed_at_s",
+    "sequence",
+    "site_id",
+    "study_id",
+    "suite",
+    "version",
+]
+
+
+@pytest.fixture(scope="module")
+def monitoring() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((VECTORS / "monitoring.json").read_text(encoding="ascii"))
+    return loaded
+
+
+def opening_key_of_suite(suite: int, seed: int) -> tuple[Any, bytes]:
+    """K2, K8: the private key and the public bytes."""
+    if suite == 2:
+        return opening_key(seed)
+    private = x25519.X25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
+    return private, private.public_key().public_bytes_raw()
+
+
+def open_report_by_the_page(
+    envelope: bytes, sender: int, recipient: int
+) -> tuple[dict[str, Any], dict[str, Any], list[int]]:
+    """F1 to F10: header, record and counts."""
+    assert envelope[:4] == b"FHM1"
+    head, body, stanzas, signature = frames(envelope[4:])
+    message = digest("sign/report", head, body, stanzas).encode()
+    signing_key(sender).public_key().verify(signature, message)
+    header = json.loads(head)
+    assert sorted(header) == HEADER_FIELDS
+    bound = digest("report-header", head).encode()
+    private, public = opening_key_of_suite(header["suite"], recipient)
+    mine = fingerprint("sealing", public)
+    size = STANZA_BYTES[header["suite"]]
+    assert len(stanzas) == size * len(header["recipients"])
+    place = header["recipients"].index(mine) * size
+    info = digest("seal/report", bound + mine.encode()).encode()
+    secret = SUITES[header["suite"]].decrypt(stanzas[place : place + size], private, info=info)
+    plaintext = AESGCM(secret[:32]).decrypt(bytes(12), body, bound)
+    assert len(plaintext) == header["body_bytes"]
+    assert header["commitment"] == digest("report-commitment", secret[32:], plaintext)
+    length = int.from_bytes(plaintext[:4], "big")
+    record = json.loads(plaintext[4 : 4 + length])
+    counts = np.frombuffer(plaintext[4 + length :][: 40 * 4], dtype="<i4")
+    assert not any(plaintext[4 + length + 40 * 4 :])
+    assert len(plaintext) == -(-(4 + 1532 + 40 * 4) // 4096) * 4096
+    return header, record, counts.tolist()
+
+
+def verify_notice_by_the_page(text: str, signers: dict[str, int]) -> tuple[dict[str, Any], str]:
+    """T1, T3 to T5, T7: the record and its digest."""
+    outer = json.loads(text)
+    assert text == json.dumps(outer, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    record: dict[str, Any] = outer["record"]
+    label = "notice/" + record["notice"]
+    data = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    assert [item["by"] for item in outer["signatures"]] == sorted(signers)
+    for item in outer["signatures"]:
+        key = signing_key(signers[item["by"]]).public_key()
+        key.verify(base64.b64decode(item["signature"]), digest(f"sign/{label}", data).encode())
+    return record, digest(label, data)
+
+
+@pytest.mark.parametrize("recipient", [6, 7])
+@pytest.mark.parametrize("name", ["report", "x25519_report"])
+def test_the_page_suffices_to_open_a_report(
+    monitoring: dict[str, Any], name: str, recipient: int
+) -> None:
+    envelope = bytes.fromhex(monitoring[name])
+    header, record, counts = open_report_by_the_page(envelope, 2, recipient)
+    assert header["suite"] == monitoring["suites"][name]
+    assert (header["site_id"], header["sequence"], header["kind"]) == ("north", 1, "outcome")
+    assert header["previous"] == digest("monitoring-genesis", b"small-study", b"north")
+    assert (record["kind"], record["period"]) == (header["kind"], header["period"])
+    assert [item["cells_per_patient_max"] for item in record["mechanisms"]] == [1, 2]
+    assert float(record["epsilon_remaining"]) == 6.25
+    assert counts == [1001 * place for place in range(-20, 20)]
+
+
+def test_the_page_suffices_to_follow_a_chain_over_a_new_key(monitoring: dict[str, Any]) -> None:
+    first, second = (bytes.fromhex(monitoring[name]) for name in ("report", "next_report"))
+    header, _, _ = open_report_by_the_page(second, 12, 6)
+    assert (header["sequence"], header["key_epoch"]) == (2, 2)
+    assert header["previous"] == digest("report-envelope", first) == monitoring["report_digest"]
+    assert header["roster"] == monitoring["next_roster_digest"]
+
+
+def test_the_page_suffices_to_verify_rosters(monitoring: dict[str, Any]) -> None:
+    first, named = verify_notice_by_the_page(monitoring["roster"], {"authority": 1})
+    assert named == monitoring["roster_digest"]
+    assert first["previous"] == digest("monitoring-roster-genesis", first["consortium"].encode())
+    for board, seeds in zip(first["boards"], [(5, 7), (4, 6)], strict=True):
+        signing, opening = seeds
+        assert base64.b64decode(board["sealing_key"]) == opening_key(opening)[1]
+        public = signing_key(signing).public_key().public_bytes_raw()
+        assert base64.b64decode(board["verify_key"]) == public
+    then, _ = verify_notice_by_the_page(monitoring["next_roster"], {"authority": 1})
+    assert (then["roster_version"], then["previous"]) == (2, named)
+    site = then["sites"][0]
+    names = ("key_epoch", "site_id", "verify_key")
+    change = {"consortium": then["consortium"], "version": 1, **{n: site[n] for n in names}}
+    data = json.dumps(change, sort_keys=True, separators=(",", ":")).encode()
+    signing_key(2).public_key().verify(
+        base64.b64decode(site["countersignature"]),
+        digest("sign/monitoring-key-change", data).encode(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "signers", "field", "value"),
+    [
+        ("receipt", {"board": 4}, "sequence", 1),
+        ("decision", {"ada": 8, "ben": 9}, "action", "pause-site"),
+        ("promotion", {"coordinator": 11}, "sequence", 1),
+        ("closing", {"board": 4}, "sites", ["north", "south"]),
+        ("partial_sum", {"board": 4}, "sealed", "c2VhbGVkIHN1bQ=="),
+    ],
+)
+def test_the_page_suffices_to_verify_a_notice(
+    monitoring: dict[str, Any], kind: str, signers: dict[str, int], field: str, value: Any
+) -> None:
+    record, _ = verify_notice_by_the_page(monitoring[kind], signers)
+    assert (record["notice"], record[field]) == (kind.replace("_", "-"), value)
+    if kind == "decision":
+        assert record["previous"] == digest("decision-genesis", b"small-study")

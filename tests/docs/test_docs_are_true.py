@@ -15,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 import common.errors
+from common.protocol.monitoring.refusals import BOARD_REFUSALS
 from common.protocol.refusals import REFUSALS
 from common.study.plan import NumericFeature
 from common.study.plan_file import read_plan
@@ -55,7 +56,7 @@ def test_every_exit_code_and_refusal_is_documented() -> None:
         is_leaf = inspect.isclass(error) and issubclass(error, common.errors.CohortiumError)
         if is_leaf and error is not common.errors.CohortiumError:
             assert f"| {error.exit_code} | `{name}` |" in text, name
-    for number, sentence in REFUSALS.items():
+    for number, sentence in {**REFUSALS, **BOARD_REFUSALS}.items():
         assert f"| {number} | {sentence} |" in text, number
 
 

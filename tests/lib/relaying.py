@@ -70,13 +70,13 @@ class ReportingSite:
 
     def seal(
         self,
-        roster: MonitoringRoster,
+        under: MonitoringRoster,
         *,
         study_id: StudyId = STUDY,
         body: bytes = bytes(1024),
         **changes: Any,
     ) -> bytes:
-        """Return the next report's envelope; `changes` replace fields of its draft."""
+        """Return the next report's envelope under a roster; `changes` replace draft fields."""
         previous = self.head if self.sequence else genesis(study_id, self.site_id)
         draft = ReportDraft(
             study_id=study_id,
@@ -88,7 +88,7 @@ class ReportingSite:
             previous=previous,
             model_version=ANY_DIGEST,
             schema=ANY_DIGEST,
-            roster=roster.digest,
+            roster=under.digest,
             sealed_at_s=int(time.time()),
         )
         draft = replace(draft, **changes)
@@ -96,7 +96,7 @@ class ReportingSite:
             join_content({"any": 1}, body),
             draft,
             signing_key=self.signing_key,
-            recipients=[board.sealing_key for board in roster.recipients(draft.kind)],
+            recipients=[board.sealing_key for board in under.recipients(draft.kind)],
         )
         self.sequence, self.head = draft.sequence, report_digest(envelope)
         return envelope
@@ -144,13 +144,14 @@ class Relaying:
             process.kill()
             process.wait()
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the relay's process and wait until it is ready."""
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start the relay's process, or one that dies as words say, and wait until it is ready."""
+        module = "tests.lib.dying_relay" if words else "server.relay_main"
         log = self.paths.logs / "relay.log"
         log.write_bytes(b"")
         with log.open("ab") as stream:
             process = subprocess.Popen(
-                [sys.executable, "-m", "server.relay_main", str(self.paths.home)],
+                [sys.executable, "-m", module, str(self.paths.home), *words],
                 stdout=stream,
                 stderr=stream,
                 env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from common import limits
-from common.canonical import Canonical, canonical_bytes
+from common.canonical import Canonical
 from common.crypto.keys import SigningKey
 from common.errors import CohortiumError, ProtocolError
 from common.ids import (
@@ -41,7 +41,6 @@ from common.protocol.monitoring.signed_notice import (
     NoticeKind,
     SignedNotice,
     content_fields,
-    notice_record,
     read_base64,
     read_signed,
     write_signed,
@@ -108,9 +107,6 @@ def read_notice(data: bytes) -> Notice:
         fields.close()
     except CohortiumError as error:
         raise _refuse(signed.kind, error.expected, error.arrived) from None
-    again = notice_record(signed.kind, content_record(content))
-    if canonical_bytes(again) != signed.record_bytes:
-        raise _refuse(signed.kind, "the one byte form of this notice", "another form")
     return Notice(signed, content)
 
 

@@ -1,7 +1,8 @@
 """Whether a report is one that the roster allows: what relay, board and aggregators check alike.
 
 After the bytes (B1, B13): (1) the roster knows the site (B2), which is active (B12); (2) the report
-names a roster in force or within its grace (B3); (3) key epoch and signature are the site's (B2);
+names a roster in force or within its grace (B3); (3) key epoch and signature are the site's (B2),
+of a key that was not revoked (B12);
 (4) the suite is allowed (B4); (5) the receivers are those of the roster (B5).
 """
 
@@ -15,6 +16,7 @@ from common.protocol.monitoring.refusals import refusal
 from common.protocol.monitoring.report_envelope import verify_report_by
 from common.protocol.monitoring.report_header import ReportHeader
 from common.protocol.monitoring.roster import MonitoringRoster, RosterSite, Standing
+from common.protocol.monitoring.roster_checks import is_countersigned
 
 
 def check_report(
@@ -45,8 +47,7 @@ def check_report(
             raise refusal("B12", expected="an active site", arrived=f"a {site.status.value} one")
         named = _named_roster(header.roster, roster, arrived_at_s, earlier)
         signer = named.site(header.site_id)
-        _check_epoch(header, signer)
-        _check_key_not_lost(signer, site)
+        _check_key(header, signer, newest=site, consortium=roster.consortium)
         return signer.verify_key
 
     header = verify_report_by(envelope, signers_key)
@@ -63,16 +64,21 @@ def check_report(
     return header
 
 
-def _check_epoch(header: ReportHeader, signer: RosterSite) -> None:
+def _check_key(
+    header: ReportHeader, signer: RosterSite, *, newest: RosterSite, consortium: str
+) -> None:
     if header.key_epoch != signer.key_epoch:
         raise refusal("B2", expected=f"key epoch {signer.key_epoch}", arrived=f"{header.key_epoch}")
-
-
-def _check_key_not_lost(signer: RosterSite, site: RosterSite) -> None:
-    # A key that was replaced without its own countersignature was lost or stolen (O8): what it
-    # signs no longer counts, whatever grace the roster before has.
-    if signer.key_epoch != site.key_epoch and site.countersignature is None:
-        raise refusal("B12", expected="a key that was not revoked", arrived="a revoked one")
+    # A key that was revoked has not countersigned its successor: a report under a roster in its
+    # grace does not bring it back.
+    is_same = signer.verify_key == newest.verify_key
+    if not is_same and not is_countersigned(newest, old=signer.verify_key, consortium=consortium):
+        raise refusal(
+            "B12",
+            expected=f"the site's key of epoch {newest.key_epoch}, or one that countersigned it",
+            arrived=f"key epoch {header.key_epoch}",
+            todo="seal the same report anew under the newest roster",
+        )
 
 
 def _named_roster(

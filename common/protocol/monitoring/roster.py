@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -121,9 +120,8 @@ class MonitoringRoster:
 
     def site(self, site_id: SiteId) -> RosterSite:
         """Return one site; raises `ProtocolError` B2 when it is not in the roster."""
-        found = self._sites_by_id.get(site_id)
-        if found is not None:
-            return found
+        if site_id in self._site_of_id:
+            return self._site_of_id[site_id]
         raise ProtocolError(
             "a site is not in the roster",
             expected=f"one of {len(self.sites)} sites",
@@ -133,7 +131,7 @@ class MonitoringRoster:
         )
 
     @cached_property
-    def _sites_by_id(self) -> Mapping[SiteId, RosterSite]:
+    def _site_of_id(self) -> dict[SiteId, RosterSite]:
         return {site.site_id: site for site in self.sites}
 
     def active_boards(self) -> tuple[RosterBoard, ...]:

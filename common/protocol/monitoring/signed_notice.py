@@ -1,6 +1,6 @@
 """The one form of every signed record of monitoring that travels to all members.
 
-Layout (docs/protocol.md, clauses T1 to T4): the canonical bytes of an object with `record` and
+Layout (docs/protocol.md, clauses T1 and T7): the canonical bytes of an object with `record` and
 `signatures`. What a record means is not looked into here.
 """
 

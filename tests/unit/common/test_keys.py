@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
+from common.crypto.keys import (
+    HYBRID_SUITE,
+    X25519_SUITE,
+    OpeningKey,
+    SealingKey,
+    SigningKey,
+    VerifyKey,
+    X25519OpeningKey,
+    X25519SealingKey,
+    parse_sealing_key,
+)
 from common.errors import KeyFileError, SealError, SignatureError
 
 # edwards25519 by its definition (RFC 8032 section 5.1), slow and independent of OpenSSL.
@@ -130,6 +140,40 @@ def test_a_second_text_of_the_same_key_is_refused() -> None:
 def test_a_sealing_key_that_is_no_lattice_key_is_refused() -> None:
     with pytest.raises(SealError):
         SealingKey.from_text(base64.b64encode(b"\xff" * 1216).decode())
+
+
+@pytest.mark.parametrize("point", [0, 1, _P - 1, _P, _P + 1])
+def test_a_sealing_key_for_which_anybody_can_open_is_refused(point: int) -> None:
+    # Orders 1, 2 and 4 on curve25519 by their u (RFC 7748, section 6.1: the secret is all zero).
+    weak = point.to_bytes(32, "little")
+    with pytest.raises(SealError):
+        X25519SealingKey.from_text(base64.b64encode(weak).decode())
+    hybrid = OpeningKey.generate().sealing_key.raw[:-32] + weak
+    with pytest.raises(SealError):
+        SealingKey.from_text(base64.b64encode(hybrid).decode())
+
+
+def test_a_sealing_key_is_read_as_one_of_its_suite() -> None:
+    hybrid, short = OpeningKey.generate().sealing_key, X25519OpeningKey.generate().sealing_key
+    assert parse_sealing_key(HYBRID_SUITE, hybrid.to_text()) == hybrid
+    assert parse_sealing_key(X25519_SUITE, short.to_text()) == short
+    for suite, text in (
+        (X25519_SUITE, hybrid.to_text()),
+        (HYBRID_SUITE, short.to_text()),
+        (3, short.to_text()),
+    ):
+        with pytest.raises(SealError):
+            parse_sealing_key(suite, text)
+
+
+def test_an_x25519_opening_key_survives_its_file_and_shows_no_secret(tmp_path: Path) -> None:
+    key = X25519OpeningKey.generate()
+    key.write(tmp_path / "opening.key")
+    found = X25519OpeningKey.read(tmp_path / "opening.key")
+    assert found.sealing_key == key.sealing_key
+    assert repr(found) == f"X25519OpeningKey({key.fingerprint})"
+    with pytest.raises(KeyFileError):
+        OpeningKey.read(tmp_path / "opening.key")
 
 
 def test_a_key_under_which_anybody_can_sign_is_refused() -> None:

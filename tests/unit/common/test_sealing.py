@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.crypto import sealing
-from common.crypto.keys import OpeningKey
+from common.crypto.keys import OpeningKey, X25519OpeningKey
 from common.crypto.sealing import open_sealed, seal
 from common.errors import SealError
 
@@ -20,6 +20,16 @@ def test_sealed_bytes_open(key: OpeningKey, plaintext: bytes) -> None:
     sealed = seal(plaintext, to=key.sealing_key, label="l", context=b"c")
     assert len(sealed) == len(plaintext) + 1120 + 16
     assert open_sealed(sealed, key=key, label="l", context=b"c") == plaintext
+
+
+def test_bytes_sealed_to_x25519_alone_open_and_only_there(key: OpeningKey) -> None:
+    short = X25519OpeningKey.generate()
+    sealed = seal(b"xyz", to=short.sealing_key, label="l", context=b"c")
+    assert len(sealed) == 3 + 32 + 16
+    assert open_sealed(sealed, key=short, label="l", context=b"c") == b"xyz"
+    for other, data in ((key, sealed), (short, bytes(32) + sealed[32:]), (short, sealed[:40])):
+        with pytest.raises(SealError):
+            open_sealed(data, key=other, label="l", context=b"c")
 
 
 def test_the_same_bytes_are_never_sealed_the_same_way_twice(key: OpeningKey) -> None:

@@ -13,7 +13,7 @@ import pytest
 from common.crypto.node_key import node_public_pem
 from common.errors import ServiceError
 from server.books import open_books
-from server.config import CoordinatorPaths
+from server.config import CoordinatorPaths, RelayConfig
 from server.supervisor import Supervisor, check_free_port, find_program, service_environment
 from tests.lib.memory_channel import CONFIG, SITE_IDS, copy_consortium
 
@@ -120,3 +120,13 @@ def test_one_sites_trouble_keeps_no_other_out_and_is_told_once(paths: Coordinato
         supervisor._sync_nodes(control)
     assert control.registered == [name for name in SITE_IDS if name != SITE_IDS[1]]
     assert sum("cannot be registered: HTTP 409" in line for line in said) == 1
+
+
+def test_the_relay_is_a_child_exactly_when_it_is_configured(paths: CoordinatorPaths) -> None:
+    books, relay = open_books(paths, CONFIG), RelayConfig(port=18445)
+    for config, expected in (
+        (CONFIG, ["superlink", "superexec"]),
+        (CONFIG.model_copy(update={"relay": relay}), ["superlink", "superexec", "relay"]),
+    ):
+        supervisor = Supervisor(paths, config, books, say=print)
+        assert [service.name for service in supervisor._services] == expected

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.crypto.certificates import Authority, TlsKey
-from common.crypto.certificates import TlsKey, certifies
+from common.crypto.certificates import Authority, TlsKey, certifies
 from common.crypto.keys import SigningKey
 from common.errors import CohortiumError, EnrolmentError, KeyFileError
 from common.protocol.enrolment import read_enrolment, read_request
