@@ -12,7 +12,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.command_line import print_json, run_command
-from server import cli_ledger, cli_models, cli_plan, cli_relay, cli_run, cli_select
+from server import (
+    cli_decisions,
+    cli_ledger,
+    cli_models,
+    cli_plan,
+    cli_relay,
+    cli_run,
+    cli_select,
+)
 from server.cli_context import Json, open_config, paths_of, set_home
 
 if TYPE_CHECKING:
@@ -32,6 +40,7 @@ app.add_typer(cli_ledger.app, name="ledger")
 app.add_typer(cli_models.app, name="models")
 cli_run.add_commands(app)
 cli_relay.add_commands(app)
+app.command()(cli_decisions.decisions)
 app.command()(cli_select.select)
 
 

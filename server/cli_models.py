@@ -179,7 +179,9 @@ def champion(paths: CoordinatorPaths, config: ServerConfig) -> str | None:
     return _actions(paths, config).aliases().get("champion")
 
 
-def tell_sites(paths: CoordinatorPaths, config: ServerConfig, version: str) -> None:
+def tell_sites(
+    paths: CoordinatorPaths, config: ServerConfig, version: str, *, is_silent: bool = False
+) -> None:
     """Let the relay carry the promotion, where there is one."""
     import time
 
@@ -202,7 +204,8 @@ def tell_sites(paths: CoordinatorPaths, config: ServerConfig, version: str) -> N
         key=SigningKey.read(paths.signing_key),
         now_s=int(time.time()),
     )
-    print(f"It goes to the sites as promotion {promotion.sequence} of {promotion.study_id}.")
+    if not is_silent:
+        print(f"It goes to the sites as promotion {promotion.sequence} of {promotion.study_id}.")
 
 
 def _actions(paths: CoordinatorPaths, config: ServerConfig) -> ModelActions:

@@ -106,7 +106,9 @@ def status(
     json: Json = False,
 ) -> None:
     """Show where studies are, and each site's part, privacy and performance."""
+    from server.board_decisions import open_requests
     from server.books import open_books
+    from server.storage.database import Database
     from server.study_report import report_study
 
     paths, config = open_config(context)
@@ -117,12 +119,22 @@ def status(
         else [parse_study_id(study)]
     )
     reports = [report_study(books, study_id) for study_id in ids]
+    database = Database.of(paths, config)
+    requests = {study_id: open_requests(database, study_id) for study_id in ids}
     if json:
-        records = [report.as_record() for report in reports]
+        records = [
+            {
+                **report.as_record(),
+                "board_requests": [item.action for item in requests[study_id]],
+            }
+            for study_id, report in zip(ids, reports, strict=True)
+        ]
         print_json(records if study is None else records[0])
         return
-    for report in reports:
+    for study_id, report in zip(ids, reports, strict=True):
         Console().print(_render(report))
+        for item in requests[study_id]:
+            print(f"The board asks to {item.action}, decision {item.number} by {item.signers}.")
     if not reports:
         print("No study yet; launch a plan with `cohortium-coordinator launch PLAN`.")
 

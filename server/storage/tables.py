@@ -150,3 +150,20 @@ relay_rosters = Table(
     Column("content", LargeBinary, nullable=False),
     Column("pinned_at_s", BigInteger, nullable=False),
 )
+
+# The monitor board's decisions, each looked at once.
+board_decisions = Table(
+    "board_decisions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("study_id", String(63), nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("action", String(20), nullable=False),
+    Column("signers", Text, nullable=False),
+    # done, recorded, not possible or refused
+    Column("outcome", String(20), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("at_s", BigInteger, nullable=False),
+    Column("notice", LargeBinary, nullable=False),
+)

@@ -15,7 +15,7 @@ from server.monitor_board.kept_reports import KeptReport
 from server.monitor_board.plan_watches import GAPS
 from server.monitor_board.signal_types import Signal, SiteSignals, State
 from server.monitor_board.statistics.curves import reliability_points, threshold_points
-from server.monitor_board.statistics.group_gaps import LevelGap, estimate_fairness
+from server.monitor_board.statistics.fairness_estimates import LevelGap, estimate_fairness
 from server.monitor_board.statistics.intervals import Estimate
 from server.monitor_board.statistics.noisy_counts import SHOWN_COUNT_MIN, NoisyCounts
 from server.monitor_board.statistics.performance_estimates import estimate_performance

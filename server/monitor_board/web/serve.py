@@ -17,6 +17,7 @@ from server.monitor_board.web.access import Access, new_token, token_digest, wri
 from server.monitor_board.web.app import Dashboard, make_app
 from server.monitor_board.web.assets import read_assets
 from server.monitor_board.web.view_source import ViewMaker, ViewSource
+from server.public_listener import PublicListener, PublicServer
 
 LOGIN_TOKEN: Final = "login-token"  # noqa: S105 (a file's name)
 METRICS_TOKEN: Final = "metrics-token"  # noqa: S105 (a file's name)
@@ -121,13 +122,14 @@ def serve(maker: ViewMaker, folder: Path, listen: Listen) -> None:
         hosts=(listen.host, *own, *listen.names),
         is_tls=listen.is_tls,
     )
-    server = uvicorn.Server(_server_config(board, listen))
     try:
-        server.run()
-    except SystemExit as error:
-        raise _not_up(listen) from error
-    if not server.started:
-        raise _not_up(listen)
+        listener = PublicListener(
+            listen.host, listen.port, most=_CONNECTIONS_MAX, most_of_one=_CONNECTIONS_MAX // 2
+        )
+    except OSError as error:
+        raise _not_up(listen, error) from error
+    with listener:
+        PublicServer(_server_config(board, listen), listener).run()
 
 
 def _metrics_token(path: Path) -> str:
@@ -147,16 +149,13 @@ def _new_metrics_token(path: Path) -> str:
 def _server_config(board: Dashboard, listen: Listen) -> uvicorn.Config:
     return uvicorn.Config(
         make_app(board),
-        host=listen.host,
-        port=listen.port,
         ssl_certfile=listen.certificate,
         ssl_keyfile=listen.key,
         access_log=False,
         server_header=False,
         proxy_headers=False,
         log_level="warning",
-        limit_concurrency=_CONNECTIONS_MAX,
-        timeout_keep_alive=10,
+        http="h11",
         timeout_graceful_shutdown=5,
     )
 
@@ -165,10 +164,10 @@ def _say_failure(kind: str) -> None:
     logger.error("new views could not be made: %s; the former ones are shown", kind)
 
 
-def _not_up(listen: Listen) -> ServiceError:
+def _not_up(listen: Listen, error: OSError) -> ServiceError:
     return ServiceError(
         "the dashboard did not come up",
         expected=f"to listen on {listen.host}, port {listen.port}",
-        arrived="an error of the operating system; see the line above",
+        arrived=error.strerror or type(error).__name__,
         todo="stop what uses the port, or give another with --port",
     )

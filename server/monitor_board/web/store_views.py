@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 from common.clock import Clock, utc_text
 from common.ids import SiteId, parse_study_id
@@ -35,6 +37,8 @@ from server.monitor_board.web.views import (
     SiteView,
     StudyView,
 )
+
+_SITES_KEPT: Final = 64
 
 
 class StoreViews:
@@ -134,8 +138,12 @@ class SiteViews(Mapping[str, SiteView]):
         self._signals = signals
         self._sites = {str(site.site_id): site for site in signals.sites}
         self._outcomes = outcomes
+        self._made = lru_cache(maxsize=_SITES_KEPT)(self._make)
 
     def __getitem__(self, site_id: str) -> SiteView:
+        return self._made(site_id)
+
+    def _make(self, site_id: str) -> SiteView:
         site = self._sites[site_id]
         trail = _trail(self._signals, site)
         return site_view(site, self._plan, trail, self._performance(site_id))

@@ -21,10 +21,10 @@ import pytest
 
 from common.clock import SystemClock
 from common.crypto.certificates import Authority, TlsKey
-from common.errors import ConfigError
+from common.errors import ConfigError, ServiceError
 from server.monitor_board.web.assets import STATIC, check_vendored
 from server.monitor_board.web.metrics_text import metrics_text
-from server.monitor_board.web.serve import LOGIN_TOKEN, Listen, TokenDesk
+from server.monitor_board.web.serve import LOGIN_TOKEN, Listen, TokenDesk, serve
 from server.monitor_board.web.view_source import REMAKE_S, RETRY_S, ViewSource
 from server.monitor_board.web.views import BoardView
 from tests.lib.board_views import make_study, make_view
@@ -178,6 +178,16 @@ def test_the_metrics_are_the_views_values_and_leave_out_what_is_suppressed() -> 
         for cell in row.cells
     )
     assert len(estimates) == 3 * shown
+
+
+def test_a_port_that_is_taken_is_one_clear_error(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        listen = Listen("127.0.0.1", other.getsockname()[1])
+        with pytest.raises(ServiceError) as refused:
+            serve(Store(), tmp_path, listen)
+    assert str(listen.port) in refused.value.expected
 
 
 _PROGRAM = "from server.monitor_board.cli import main; main()"
