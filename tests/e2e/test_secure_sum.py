@@ -140,6 +140,10 @@ def test_four_sites_two_aggregators_and_a_board_make_one_sum_by_their_commands(
             said = json.loads(capsys.readouterr().out)
             assert said == {"acknowledged": 0, "answered": 1, "refused": []}
         run(board, "collect")
+        run(board, "status")
+        assert f"sum      small-study  case-mix of {period}, 4 sites: joined" in (
+            capsys.readouterr().out
+        )
     store = store_of(board)
     assert store.refusals() == ()
     assert store.refused_notices() == ()

@@ -249,6 +249,7 @@ class Consortium:
             AggregatorStore(self.folder / f"{role.value}.db"),
             relay or self.relay,
             signing_key=self.aggregators[role].signing,
+            authority=self.authority.verify_key,
             take_roster=lambda data: None,
             current=lambda: self.aggregating(role),
         )
