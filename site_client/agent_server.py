@@ -21,6 +21,7 @@ from common.clock import SystemClock
 from common.errors import AgentUnavailable, ProtocolError
 from common.protocol import agent_pb2, agent_pb2_grpc
 from site_client.config import SitePaths, read_site_config
+from site_client.open_monitoring import open_mailbox
 from site_client.open_site import open_site
 from site_client.report_port import NothingToReport, ReportPort
 from site_client.tasks import SiteTasks, feature_use
@@ -106,7 +107,8 @@ def run_agent(paths: SitePaths) -> None:
             clock=SystemClock(),
             engine=_engine(config.limits.threads),
         )
-        _serve(paths, AgentService(tasks, config.site.id))
+        reports = open_mailbox(config, site, SystemClock())
+        _serve(paths, AgentService(tasks, config.site.id, reports))
 
 
 def _engine(threads: int) -> Any:

@@ -125,7 +125,11 @@ class Approvals:
         """Refuse a study's requests with R17 until `unpause`; raises `ApprovalError` if unknown."""
         self._check_known(study_id)
         with self._database.transaction() as connection:
-            connection.execute("INSERT OR IGNORE INTO paused VALUES (?)", (study_id,))
+            self.pause_within(connection, study_id)
+
+    def pause_within(self, connection: sqlite3.Connection, study_id: StudyId) -> None:
+        """Pause a study as a part of another change: both are kept, or neither."""
+        connection.execute("INSERT OR IGNORE INTO paused VALUES (?)", (study_id,))
 
     def unpause(self, study_id: StudyId) -> None:
         """Answer a study's requests again."""
@@ -133,7 +137,7 @@ class Approvals:
             connection.execute("DELETE FROM paused WHERE study_id = ?", (study_id,))
 
     def is_paused(self, study_id: StudyId) -> bool:
-        """Return whether hospital IT has paused this study."""
+        """Return whether this study is paused: by hospital IT, or by a decision that it follows."""
         return bool(self._database.rows("SELECT 1 FROM paused WHERE study_id = ?", study_id))
 
     def _check_known(self, study_id: StudyId) -> None:

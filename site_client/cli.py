@@ -10,7 +10,14 @@ from typing import Annotated
 import typer
 
 from common.command_line import print_json, run_command
-from site_client import cli_check, cli_features, cli_ledger, cli_records, cli_study
+from site_client import (
+    cli_check,
+    cli_features,
+    cli_ledger,
+    cli_monitor,
+    cli_records,
+    cli_study,
+)
 from site_client.cli_context import Json, paths_of, set_home
 
 app = typer.Typer(
@@ -24,6 +31,7 @@ cli_check.add_commands(app)
 cli_study.add_commands(app)
 app.add_typer(cli_features.app, name="features")
 app.add_typer(cli_ledger.app, name="ledger")
+app.add_typer(cli_monitor.app, name="monitor")
 cli_records.add_commands(app)
 
 

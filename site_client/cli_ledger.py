@@ -94,13 +94,14 @@ def explain(
 ) -> None:
     """Say in plain words what was promised to patients, what was used, and what is not covered."""
     from common.errors import LedgerError
+    from common.privacy.accounts import study_of_account
     from common.privacy.explanation import Limits
     from common.privacy.explanation import explain as explain_ledger
     from common.privacy.statements import by_study
 
     entries, limits = _entries(context), _limits(context)
     studies = by_study(entries, delta=limits.delta_total)
-    chosen = [item for item in studies if study in ("", item.study_id)]
+    chosen = [item for item in studies if study in ("", study_of_account(item.study_id))]
     if study and not chosen:
         raise LedgerError(
             "no such study in the ledger",
@@ -108,7 +109,7 @@ def explain(
             arrived=study,
             todo="look at `cohortium-site ledger show`",
         )
-    own = Limits(limits.epsilon_per_study, limits.epsilon_total)
+    own = Limits(limits.epsilon_per_study, limits.epsilon_total, limits.epsilon_monitoring)
     paragraphs = explain_ledger(chosen, _total(entries, limits), own)
     if json:
         print_json(

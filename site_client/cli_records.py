@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from common.command_line import print_json
+from common.command_line import print_json, table_width
 from site_client.cli_context import Json, paths_of
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ def releases(context: typer.Context, json: Json = False) -> None:
 
 @releases_app.command("list")
 def list_releases(context: typer.Context, json: Json = False) -> None:
-    """List every release and every refusal."""
+    """List every release, report and refusal."""
     from common.clock import utc_text
+    from common.privacy.accounts import is_monitoring_account
     from common.study.contingency import SINGLE_ROUND
 
     records = open_site_records(context)
@@ -53,16 +54,18 @@ def list_releases(context: typer.Context, json: Json = False) -> None:
         if what == "release" and item.study_id in selecting:
             of_what = "candidates" if item.round_number == SINGLE_ROUND else "pairs of candidates"
             what = f"release: counts of {of_what}"
+        if item.what == "report":
+            what = f"report: {item.kind} of {item.period}"
         table.add_row(
             utc_text(item.at_s),
             what,
             item.study_id,
-            str(item.round_number),
+            "" if is_monitoring_account(item.study_id) else str(item.round_number),
             item.number,
             f"{item.size_bytes:,}",
             item.release_id[:12],
         )
-    Console().print(table)
+    Console(width=table_width()).print(table)
 
 
 @releases_app.command("verify")

@@ -136,6 +136,8 @@ class LimitsSection(_Part):
 
     Args:
         epsilon_per_study: the most that one study may spend on a patient, at the plan's delta.
+        epsilon_monitoring_per_study: the most that all reports about one study's model may spend on
+            a patient, besides; as much as the study when not given.
         epsilon_total: the most that all studies together may spend, at `delta_total`.
         cohort_size_min: the fewest patients with which the site takes part.
         composition: how the total is kept: tight, for plans that were not chosen in reply to
@@ -144,17 +146,34 @@ class LimitsSection(_Part):
     """
 
     epsilon_per_study: Epsilon
+    epsilon_monitoring_per_study: Epsilon | None = None
     epsilon_total: Epsilon
     delta_total: Annotated[float, Field(gt=0, le=limits.DELTA_MAX)]
     cohort_size_min: Annotated[int, Field(ge=limits.COHORT_SIZE_MIN)]
     composition: Literal["planned", "adaptive"] = "planned"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
 
+    @property
+    def epsilon_monitoring(self) -> float:
+        """The limit for one study's reports."""
+        return self.epsilon_monitoring_per_study or self.epsilon_per_study
+
 
 class FeaturesSection(_Part):
     """How long features made from the source are kept; those of a running study stay."""
 
     keep_days: Annotated[int, Field(ge=1, le=3650)] = 90
+
+
+class MonitoringSection(_Part):
+    """What the site does about the board's decisions.
+
+    Args:
+        follow_decisions: pause a study here when the board decides to stop it, or to pause this
+            site; otherwise the decision is only shown.
+    """
+
+    follow_decisions: bool = True
 
 
 class SiteConfig(_Part):
@@ -164,6 +183,7 @@ class SiteConfig(_Part):
     limits: LimitsSection
     source: SourceMapping
     features: FeaturesSection = FeaturesSection()
+    monitoring: MonitoringSection = MonitoringSection()
 
 
 def read_site_config(paths: SitePaths) -> SiteConfig:

@@ -22,7 +22,7 @@ from site_client.courier.main import CourierConfig, read_courier_config
 from site_client.open_site import OpenSite, open_site
 from site_client.quality.figures import QualityFigures
 from site_client.quality.report import QualityReport, report_quality
-from site_client.release.gate import SiteLimits
+from site_client.release.site_limits import SiteLimits
 from site_client.site_features import inspected_rows
 from site_client.sources.table import PatientTable
 

@@ -32,7 +32,7 @@ from common.study.contingency import JOINT_ROUND, ContingencyTable, cell_count, 
 from common.study.plan import MeanVarianceScaling, StudyPlan
 from common.study.scaling import Scaling, is_in_bounds, model_shapes
 from site_client.approvals import Approval
-from site_client.release.gate import SiteLimits
+from site_client.release.site_limits import SiteLimits
 
 
 def open_request(

@@ -31,6 +31,31 @@ CREATE TABLE IF NOT EXISTS source_pin (
 CREATE TABLE IF NOT EXISTS feature_pins (plan_digest TEXT PRIMARY KEY, entry_id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS scaling_pin (plan_digest TEXT PRIMARY KEY, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS paused (study_id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS monitoring_trust (
+  place INTEGER PRIMARY KEY CHECK (place = 1), authority TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS monitoring_rosters (
+  version INTEGER PRIMARY KEY, roster BLOB NOT NULL, is_pinned INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS monitoring_models (
+  study_id TEXT PRIMARY KEY, notice BLOB NOT NULL, parameters BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS monitoring_envelopes (
+  study_id TEXT NOT NULL, sequence INTEGER NOT NULL, release_id TEXT NOT NULL,
+  envelope BLOB NOT NULL, PRIMARY KEY (study_id, sequence)
+);
+CREATE TABLE IF NOT EXISTS monitoring_receipts (
+  study_id TEXT NOT NULL, sequence INTEGER NOT NULL, board_id TEXT NOT NULL, head TEXT NOT NULL,
+  notice BLOB NOT NULL, PRIMARY KEY (study_id, sequence, board_id, head)
+);
+CREATE TABLE IF NOT EXISTS monitoring_waiting (
+  place INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE,
+  notice BLOB NOT NULL, body BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS monitoring_decisions (
+  study_id TEXT NOT NULL, number INTEGER NOT NULL, notice BLOB NOT NULL,
+  PRIMARY KEY (study_id, number)
+);
 """
 _BUSY_WAIT_S: Final = 10.0
 

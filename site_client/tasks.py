@@ -50,8 +50,9 @@ from site_client.features.matrix import FeatureMatrix, split
 from site_client.features.scaled import scale
 from site_client.features.store import FeatureStore
 from site_client.release.checks import Produced
-from site_client.release.gate import Gate, Released, ReleaseRequest, SiteLimits
+from site_client.release.gate import Gate, Released, ReleaseRequest
 from site_client.release.release_log import ReleaseLog
+from site_client.release.site_limits import SiteLimits
 from site_client.scaling_pin import ScalingPin
 from site_client.site_features import Features, SourceFeatures
 from site_client.source_pin import SourcePin

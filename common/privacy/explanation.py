@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.privacy.accounts import is_monitoring_account, study_of_account
 from common.privacy.spending_limits import Composition
 from common.privacy.statements import StudyStatement, TotalStatement
 from common.privacy.unit import NOT_COVERED_SENTENCE, UNIT_SENTENCE
@@ -21,10 +22,11 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Limits:
-    """What hospital IT allows: all studies together at the total's delta, and one study."""
+    """What hospital IT allows: one study, all at the total's delta, and a study's monitoring."""
 
     epsilon_per_study: float
     epsilon_total: float
+    epsilon_monitoring_per_study: float
 
 
 def guess_right_max(epsilon: float, delta: float) -> float:
@@ -52,7 +54,7 @@ def explain(
     return (
         Paragraph("What is protected", UNIT_SENTENCE),
         Paragraph("What the numbers mean", _MEANING),
-        *(Paragraph(f"Study {item.study_id}", _study(item, limits)) for item in studies),
+        *(Paragraph(_heading(item), _study(item, limits)) for item in studies),
         Paragraph("All studies together", _total(total, limits)),
         Paragraph("What is not covered", NOT_COVERED_SENTENCE + " " + _DISCLOSED),
     )
@@ -73,11 +75,26 @@ _DISCLOSED = (
 )
 
 
+def _heading(study: StudyStatement) -> str:
+    if is_monitoring_account(study.study_id):
+        return f"Study {study_of_account(study.study_id)}: monitoring of its model"
+    return f"Study {study.study_id}"
+
+
 def _study(study: StudyStatement, limits: Limits) -> str:
     share = _percent(guess_right_max(study.epsilon_committed, study.delta))
     does = f"It {', and '.join(study.does)}. " if study.does else ""
     if study.epsilon_promised is None:
         promise = "It made its releases before plans were charged as a whole, so they are charged."
+    elif is_monitoring_account(study.study_id):
+        promise = (
+            "The reports about the model in use are an account of their own, beside what the study "
+            "spent on training: a patient who comes in several periods is in the reports of each, "
+            "so their epsilons compose. All the reports that the approved plan may ever make come "
+            f"to ε {study.epsilon_committed:.4f} at δ {study.delta:g}, and this counts, even if "
+            "monitoring stops early. A report's noise is drawn once; a report sent again is the "
+            "same bytes."
+        )
     else:
         promise = (
             f"Its approved plan promises ε at most {study.epsilon_promised:g} at δ "
@@ -97,8 +114,14 @@ def _study(study: StudyStatement, limits: Limits) -> str:
         "release guesses rightly whether a given patient took part at most "
         f"{_percent(study.guess_right_max)} of the time; ε and δ alone, whatever the noise is "
         f"like, would allow {share}. "
-        f"Your limit for one study is ε {limits.epsilon_per_study:g}."
+        f"{_limit(study, limits)}."
     )
+
+
+def _limit(study: StudyStatement, limits: Limits) -> str:
+    if is_monitoring_account(study.study_id):
+        return f"Your limit for one study's monitoring is ε {limits.epsilon_monitoring_per_study:g}"
+    return f"Your limit for one study is ε {limits.epsilon_per_study:g}"
 
 
 def _total(total: TotalStatement, limits: Limits) -> str:

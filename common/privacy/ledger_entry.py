@@ -18,6 +18,7 @@ from common.canonical import (
 )
 from common.errors import CohortiumError, LedgerError
 from common.ids import Digest, ReleaseId, StudyId
+from common.privacy.accounts import ACCOUNT_PATTERN
 from common.privacy.mechanism import MechanismRecord
 from common.privacy.mechanism_record import (
     mechanism_from_record,
@@ -31,7 +32,7 @@ class Commitment:
     """All that an approved plan may ever do to a site's patients.
 
     Args:
-        study_id, plan_digest: the plan.
+        study_id, plan_digest: the account (the study, or its monitoring) and the plan.
         epsilon, delta: what the plan promises.
         planned: every noisy step of the plan, grouped, each with how often it may be done.
     """
@@ -126,7 +127,7 @@ LedgerEntry: TypeAlias = CommittedEntry | ReservedEntry | ReleasedEntry
 
 _Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Real = Annotated[str, Field(min_length=1, max_length=30)]
-_Study = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
+_Study = Annotated[str, Field(pattern=ACCOUNT_PATTERN)]
 _Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 

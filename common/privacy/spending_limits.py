@@ -33,6 +33,7 @@ class SpendingLimits:
         epsilon_total_max: the site's limit over all studies.
         delta_total: at which the total is stated.
         composition: how the total is kept.
+        study_limit: what `site.toml` calls the limit that `epsilon_study_max` may come from.
     """
 
     epsilon_study_max: float
@@ -40,13 +41,14 @@ class SpendingLimits:
     epsilon_total_max: float
     delta_total: float
     composition: Composition = Composition.PLANNED
+    study_limit: str = "epsilon_per_study"
 
 
 def check_study(charges: Mapping[MechanismRecord, int], limits: SpendingLimits) -> None:
     """R11: a study's charges are within its limit; raises `BudgetError`, `AccountingError`."""
     epsilon = epsilon_of_counted(charges, delta=limits.delta)
     if not epsilon <= limits.epsilon_study_max:
-        raise _over("R11", "epsilon_per_study", epsilon, limits.epsilon_study_max, limits.delta)
+        raise _over("R11", limits.study_limit, epsilon, limits.epsilon_study_max, limits.delta)
 
 
 def check_total(charges: Mapping[MechanismRecord, int], limits: SpendingLimits) -> None:

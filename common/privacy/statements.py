@@ -9,20 +9,21 @@ from dataclasses import dataclass
 
 from common.ids import Digest, StudyId
 from common.privacy.accountant import epsilon_by_part, epsilon_of_counted, guess_right_max_of
+from common.privacy.accounts import is_monitoring_account
 from common.privacy.ledger_chain import committed_charges, head_of, spent_charges
 from common.privacy.ledger_entry import CommittedEntry, LedgerEntry, ReservedEntry
 from common.privacy.mechanism import GaussianVector, PatientPart
 from common.privacy.renyi_filter import RenyiFilter
 from common.privacy.spending_limits import Charges, Composition
-from common.privacy.step_words import words_of_steps
+from common.privacy.step_words import words_of_reports, words_of_steps
 
 
 @dataclass(frozen=True)
 class StudyStatement:
-    """One study at one site.
+    """One study at one site, or its monitoring.
 
     Args:
-        study_id: the study.
+        study_id: the study, or the account of its monitoring.
         plan_digests: the plans it committed to; empty for releases from before commitments.
         epsilon_promised: the plan's own number, None without a commitment.
         delta: at which everything here is stated.
@@ -196,6 +197,7 @@ def total(
 def _study_statement(own: Sequence[LedgerEntry], study_id: StudyId, delta: float) -> StudyStatement:
     commitments = [entry.commitment for entry in own if isinstance(entry, CommittedEntry)]
     stated = min((item.delta for item in commitments), default=delta)
+    words_of = words_of_reports if is_monitoring_account(study_id) else words_of_steps
     return StudyStatement(
         study_id=study_id,
         plan_digests=tuple(item.plan_digest for item in commitments),
@@ -204,7 +206,7 @@ def _study_statement(own: Sequence[LedgerEntry], study_id: StudyId, delta: float
         epsilon_committed=epsilon_of_counted(committed_charges(own), delta=stated),
         epsilon_spent=epsilon_of_counted(spent_charges(own), delta=stated),
         guess_right_max=guess_right_max_of(committed_charges(own)),
-        does=tuple(text for item in commitments for text in words_of_steps(item.planned)),
+        does=tuple(text for item in commitments for text in words_of(item.planned)),
         releases=sum(isinstance(entry, ReservedEntry) for entry in own),
         first_at_s=own[0].at_s,
         last_at_s=own[-1].at_s,

@@ -28,6 +28,7 @@ _EXAMPLE: Final[dict[Every, str]] = {"week": "2026-W07", "month": "2026-02", "qu
 _FIRST_MONDAY: Final = datetime.date(1970, 1, 5)
 _FIRST_YEAR, _LAST_YEAR = 1970, 2999
 _DAY_S: Final = 86_400
+_MONTHS: Final[dict[Every, int]] = {"month": 1, "quarter": 3}
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,13 @@ def period_at(moment_s: int, every: Every) -> Period:
     if every == "week":
         return _week((day - _FIRST_MONDAY).days // 7)
     return _months((day.year - _FIRST_YEAR) * 12 + day.month - 1, every)
+
+
+def period_of_ordinal(ordinal: int, every: Every) -> Period:
+    """Return the period with this ordinal; raises `ProtocolError` outside 1970 to 2999."""
+    if not 0 <= ordinal < 60_000:
+        raise _refuse(every, f"number {ordinal}")
+    return _week(ordinal) if every == "week" else _months(ordinal * _MONTHS[every], every)
 
 
 def parse_period(label: str, every: Every) -> Period:
@@ -120,7 +128,7 @@ def _week(ordinal: int) -> Period:
 
 
 def _months(month: int, every: Literal["month", "quarter"]) -> Period:
-    length = 1 if every == "month" else 3
+    length = _MONTHS[every]
     ordinal = month // length
     year, first = divmod(ordinal * length, 12)
     name = f"{first + 1:02d}" if every == "month" else f"Q{first // 3 + 1}"

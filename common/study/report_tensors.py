@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
+
 from common import limits
 from common.canonical import Canonical, canonical_float, digest_record
 from common.ids import Digest
@@ -151,6 +154,25 @@ def sentinel_edges(plan: StudyPlan, feature: NumericFeature) -> tuple[float, ...
     low, high = feature.clip
     width = (high - low) / monitoring.bins
     return tuple(low + width * place for place in range(1, monitoring.bins))
+
+
+def noisy_patients(plan: StudyPlan, kind: ReportKind, counts: npt.NDArray[np.int64]) -> float:
+    """Return how many patients a noised report is about.
+
+    Each tensor's total is their number with the noise of its cells; the totals' mean, weighted by
+    one over the noise's variance, has the least.
+
+    Args:
+        plan, kind: of the report.
+        counts: [cells], tensor after tensor.
+    """
+    place, total, weights = 0, 0.0, 0.0
+    for tensor in report_tensors(plan, kind):
+        weight = 1 / (tensor.cells * tensor.noise_multiplier**2)
+        total += weight * float(counts[place : place + tensor.cells].sum())
+        weights += weight
+        place += tensor.cells
+    return total / weights if weights else 0.0
 
 
 def level_count(feature: CategoricalFeature) -> int:

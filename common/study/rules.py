@@ -1,8 +1,8 @@
 """The table of all numbered plan rules; `docs/study-plan.md` says each in a steward's words.
 
 P1 to P5 and P33 are found while the file is read (`plan_draft`, `catalogue`); the others are one
-pure function each, in `feature_rules`, `cohort_rules`, `training_rules` and `selection_rules`. A
-number is never given to another rule.
+pure function each, in `feature_rules`, `cohort_rules`, `training_rules`, `selection_rules` and
+`monitoring_rules`. A number is never given to another rule.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 
 from common.study import cohort_rules as of_cohort
 from common.study import feature_rules as of_features
+from common.study import monitoring_rules as of_monitoring
 from common.study import scaling_rules as of_scaling
 from common.study import selection_rules as of_selection
 from common.study import training_rules as of_training
@@ -278,6 +279,30 @@ RULES: Final = (
         (EACH_FEATURE, "label"),
         of_units.rule_units_are_ucum,
     ),
+    Rule(
+        "P43",
+        "Score edges and group edges rise strictly.",
+        ("monitoring.score_edges", "monitoring.group_edges"),
+        of_monitoring.rule_edges_rise,
+    ),
+    Rule(
+        "P44",
+        "Every group edge is a score edge, and the threshold is an edge of both.",
+        ("monitoring.score_edges", "monitoring.group_edges", "monitoring.threshold"),
+        of_monitoring.rule_group_edges_are_score_edges,
+    ),
+    Rule(
+        "P45",
+        "Own edges are of a numeric sentinel, once, and rise inside its clip bounds.",
+        ("features", "monitoring.sentinel_features", "monitoring.sentinel_edges"),
+        of_monitoring.rule_sentinel_edges_fit,
+    ),
+    Rule(
+        "P46",
+        "Some noise keeps both reports of a period inside epsilon_per_report and delta.",
+        ("features", "fairness_groups", "monitoring", "privacy.delta"),
+        of_monitoring.rule_report_noise_can_be_calibrated,
+    ),
 )
 
 _STOPS: Final[dict[str, tuple[str, ...]]] = {
@@ -286,6 +311,7 @@ _STOPS: Final[dict[str, tuple[str, ...]]] = {
     "P24": ("P22",),
     "P25": ("P20", "P21", "P22", "P23", "P24", "P17"),
     "P39": ("P20", "P22", "P37"),
+    "P46": ("P15", "P16", "P22"),
 }
 
 

@@ -37,6 +37,7 @@ def read_rows(
     folder: Path,
     scratch: Path,
     patients_min: int = 0,
+    is_monitored: bool = False,
 ) -> SiteRows:
     """Read a site's source for one plan and check the rows against it.
 
@@ -45,23 +46,28 @@ def read_rows(
         mapping: `[source]` of `site.toml`.
         folder: where `site.toml` lies; a relative path starts there.
         scratch: a folder of the agent's own; what a build puts there is deleted with it.
-        patients_min: see `check_rows`.
+        patients_min, is_monitored: see `check_rows` and `read_table`.
 
     Raises:
         PlanError: the plan has no index date, and the source no rows of its own.
         DataSourceError: the data do not fit the plan; never with a value.
     """
     if isinstance(mapping, TableMapping):
-        return SiteRows(read_table(plan, mapping, folder=folder, patients_min=patients_min), None)
+        table = read_table(
+            plan, mapping, folder=folder, patients_min=patients_min, is_monitored=is_monitored
+        )
+        return SiteRows(table, None)
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     source = open_source(mapping, folder=folder)
     with tempfile.TemporaryDirectory(prefix="build-", dir=scratch) as build:
         events = read_event_patients(plan, source, scratch=Path(build))
-    check_rows(plan, counts_of(events), patients_min=patients_min)
+    check_rows(plan, counts_of(events), patients_min=patients_min, is_monitored=is_monitored)
     return SiteRows(events.table, events)
 
 
-def check_rows(plan: StudyPlan, counts: RowCounts, *, patients_min: int = 0) -> None:
+def check_rows(
+    plan: StudyPlan, counts: RowCounts, *, patients_min: int = 0, is_monitored: bool = False
+) -> None:
     """Refuse rows of events that do not fit the plan, as a table's are refused while it is read.
 
     Args:
@@ -69,6 +75,7 @@ def check_rows(plan: StudyPlan, counts: RowCounts, *, patients_min: int = 0) -> 
         counts: of the rows.
         patients_min: of fewer nothing is asked but their number: a refusal must not tell more of
             few patients than that they are few.
+        is_monitored: believe a unit that is probably wrong: a report is there to show the change.
 
     Raises:
         DataSourceError: no row is left, or of too few patients; a feature that may not be missing
@@ -100,7 +107,7 @@ def check_rows(plan: StudyPlan, counts: RowCounts, *, patients_min: int = 0) -> 
                 todo="ask for a plan with an indicator, or with a [[cohort.require]] of its codes",
             )
         met = counts.variables.get(feature.name)
-        if met is None:
+        if met is None or is_monitored:
             continue
         present = met.used + met.implausible
         if met.implausible > limits.OUT_OF_RANGE_FRACTION_MAX * present:

@@ -1,1 +1,1 @@
-"""What a site reports after training."""
+"""Reports about the promoted model: whose, when, what is counted, and in which order they leave."""

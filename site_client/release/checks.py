@@ -8,6 +8,8 @@
 (G6) an evaluation is present exactly when asked for: whole numbers in the plan's bins
 (G7) the payload is within its bound
 (G8) counts are present exactly when asked for: a whole number for each cell, within 32 bits
+(G9) a monitoring report holds noised counts: a whole number for each cell, within 32 bits
+(G10) a monitoring report's noisy number of patients is at least the plan's patients_min
 
 Each is a pure function that raises `ReleaseRefused` with its number.
 """
@@ -18,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Never
 
+import numpy as np
+
 from common import limits
 from common.errors import ReleaseRefused
 from common.ids import Digest
@@ -27,7 +31,9 @@ from common.protocol.counts import COUNT_MAX
 from common.protocol.messages import EvaluationCounts, TaskKind
 from common.study.columns import parameter_shapes
 from common.study.plan import StudyPlan
+from common.study.report_tensors import ReportKind, noisy_patients, report_tensors, schema_digest
 from common.study.scaling import MomentBounds, moment_shapes, numeric_columns
+from site_client.release.report_noise import NoisedCounts
 
 _NORM_SLACK: Final = 1.0005
 
@@ -165,6 +171,24 @@ def check_counts(counts: tuple[int, ...] | None, asked: Asked) -> None:
     )
     if not is_fit:
         _refuse("G8", f"whole numbers for {asked.cells} cells", "others")
+
+
+def check_report(
+    counts: NoisedCounts, plan: StudyPlan, kind: ReportKind, *, is_real_ledger: bool
+) -> None:
+    """Run G1, G2, G9 and G10 on a monitoring report."""
+    if not isinstance(counts, NoisedCounts):
+        _refuse("G9", "noised counts", "another type")
+    if counts.is_reproducible and is_real_ledger:
+        _refuse("G1", "randomness from the operating system", "the reproducible test mode")
+    cells = sum(tensor.cells for tensor in report_tensors(plan, kind))
+    if counts.schema != schema_digest(plan, kind):  # which says each tensor's noise
+        _refuse("G2", "the noise of exactly this report", "another report's")
+    if counts.cells.shape != (cells,) or np.abs(counts.cells).max(initial=0) > COUNT_MAX:
+        _refuse("G9", f"noised whole numbers for {cells} cells", "others")
+    needed = 0 if plan.monitoring is None else plan.monitoring.patients_min
+    if noisy_patients(plan, kind, counts.cells) < needed:
+        _refuse("G10", f"a noisy number of patients of at least {needed}", "a lower one")
 
 
 def check_size(payload: bytes) -> None:

@@ -13,22 +13,23 @@ because a coordinator that could provoke errors would otherwise ask without limi
     (4) check                   G1 to G8
     (5) log                     payload and entry in one transaction, fsync; then the ledger
     (6) seal and sign           `Released`
+
+Steps 1 to 5 of a monitoring report are in `report_release`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 from common.canonical import digest_bytes
-from common.crypto.keys import SealingKey, SigningKey
-from common.errors import ReleaseRefused
+from common.crypto.keys import AnySealingKey, SealingKey, SigningKey, VerifyKey
+from common.errors import LedgerError, ReleaseRefused
 from common.ids import Digest, ReleaseId, SiteId, StudyId
 from common.privacy.ledger import Ledger
 from common.privacy.ledger_entry import Commitment
 from common.privacy.mechanism import MechanismRecord
-from common.privacy.spending_limits import Composition, SpendingLimits
 from common.protocol.arrays import encode_parameters
 from common.protocol.codec import encode_reply
 from common.protocol.counts import encode_counts
@@ -40,11 +41,13 @@ from common.protocol.messages import (
     ReleasedTask,
     TaskKind,
 )
+from common.protocol.monitoring.report_envelope import seal_report
+from common.protocol.monitoring.report_header import ReportDraft
 from common.study.contingency import ContingencyTable, cell_count
 from common.study.plan import StudyPlan
-from site_client.config import LimitsSection
 from site_client.release.checks import Asked, Produced, check_produced, check_size
-from site_client.release.release_log import ReleaseLog
+from site_client.release.release_log import LoggedReport, ReleaseLog
+from site_client.release.site_limits import SiteLimits
 
 _MAKER: Final = object()
 
@@ -59,36 +62,6 @@ class Released:
             message = "only the gate makes a Released"
             raise TypeError(message)
         self.envelope = envelope
-
-
-@dataclass(frozen=True)
-class SiteLimits:
-    """The site's own limits, which win over the plan's."""
-
-    epsilon_per_study: float
-    epsilon_total: float
-    delta_total: float
-    composition: Composition = Composition.PLANNED
-
-    @classmethod
-    def of(cls, section: LimitsSection) -> Self:
-        """Return the limits that `site.toml` sets."""
-        return cls(
-            epsilon_per_study=section.epsilon_per_study,
-            epsilon_total=section.epsilon_total,
-            delta_total=section.delta_total,
-            composition=Composition(section.composition),
-        )
-
-    def for_plan(self, plan: StudyPlan) -> SpendingLimits:
-        """Return what a study with this plan is checked against."""
-        return SpendingLimits(
-            epsilon_study_max=min(plan.privacy.epsilon, self.epsilon_per_study),
-            delta=plan.privacy.delta,
-            epsilon_total_max=self.epsilon_total,
-            delta_total=self.delta_total,
-            composition=self.composition,
-        )
 
 
 @dataclass(frozen=True)
@@ -175,6 +148,11 @@ class Gate:
         self._coordinator = coordinator
         self._is_real_ledger = is_real_ledger
 
+    @property
+    def verify_key(self) -> VerifyKey:
+        """The key with which everything that leaves can be verified."""
+        return self._signing_key.verify_key
+
     def release(
         self,
         request: ReleaseRequest,
@@ -224,6 +202,37 @@ class Gate:
     def refuse_unlogged(self, refusal: RefusedTask, header: EnvelopeHeader) -> Released:
         """Let out a refusal that is not logged: the log cannot be written, or would be flooded."""
         return self._seal(header, encode_reply(refusal))
+
+    def seal_report(
+        self, report: LoggedReport, draft: ReportDraft, *, recipients: Sequence[AnySealingKey]
+    ) -> Released:
+        """Seal a logged monitoring report to its receivers and sign it; what is not logged stays.
+
+        Args:
+            report: as the log returned it.
+            draft: what its header says.
+            recipients: sealing keys of the pinned roster.
+
+        Raises:
+            LedgerError: the log does not hold exactly this report, or the ledger no reservation.
+            ProtocolError: a header or receivers that would be refused.
+        """
+        logged = self._log.report(report.release_id)
+        if logged != report or (draft.period, draft.model_version) != (
+            report.period,
+            report.model_version,
+        ):
+            raise LedgerError(
+                "a report that was not logged is not sealed",
+                expected="a report as the release log holds it",
+                arrived="another",
+                todo="report this as a fault; nothing left",
+            )
+        self._ledger.record_released(report.release_id, digest_bytes("payload", report.content))
+        envelope = seal_report(
+            report.content, draft, signing_key=self._signing_key, recipients=recipients
+        )
+        return Released(envelope, maker=_MAKER)
 
     def _make_payload(
         self, request: ReleaseRequest, release_id: ReleaseId, produce: Callable[[], Produced]

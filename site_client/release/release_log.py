@@ -1,4 +1,4 @@
-"""Append-only audit of every release and every refusal, hash-chained, with the cached bytes.
+"""Append-only audit of every release, report and refusal, hash-chained, with the cached bytes.
 
 The payload of a release and its log entry are one transaction: there is no release without its
 entry, and no entry whose payload was lost before it could be sent again.
@@ -15,11 +15,13 @@ from common.clock import Clock
 from common.errors import CohortiumError, LedgerError
 from common.ids import Digest, ReleaseId, StudyId
 from common.protocol.fields import Fields
+from common.study.report_tensors import ReportKind
 from site_client.site_database import SiteDatabase
 
 GENESIS: Final = digest_bytes("release-log-genesis")
 KEPT_ROUNDS: Final = 2
 """Cached bytes of older rounds are dropped: a round that is over is never asked again."""
+_OF_REPORTS: Final = ("kind", "period", "model_version", "plan_digest")
 KEPT_REPLIES: Final = 4
 """Sealed replies kept for a release: a retry needs the newest, and a flood must not fill the disk.
 """
@@ -27,15 +29,16 @@ KEPT_REPLIES: Final = 4
 
 @dataclass(frozen=True)
 class LogEntry:
-    """One release or refusal.
+    """One release, report or refusal.
 
     Args:
-        what: "release" or "refusal".
-        release_id: of a release, else empty.
+        what: "release", "report" (of monitoring) or "refusal".
+        release_id: of a release or report, else empty.
         number: of a refusal (R or G), else empty.
         payload_digest: of a release's payload, else empty.
         size_bytes: of the payload.
         ledger_head: newest ledger entry when it was written.
+        kind, period, model_version, plan_digest: of a report, else empty.
     """
 
     sequence: int
@@ -49,6 +52,32 @@ class LogEntry:
     size_bytes: int
     ledger_head: str
     digest: Digest
+    kind: str = ""
+    period: str = ""
+    model_version: str = ""
+    plan_digest: str = ""
+
+
+@dataclass(frozen=True)
+class LoggedReport:
+    """A monitoring report that may leave.
+
+    Args:
+        release_id: of the report.
+        account: that paid for it.
+        kind, period: of the report.
+        model_version: that was scored.
+        plan_digest: of the plan that says what the counts are.
+        content: its plaintext, which is sealed.
+    """
+
+    release_id: ReleaseId
+    account: StudyId
+    kind: ReportKind
+    period: str
+    model_version: Digest
+    plan_digest: Digest
+    content: bytes
 
 
 class ReleaseLog:
@@ -105,6 +134,64 @@ class ReleaseLog:
             connection.execute(
                 "DELETE FROM payloads WHERE study_id = ? AND round <= ?", (study_id, old)
             )
+
+    def append_report(self, report: LoggedReport, *, number: int, ledger_head: Digest) -> None:
+        """Log a report and keep its content for good, durable on return; raises `LedgerError`.
+
+        Args:
+            report: noised and checked.
+            number: what stands for its round.
+            ledger_head: newest ledger entry.
+        """
+        record: dict[str, Canonical] = {
+            "what": "report",
+            "study_id": report.account,
+            "round": number,
+            "release_id": report.release_id,
+            "number": "",
+            "payload_digest": digest_bytes("payload", report.content),
+            "size_bytes": len(report.content),
+            "ledger_head": ledger_head,
+            "kind": report.kind.value,
+            "period": report.period,
+            "model_version": report.model_version,
+            "plan_digest": report.plan_digest,
+        }
+        with self._database.transaction() as connection:
+            self._append(connection, record)
+            connection.execute(
+                "INSERT INTO payloads VALUES (?, ?, ?, ?)",
+                (report.release_id, report.account, number, sqlite3.Binary(report.content)),
+            )
+
+    def report(self, release_id: ReleaseId) -> LoggedReport | None:
+        """Return a logged report, or None; raises `LedgerError`."""
+        if self.payload(release_id) is None:
+            return None
+        return next((item for item in self.reports() if item.release_id == release_id), None)
+
+    def reports(self) -> tuple[LoggedReport, ...]:
+        """Return every logged report, oldest first; raises `LedgerError`."""
+        found = []
+        for entry in self.entries():
+            if entry.what != "report":
+                continue
+            release_id = ReleaseId(entry.release_id)
+            content = self.payload(release_id)
+            if content is None or digest_bytes("payload", content) != entry.payload_digest:
+                raise _broken(entry.sequence)
+            found.append(
+                LoggedReport(
+                    release_id,
+                    StudyId(entry.study_id),
+                    ReportKind(entry.kind),
+                    entry.period,
+                    Digest(entry.model_version),
+                    Digest(entry.plan_digest),
+                    content,
+                )
+            )
+        return tuple(found)
 
     def is_failed(self, release_id: ReleaseId) -> bool:
         """Whether this release was computed and let nothing out; it is never computed again."""
@@ -163,7 +250,7 @@ class ReleaseLog:
         """Check the chain and every cached payload against its entry; raises `LedgerError`."""
         entries = self.entries()
         for entry in entries:
-            if entry.what == "release":
+            if entry.what in ("release", "report"):
                 payload = self.payload(ReleaseId(entry.release_id))
                 if payload is not None and digest_bytes("payload", payload) != entry.payload_digest:
                     raise _broken(entry.sequence)
@@ -186,10 +273,12 @@ def _parse(raw: bytes, number: int, head: Digest) -> LogEntry:
     try:
         fields = Fields(parse_canonical(raw), "release log entry")
         previous = fields.text("previous")
+        what = fields.text("what")
+        names = _OF_REPORTS if what == "report" else ()
         entry = LogEntry(
             sequence=fields.integer("sequence", minimum=1, maximum=2**53 - 1),
             at_s=fields.integer("at_s", minimum=0, maximum=2**40),
-            what=fields.text("what"),
+            what=what,
             study_id=fields.text("study_id"),
             round_number=fields.integer("round", minimum=0, maximum=2**31),
             release_id=fields.text("release_id"),
@@ -198,6 +287,7 @@ def _parse(raw: bytes, number: int, head: Digest) -> LogEntry:
             size_bytes=fields.integer("size_bytes", minimum=0, maximum=2**40),
             ledger_head=fields.text("ledger_head"),
             digest=_digest(raw),
+            **{name: fields.text(name) for name in names},
         )
         fields.close()
     except CohortiumError:

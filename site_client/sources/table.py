@@ -13,6 +13,7 @@ import numpy.typing as npt
 from common import limits
 from common.errors import DataSourceError
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
+from site_client.sources.table_dates import NO_DATE, index_date_of
 from site_client.sources.table_mapping import ROW_NUMBER, TableMapping
 from site_client.sources.table_rows import Row, open_rows
 
@@ -39,9 +40,10 @@ class PatientTable:
         subject_ids: [rows], never leaves the agent.
         numeric: feature to float64 [rows], or [rows, bins] with time bins; NaN when missing.
         levels: feature to int64 [rows], index of the level, -1 when missing.
-        label: float32 [rows], 0 or 1.
+        label: float32 [rows], 0 or 1; NaN where it is not recorded, if such rows were asked for.
         counts: per feature.
         unlabelled: rows left out because their label is not recorded.
+        index_time: datetime64 [rows], NaT where none is recorded; None: the source has no dates.
     """
 
     subject_ids: tuple[str, ...]
@@ -50,6 +52,7 @@ class PatientTable:
     label: npt.NDArray[np.float32]
     counts: dict[str, FeatureCounts]
     unlabelled: int
+    index_time: npt.NDArray[np.datetime64] | None = None
 
     @property
     def rows(self) -> int:
@@ -63,7 +66,12 @@ class PatientTable:
 
 
 def read_table(
-    plan: StudyPlan, mapping: TableMapping, *, folder: Path, patients_min: int = 0
+    plan: StudyPlan,
+    mapping: TableMapping,
+    *,
+    folder: Path,
+    patients_min: int = 0,
+    is_monitored: bool = False,
 ) -> PatientTable:
     """Read a site's table for one plan.
 
@@ -72,11 +80,13 @@ def read_table(
         mapping: names columns and cell texts.
         folder: where site.toml lies; a relative path starts there.
         patients_min: of fewer nothing is asked but their number.
+        is_monitored: keep rows without a label, let patients have come more than once, and believe
+            a unit that is probably wrong: a report is there to show the change.
 
     Raises:
         DataSourceError: with file, line and column, never a value.
     """
-    return _Reader(plan, mapping, folder / mapping.path, patients_min).read()
+    return _Reader(plan, mapping, folder / mapping.path, patients_min, is_monitored).read()
 
 
 @dataclass
@@ -85,6 +95,7 @@ class _Reader:
     mapping: TableMapping
     path: Path
     patients_min: int
+    is_monitored: bool
     first_missing: DataSourceError | None = None
     counts: dict[str, FeatureCounts] = field(default_factory=dict)
     first_out_of_range: dict[str, int] = field(default_factory=dict)
@@ -107,14 +118,15 @@ class _Reader:
         subject_ids: list[str] = []
         columns: dict[str, list[float]] = {item.name: [] for item in self.plan.features}
         label: list[float] = []
+        dates: list[np.datetime64] = []
         unlabelled = 0
         self.counts = {item.name: FeatureCounts() for item in self.plan.features}
         for row in table.rows:
             outcome = _key(row.cells[position[self.mapping.label.column]])
-            if outcome in missing:
+            if outcome in missing and not self.is_monitored:
                 unlabelled += 1
                 continue
-            if outcome not in truth:
+            if outcome not in truth and outcome not in missing:
                 raise self._refuse_cell(
                     row,
                     self.mapping.label.column,
@@ -122,7 +134,9 @@ class _Reader:
                     "one of the positive or negative texts under [source.label]",
                 )
             subject_ids.append(self._subject(row, position, subjects))
-            label.append(truth[outcome])
+            label.append(truth.get(outcome, math.nan))
+            if self.mapping.index_date_column is not None:
+                dates.append(self._date(row, self.mapping.index_date_column, position, missing))
             for feature in self.plan.features:
                 source = self.mapping.features[feature.name]
                 text = _key(row.cells[position[source.column]])
@@ -149,6 +163,7 @@ class _Reader:
             label=np.array(label, dtype=np.float32),
             counts=self.counts,
             unlabelled=unlabelled,
+            index_time=np.array(dates, "datetime64[us]") if dates else None,
         )
 
     def _check_mapping(self) -> None:
@@ -182,6 +197,8 @@ class _Reader:
         wanted += [self.mapping.features[item.name].column for item in self.plan.features]
         if self.mapping.subject_id != ROW_NUMBER:
             wanted.append(self.mapping.subject_id)
+        if self.mapping.index_date_column is not None:
+            wanted.append(self.mapping.index_date_column)
         absent = sorted(set(wanted) - set(columns))
         if absent:
             raise DataSourceError(
@@ -209,7 +226,8 @@ class _Reader:
         subject = str(row.line) if column == ROW_NUMBER else row.cells[position[column]].strip()
         if not subject:
             raise self._refuse_cell(row, column, "a patient has no identifier", "an identifier")
-        if subject in subjects and self.plan.privacy.rows_per_patient_max == 1:
+        is_once = self.plan.privacy.rows_per_patient_max == 1 and not self.is_monitored
+        if subject in subjects and is_once:
             raise self._refuse_cell(
                 row,
                 column,
@@ -218,6 +236,15 @@ class _Reader:
             )
         subjects.setdefault(subject, row.line)
         return subject
+
+    def _date(
+        self, row: Row, column: str, position: dict[str, int], missing: set[str]
+    ) -> np.datetime64:
+        text = row.cells[position[column]].strip()
+        date = NO_DATE if _key(text) in missing else index_date_of(text)
+        if date is None:
+            raise self._refuse_cell(row, column, "no date", "an ISO date, such as 2026-02-28")
+        return date
 
     def _number(
         self, row: Row, feature: NumericFeature, column: str, text: str, is_missing: bool
@@ -293,6 +320,8 @@ class _Reader:
             raise self.first_missing
         for name, counts in self.counts.items():
             present = counts.recorded + counts.out_of_range
+            if self.is_monitored:
+                continue
             if present and counts.out_of_range > limits.OUT_OF_RANGE_FRACTION_MAX * present:
                 column = self.mapping.features[name].column
                 raise DataSourceError(

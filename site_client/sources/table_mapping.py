@@ -48,6 +48,7 @@ class TableMapping(_Part):
         path: relative to site.toml or absolute.
         columns: the columns' names when the file has no header line.
         subject_id: the identifier's column, or "#row".
+        index_date_column: of each row's index date; monitoring needs it, training does not.
         missing_values: cell texts that mean "not recorded", besides the empty one.
     """
 
@@ -58,6 +59,7 @@ class TableMapping(_Part):
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
     columns: Annotated[tuple[ColumnName, ...], Field(strict=False)] = ()
     subject_id: ColumnName
+    index_date_column: ColumnName | None = None
     missing_values: Annotated[tuple[Cell, ...], Field(strict=False)] = ("",)
     features: dict[str, FeatureMapping]
     label: LabelMapping

@@ -299,6 +299,43 @@ def test_p42_a_unit_that_is_none_and_one_assumed_that_does_not_convert_are_refus
     only("P42", "label.unit", label__above=3.0, label__unit="bpm")
 
 
+def test_p43_edges_that_do_not_rise_are_refused() -> None:
+    only("P43", "monitoring.score_edges", monitoring__score_edges=[0.2, 0.5, 0.5, 0.8])
+    only("P43", "monitoring.group_edges", monitoring__group_edges=[0.5, 0.2, 0.8])
+    assert problems_of(monitoring__score_edges=[0.1, 0.2, 0.5, 0.8]) == ()
+
+
+def test_p44_group_edges_and_a_threshold_beside_the_score_edges_are_refused() -> None:
+    only("P44", "monitoring.group_edges", monitoring__group_edges=[0.25, 0.5])
+    only("P44", "monitoring.threshold", monitoring__threshold=0.3)  # of score_edges alone
+    found = problems_of(monitoring__threshold=0.35)
+    assert [item.number for item in found] == ["P44", "P44"]
+    assert problems_of(monitoring__threshold=0.2) == ()
+
+
+def test_p45_own_edges_of_no_numeric_sentinel_twice_or_outside_the_bounds_are_refused() -> None:
+    def edges(*items: object) -> dict[str, object]:
+        return {
+            "monitoring__sentinel_features": ["age", "sex"],
+            "monitoring__sentinel_edges": list(items),
+        }
+
+    good = {"feature": "age", "edges": [40, 65]}
+    assert problems_of(**edges(good)) == ()
+    for name in ("sex", "systolic_bp", "nobody"):
+        only("P45", "monitoring.sentinel_edges[0].feature", **edges(good | {"feature": name}))
+    only("P45", "monitoring.sentinel_edges[1].feature", **edges(good, good))
+    for wrong in ([65, 40], [40, 40], [20, 40], [40, 90], [40, 91]):  # the bounds are 20 and 90
+        only("P45", "monitoring.sentinel_edges[0].edges", **edges(good | {"edges": wrong}))
+
+
+def test_p46_reports_that_no_noise_keeps_inside_their_epsilon_are_refused() -> None:
+    only("P46", "monitoring.epsilon_per_report", monitoring__epsilon_per_report=1e-5)
+    # A delta or a name that other rules refuse is not asked for its noise.
+    found = problems_of(monitoring__sentinel_features=["nobody"])
+    assert [item.number for item in found] == ["P16"]
+
+
 def test_a_plan_without_monitoring_or_groups_is_complete() -> None:
     assert problems_of(monitoring=..., fairness_groups=...) == ()
 

@@ -16,6 +16,7 @@ from common.study.report_periods import (
     labels_complete_s,
     parse_period,
     period_at,
+    period_of_ordinal,
     periods_over,
     report_due_s,
     report_late_s,
@@ -51,6 +52,7 @@ def test_periods_follow_each_other_without_gap_and_their_labels_read_back(
     assert period.following.begin_s == period.end_s
     assert period.following.ordinal == period.ordinal + 1
     assert period_at(period.end_s - 1, every) == period
+    assert period_of_ordinal(period.ordinal, every) == period
 
 
 def test_a_decade_of_months_and_quarters_is_pandas_own() -> None:
@@ -85,7 +87,7 @@ def test_only_periods_that_are_over_to_the_last_second_are_listed() -> None:
         ("1969-12", "month"),
         ("reference", "month"),
         (" 2026-02", "month"),
-        ("２０２６-02", "month"),
+        ("\uff12\uff10\uff12\uff16-02", "month"),
     ],
 )
 def test_what_is_no_period_is_refused(label: str, every: Every) -> None:

@@ -133,7 +133,7 @@ def test_the_words_say_unit_promise_use_limits_and_what_is_not_covered(
     entries: tuple[LedgerEntry, ...],
 ) -> None:
     studies = by_study(entries, delta=DELTA_TOTAL)
-    paragraphs = explain(studies, total(entries, delta=DELTA_TOTAL), Limits(4.0, 8.0))
+    paragraphs = explain(studies, total(entries, delta=DELTA_TOTAL), Limits(4.0, 8.0, 4.0))
     assert [item.heading for item in paragraphs] == [
         "What is protected",
         "What the numbers mean",
@@ -165,7 +165,7 @@ def test_the_words_say_when_a_plan_releases_sums_for_scaling(
     words = "releases once, before the first round, noised sums over the patients who train"
     for found, says in ((ledger.entries(), True), (entries, False)):
         studies = by_study(found, delta=DELTA_TOTAL)
-        paragraphs = explain(studies, total(found, delta=DELTA_TOTAL), Limits(4.0, 8.0))
+        paragraphs = explain(studies, total(found, delta=DELTA_TOTAL), Limits(4.0, 8.0, 4.0))
         assert (words in paragraphs[2].text) == says
 
 
@@ -176,13 +176,13 @@ def test_the_words_of_an_adaptive_site_promise_its_limit_by_the_filter(
     assert stated.filter_committed is not None
     assert stated.filter_budget is not None
     assert 0 < stated.filter_committed < stated.filter_budget
-    words = explain((), stated, Limits(4.0, 8.0))[2].text
+    words = explain((), stated, Limits(4.0, 8.0, 4.0))[2].text
     assert f"at order {stated.filter_order}" in words
     assert "even when a plan was chosen in reply" in words
 
 
 def test_a_bound_is_rounded_up_and_never_to_a_certainty_it_is_not() -> None:
     stated = replace(total((), delta=1e-3), epsilon_committed=5.0)
-    words = explain((), stated, Limits(4.0, 8.0))[2].text
+    words = explain((), stated, Limits(4.0, 8.0, 4.0))[2].text
     assert "at most 99.34 % of the time" in words
     assert "at most 99.97 % of the time" in words

@@ -22,7 +22,7 @@ from common.protocol.refusals import REFUSALS
 from common.study.columns import initial_parameters
 from site_client import request_checks
 from site_client.approvals import Approval
-from site_client.release.gate import SiteLimits
+from site_client.release.site_limits import SiteLimits
 from tests.lib.sites_in_process import InProcessSite, make_site
 
 NOW_S = 1_800_000_000
