@@ -27,10 +27,9 @@ from common.study.report_tensors import (
 )
 from server.monitor_board.cli import app
 from server.monitor_board.config import BoardPaths
-from site_client.monitoring.shares import split_report
 from tests.lib.board_home import MODEL, STUDY, board_home, past_weeks, promote, store_of
 from tests.lib.relaying import Relaying, ReportingSite, submit
-from tests.lib.summing import noised, summed_plan
+from tests.lib.summing import noised, split_report, summed_plan
 
 pytestmark = pytest.mark.e2e
 KIND = ReportKind.CASE_MIX
