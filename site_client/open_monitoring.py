@@ -5,6 +5,7 @@ from __future__ import annotations
 from common.clock import Clock
 from common.ids import SiteId
 from site_client.config import SiteConfig, SitePaths
+from site_client.monitoring.check_key_pin import CheckKeyPin
 from site_client.monitoring.decision_book import DecisionBook
 from site_client.monitoring.mailbox import MonitoringMailbox
 from site_client.monitoring.outbox import ReportOutbox
@@ -45,6 +46,7 @@ def open_mailbox(config: SiteConfig, site: OpenSite, clock: Clock) -> Monitoring
             is_followed=config.monitoring.follow_decisions,
         ),
         chain=ReportOutbox(site.database, site_id),
+        check_keys=CheckKeyPin(site.database, site.keys.opening),
         waiting=WaitingNotices(site.database),
         clock=clock,
     )

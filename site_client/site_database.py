@@ -48,6 +48,10 @@ CREATE TABLE IF NOT EXISTS monitoring_receipts (
   study_id TEXT NOT NULL, sequence INTEGER NOT NULL, board_id TEXT NOT NULL, head TEXT NOT NULL,
   notice BLOB NOT NULL, PRIMARY KEY (study_id, sequence, board_id, head)
 );
+CREATE TABLE IF NOT EXISTS monitoring_splits (
+  release_id TEXT PRIMARY KEY, first BLOB NOT NULL, second BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS monitoring_check_keys (number INTEGER PRIMARY KEY, notice BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS monitoring_waiting (
   place INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE,
   notice BLOB NOT NULL, body BLOB NOT NULL

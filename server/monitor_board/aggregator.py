@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from common.canonical import digest_bytes
-from common.crypto.keys import SigningKey
-from common.errors import CohortiumError
+from common.crypto.keys import SigningKey, VerifyKey
+from common.errors import CohortiumError, SignatureError
 from common.ids import Digest, StudyId
 from common.protocol.monitoring.check_key import SealedCheckKey
 from common.protocol.monitoring.closing import Closing
-from common.protocol.monitoring.notice_checks import verify_check_key, verify_partial_sum
+from common.protocol.monitoring.notice_checks import verify_check_key
 from common.protocol.monitoring.notice_codec import Notice, read_notice, sign_notice
 from common.protocol.monitoring.notices import Receipt
 from common.protocol.monitoring.partial_sum import PartialSum, seal_partial_sum
 from common.protocol.monitoring.report_envelope import read_report_header, report_digest
 from common.protocol.monitoring.roster import BoardRole
-from common.protocol.monitoring.signed_notice import NoticeKind
+from common.protocol.monitoring.signed_notice import NoticeKind, verify_signed
 from common.study.plan_bytes import plan_digest
 from server.monitor_board.aggregation import (
     SHARE_OF_ROLE,
@@ -92,6 +92,7 @@ class Aggregator:
         store: its durable state.
         relay: where shares and closings come from, and answers go.
         signing_key: its own.
+        authority: whose check keys it believes.
         take_roster: takes a roster's notice, or raises with the number of its refusal.
         current: returns what holds now: roster, plans, keys; asked after new rosters were taken.
     """
@@ -102,12 +103,14 @@ class Aggregator:
         relay: Relay,
         *,
         signing_key: SigningKey,
+        authority: VerifyKey,
         take_roster: Callable[[bytes], None],
         current: Callable[[], Aggregating],
     ) -> None:
         self._store = store
         self._relay = relay
         self._signing_key = signing_key
+        self._authority = authority
         self._take_roster = take_roster
         self._current = current
 
@@ -143,15 +146,20 @@ class Aggregator:
         if notice.kind is NoticeKind.ROSTER:
             self._take_roster(data)
         elif isinstance(content, SealedCheckKey):
-            verify_check_key(data, self._current().roster.authority)
+            verify_check_key(data, self._authority)
             self._store.keep_check_key(content.number, content.commitment)
         elif isinstance(content, Closing):  # its signature is checked under the roster of the day
             self._store.keep_closing(notice.digest, content, data)
-        elif isinstance(content, PartialSum):
-            answer = verify_partial_sum(data, self._current().roster)
-            if answer.aggregator == self._current().aggregator_id:
-                # Only a store that was lost does not know it: what was published stays answered.
-                self._store.keep_answer(answer.study_id, answer.period, answer.kind, answer.closing)
+        elif isinstance(content, PartialSum) and self._is_own(notice, content):
+            # Only a store that was lost does not know it: what was published stays answered.
+            self._store.keep_answer(content.study_id, content.period, content.kind, content.closing)
+
+    def _is_own(self, notice: Notice, content: PartialSum) -> bool:
+        try:
+            verify_signed(notice.signed, by=content.aggregator, key=self._signing_key.verify_key)
+        except SignatureError:
+            return False
+        return True
 
     def _keep_shares(self, aggregating: Aggregating) -> None:
         mine = SHARE_OF_ROLE.get(aggregating.role)

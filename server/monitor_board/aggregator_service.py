@@ -92,6 +92,7 @@ def open_aggregator(
             store,
             RelayOfAggregator(connection),
             signing_key=SigningKey.read(paths.signing_key),
+            authority=authority,
             take_roster=keep_roster,
             current=lambda: current_state(paths, config, database, now_s=clock.now_s()),
         )

@@ -90,6 +90,11 @@ def _print_status(record: dict[str, Any]) -> None:
     )
     for chain in record["chains"]:
         print(f"holds    {_place(chain)}, of {chain['received']}, key epoch {chain['key_epoch']}")
+    for item in record["sums"]:
+        state = f"{item['answers']} of 2 answers" if not item["joined"] else "joined"
+        refused = f"REFUSED {item['number']}: {item['words']}" if item["number"] else state
+        what = f"{item['study']}  {item['kind']} of {item['period']}, {item['sites']} sites"
+        print(f"sum      {what}: {refused}")
     for gap in record["missing"]:
         print(f"MISSING  {_place(gap)}, since {gap['since']}")
     for item in record["waiting"]:

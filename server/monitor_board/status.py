@@ -27,6 +27,20 @@ def board_status(store: BoardStore) -> dict[str, Any]:
             }
             for study_id, on_board in store.plans().items()
         ],
+        "sums": [
+            {
+                "study": study_id,
+                "period": item.closing.period,
+                "kind": item.closing.kind.value,
+                "sites": len(item.closing.sites),
+                "answers": item.answers,
+                "joined": item.is_joined,
+                "number": item.number,
+                "words": item.words,
+            }
+            for study_id in store.plans()
+            for item in store.sum_states(study_id)
+        ],
         "chains": [
             {
                 "study": end.study_id,

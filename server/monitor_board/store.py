@@ -31,7 +31,7 @@ from server.monitor_board.storage.tables import (
     rosters,
     waiting,
 )
-from server.monitor_board.sum_book import kept_sums
+from server.monitor_board.sum_book import SumState, kept_sums, sum_states
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,11 @@ class BoardStore:
             )
             + sums
         )
+
+    def sum_states(self, study_id: StudyId) -> tuple[SumState, ...]:
+        """Return how far each closed secure sum of a study is."""
+        with self._database.reading() as connection:
+            return sum_states(connection, study_id)
 
     def envelopes(self, study_id: StudyId, *, kind: str) -> tuple[bytes, ...]:
         """Return the envelopes in the chains of one kind, as they arrived, by site and place."""

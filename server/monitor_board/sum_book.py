@@ -43,11 +43,19 @@ SUM_NOTICES: Final = (
 
 
 @dataclass(frozen=True)
-class SumRefusal:
-    """A sum that was closed and answered, and is not used."""
+class SumState:
+    """How far one closed sum is.
 
-    study_id: StudyId
+    Args:
+        closing: which sites.
+        answers: partial sums that are here; two join.
+        is_joined: whether the sum is kept.
+        number, words: why it is refused, or empty.
+    """
+
     closing: Closing
+    answers: int
+    is_joined: bool
     number: str
     words: str
 
@@ -192,13 +200,24 @@ def kept_sums(connection: Connection, plan: StudyPlan) -> tuple[KeptReport, ...]
     return tuple(found)
 
 
-def sum_refusals(connection: Connection, study_id: StudyId) -> tuple[SumRefusal, ...]:
-    """Return the sums that are not used."""
-    return tuple(
-        SumRefusal(study_id, closing, row.refusal, row.words)
-        for row, closing in _rows(connection, study_id)
-        if row.refusal
-    )
+def sum_states(connection: Connection, study_id: StudyId) -> tuple[SumState, ...]:
+    """Return every closed sum of a study, by period."""
+    decided = {row.closing: row for row, _ in _rows(connection, study_id)}
+    found = []
+    for data in closings_of(connection, study_id):
+        notice = read_notice(data)
+        if not isinstance(notice.content, Closing):
+            continue
+        row = decided.get(notice.digest)
+        state = SumState(
+            closing=notice.content,
+            answers=len(answers_to(connection, notice.digest)),
+            is_joined=row is not None and not row.refusal,
+            number="" if row is None else row.refusal,
+            words="" if row is None else row.words,
+        )
+        found.append(state)
+    return tuple(sorted(found, key=lambda state: (state.closing.period, state.closing.kind.value)))
 
 
 def _take_receipt(connection: Connection, data: bytes, roster: MonitoringRoster) -> None:

@@ -21,18 +21,21 @@ from common.privacy.accounts import study_of_account
 from common.protocol.monitoring.chain import ChainState, has_receipts
 from common.protocol.monitoring.notice_codec import Notice, read_notice
 from common.protocol.monitoring.notices import Promotion
-from common.protocol.monitoring.report_header import ReportDraft
+from common.protocol.monitoring.report_envelope import report_digest
+from common.protocol.monitoring.report_header import SHARE_A, SHARE_B, ReportDraft
 from common.protocol.monitoring.roster import MonitoringRoster, Standing
 from common.protocol.monitoring.signed_notice import NoticeKind
-from common.study.report_tensors import schema_digest
+from common.study.plan import StudyPlan
+from common.study.report_tensors import report_tensors, schema_digest
 from site_client.approvals import Approvals
+from site_client.monitoring.check_key_pin import CheckKeyPin
 from site_client.monitoring.decision_book import DecisionBook
 from site_client.monitoring.outbox import ReportOutbox, SealedReport
 from site_client.monitoring.outcomes import KNOWN, LATER, TAKEN, refused
 from site_client.monitoring.promoted_models import PromotedModels
 from site_client.monitoring.roster_pin import RosterPin
 from site_client.monitoring.waiting_notices import WaitingNotices
-from site_client.release.gate import Gate
+from site_client.release.gate import Gate, Released
 from site_client.release.release_log import LoggedReport, ReleaseLog
 
 ENVELOPES_AT_ONCE: Final = 64
@@ -47,7 +50,8 @@ class MonitoringMailbox:
         site_id: the site.
         gate: seals what was logged.
         log, approvals: of the site.
-        pin, models, decisions, chain, waiting: what the site knows, sent, and cannot judge yet.
+        pin, models, decisions, chain, check_keys, waiting: what the site knows, sent, and cannot
+            judge yet.
         clock: of the site.
     """
 
@@ -62,6 +66,7 @@ class MonitoringMailbox:
         models: PromotedModels,
         decisions: DecisionBook,
         chain: ReportOutbox,
+        check_keys: CheckKeyPin,
         waiting: WaitingNotices,
         clock: Clock,
     ) -> None:
@@ -74,6 +79,7 @@ class MonitoringMailbox:
         self.models = models
         self.decisions = decisions
         self.chain = chain
+        self.check_keys = check_keys
         self.waiting = waiting
         # The socket's threads: two must not seal one report, or judge one notice, at a time.
         self._lock = threading.RLock()
@@ -163,6 +169,8 @@ class MonitoringMailbox:
             NoticeKind.DECISION: self.decisions.take,
         }
         take = takers.get(read.kind)
+        if read.kind is NoticeKind.CHECK_KEY:
+            return self.check_keys.take(notice, self.pin.authority())
         # Closings and sums are between boards and aggregators.
         return KNOWN if take is None else take(notice, self.pin.roster())
 
@@ -224,13 +232,15 @@ class MonitoringMailbox:
             return waiting
         report = self._log.report(waiting.release_id)
         chain = self.chain.sealed(waiting.header.study_id)
-        if report is None or chain[-1].header.sequence != waiting.header.sequence:
-            return waiting
         header = waiting.header
+        last = chain[header.sequence - 1 :]  # of a report that was split, both shares or the second
+        if report is None or any(item.release_id != waiting.release_id for item in last):
+            return waiting
         before = ChainState(header.study_id, header.site_id, header.sequence - 1, header.previous)
-        (envelope,) = self._seal(header.study_id, report, roster, before)
-        self.chain.exchange(waiting, envelope)
-        return self.chain.sealed(header.study_id)[-1]
+        kinds = [item.header.kind for item in last]
+        envelopes = self._seal(header.study_id, report, roster, before, kinds=kinds)
+        self.chain.exchange(last, envelopes)
+        return self.chain.sealed(header.study_id)[header.sequence - 1]
 
     def _seal(
         self,
@@ -238,25 +248,51 @@ class MonitoringMailbox:
         report: LoggedReport,
         roster: MonitoringRoster,
         before: ChainState,
+        *,
+        kinds: Sequence[str] = (),
     ) -> list[bytes]:
+        """Return a report's envelopes behind a state of the chain: one, or its two shares."""
         plan = self._approvals.find(report.plan_digest).plan
-        if plan.monitoring is None or plan.monitoring.mode != "sealed":
-            raise _stopped("the plan's reports are sums over sites", "use a version that has them")
-        draft = ReportDraft(
-            study_id=study_id,
-            site_id=self._site_id,
-            key_epoch=roster.site(self._site_id).key_epoch,
-            kind=report.kind.value,
-            period=report.period,
-            sequence=before.sequence + 1,
-            previous=before.head,
-            model_version=report.model_version,
-            schema=schema_digest(plan, report.kind),
-            roster=roster.digest,
-            sealed_at_s=self._clock.now_s(),
+        is_sum = plan.monitoring is not None and plan.monitoring.mode == "sum"
+        envelopes: list[bytes] = []
+        for kind in kinds or ((SHARE_A, SHARE_B) if is_sum else (report.kind.value,)):
+            draft = ReportDraft(
+                study_id=study_id,
+                site_id=self._site_id,
+                key_epoch=roster.site(self._site_id).key_epoch,
+                kind=kind,
+                period=report.period,
+                sequence=before.sequence + 1,
+                previous=before.head,
+                model_version=report.model_version,
+                schema=schema_digest(plan, report.kind),
+                roster=roster.digest,
+                sealed_at_s=self._clock.now_s(),
+            )
+            if is_sum:
+                released = self._seal_share(plan, report, draft, roster)
+            else:
+                released = self._gate.seal_report(report, draft, recipients=_keys(roster, kind))
+            envelopes.append(released.envelope)
+            head = report_digest(released.envelope)
+            before = ChainState(study_id, self._site_id, draft.sequence, head)
+        return envelopes
+
+    def _seal_share(
+        self, plan: StudyPlan, report: LoggedReport, draft: ReportDraft, roster: MonitoringRoster
+    ) -> Released:
+        keys, check_key = _keys(roster, draft.kind), self.check_keys.newest()
+        if len(keys) != 1:
+            raise _stopped(f"the roster has no receiver of {draft.kind}", "ask for two aggregators")
+        if check_key is None:
+            raise _stopped("no check key has come", "ask the consortium's authority for one")
+        return self._gate.seal_share(
+            report,
+            draft,
+            cells=sum(tensor.cells for tensor in report_tensors(plan, report.kind)),
+            check_key=check_key,
+            recipient=keys[0],
         )
-        released = self._gate.seal_report(report, draft, recipients=_keys(roster, draft.kind))
-        return [released.envelope]
 
     def _roster(self) -> MonitoringRoster:
         """Return the roster under which this site may send, or raise why there is none."""

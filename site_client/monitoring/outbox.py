@@ -7,7 +7,7 @@ in the chain and its bytes are kept before they are handed to the courier, and s
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from common.errors import CohortiumError, LedgerError
@@ -99,20 +99,27 @@ class ReportOutbox:
                     (study_id, place, release_id, sqlite3.Binary(envelope)),
                 )
 
-    def exchange(self, old: SealedReport, envelope: bytes) -> None:
+    def exchange(self, old: Sequence[SealedReport], envelopes: Sequence[bytes]) -> None:
         """Put another seal of the same report in the place of the chain's last, durable on return.
+
+        Args:
+            old: the chain's last envelopes; two of one report when it was split.
+            envelopes: as many.
 
         Raises:
             LedgerError: it cannot be written.
         """
-        header = read_report_header(envelope)
-        if (header.sequence, header.previous) != (old.header.sequence, old.header.previous):
-            raise _broken(old.header.study_id)
+        header = read_report_header(envelopes[0])
+        first = old[0].header
+        if (header.sequence, header.previous) != (first.sequence, first.previous):
+            raise _broken(first.study_id)
         with self._database.transaction() as connection:
-            connection.execute(
-                "UPDATE monitoring_envelopes SET envelope = ? WHERE study_id = ? AND sequence = ?",
-                (sqlite3.Binary(envelope), header.study_id, header.sequence),
-            )
+            for item, envelope in zip(old, envelopes, strict=True):
+                connection.execute(
+                    "UPDATE monitoring_envelopes SET envelope = ? "
+                    "WHERE study_id = ? AND sequence = ?",
+                    (sqlite3.Binary(envelope), first.study_id, item.header.sequence),
+                )
 
     def take_receipt(self, notice: bytes, roster: MonitoringRoster | None) -> str:
         """Keep a receipt of this site's chain that an active board signed; return the outcome.

@@ -41,12 +41,15 @@ from common.protocol.messages import (
     ReleasedTask,
     TaskKind,
 )
+from common.protocol.monitoring.check_key import CheckKey
+from common.protocol.monitoring.report_content import decode_content
 from common.protocol.monitoring.report_envelope import seal_report
-from common.protocol.monitoring.report_header import ReportDraft
+from common.protocol.monitoring.report_header import SHARE_A, SHARE_B, ReportDraft
 from common.study.contingency import ContingencyTable, cell_count
 from common.study.plan import StudyPlan
 from site_client.release.checks import Asked, Produced, check_produced, check_size
 from site_client.release.release_log import LoggedReport, ReleaseLog
+from site_client.release.report_shares import split_content
 from site_client.release.site_limits import SiteLimits
 
 _MAKER: Final = object()
@@ -217,6 +220,53 @@ class Gate:
             LedgerError: the log does not hold exactly this report, or the ledger no reservation.
             ProtocolError: a header or receivers that would be refused.
         """
+        self._check_logged(report, draft)
+        envelope = seal_report(
+            report.content, draft, signing_key=self._signing_key, recipients=recipients
+        )
+        return Released(envelope, maker=_MAKER)
+
+    def seal_share(
+        self,
+        report: LoggedReport,
+        draft: ReportDraft,
+        *,
+        cells: int,
+        check_key: CheckKey,
+        recipient: AnySealingKey,
+    ) -> Released:
+        """Seal one of the two shares of a logged report to its aggregator and sign it.
+
+        Args:
+            report: as the log returned it; it is split once.
+            draft: what the header says; its kind says which share.
+            cells: counts of the report.
+            check_key: used when the report is split.
+            recipient: the aggregator's sealing key in the pinned roster.
+
+        Raises:
+            LedgerError, ProtocolError: as `seal_report`.
+        """
+        self._check_logged(report, draft)
+        first, second = self._log.keep_split(
+            report.release_id,
+            lambda: split_content(
+                decode_content(report.content, cells=cells),
+                study_id=draft.study_id,
+                site_id=draft.site_id,
+                schema=draft.schema,
+                check_key=check_key,
+            ),
+        )
+        envelope = seal_report(
+            {SHARE_A: first, SHARE_B: second}[draft.kind],
+            draft,
+            signing_key=self._signing_key,
+            recipients=[recipient],
+        )
+        return Released(envelope, maker=_MAKER)
+
+    def _check_logged(self, report: LoggedReport, draft: ReportDraft) -> None:
         logged = self._log.report(report.release_id)
         if logged != report or (draft.period, draft.model_version) != (
             report.period,
@@ -229,10 +279,6 @@ class Gate:
                 todo="report this as a fault; nothing left",
             )
         self._ledger.record_released(report.release_id, digest_bytes("payload", report.content))
-        envelope = seal_report(
-            report.content, draft, signing_key=self._signing_key, recipients=recipients
-        )
-        return Released(envelope, maker=_MAKER)
 
     def _make_payload(
         self, request: ReleaseRequest, release_id: ReleaseId, produce: Callable[[], Produced]

@@ -7,6 +7,7 @@ entry, and no entry whose payload was lost before it could be sent again.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -192,6 +193,20 @@ class ReleaseLog:
                 )
             )
         return tuple(found)
+
+    def keep_split(
+        self, release_id: ReleaseId, make: Callable[[], tuple[bytes, bytes]]
+    ) -> tuple[bytes, bytes]:
+        """Return the two shares of a report, made now or before; durable on return."""
+        query = "SELECT first, second FROM monitoring_splits WHERE release_id = ?"
+        if not self._database.rows(query, release_id):
+            with self._database.transaction() as connection:
+                connection.execute(
+                    "INSERT OR IGNORE INTO monitoring_splits VALUES (?, ?, ?)",
+                    (release_id, *(sqlite3.Binary(share) for share in make())),
+                )
+        ((first, second),) = self._database.rows(query, release_id)
+        return _bytes(first), _bytes(second)
 
     def is_failed(self, release_id: ReleaseId) -> bool:
         """Whether this release was computed and let nothing out; it is never computed again."""

@@ -98,14 +98,16 @@ def test_reports_travel_to_the_board_one_by_one_and_the_agent_learns_what_it_nee
             made = ["reference", due.kind.value]
             state = ChainState.start(STUDY, relaying.roster.sites[0].site_id)
             after = 0
-            for kind in made:
-                assert exchange.once().acknowledged == 1
-                assert exchange.once().acknowledged == 0
+            assert exchange.once().acknowledged == 1
+            for place, kind in enumerate(made, start=1):
+                assert exchange.once().acknowledged == 0  # nothing more before the receipt
                 with relaying.as_board("board-a") as board:
                     ((after, envelope),) = collected(board, after=after)
                 state = _board_takes(relaying, envelope, state, kind)
                 _both_receipts(relaying, envelope)
-                assert "taken" in exchange.once().delivered
+                moved = exchange.once()
+                assert "taken" in moved.delivered
+                assert moved.acknowledged == (place < len(made))
             assert mailbox.outbox() == ()
             assert exchange.once().acknowledged == 0
     finally:

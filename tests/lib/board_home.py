@@ -15,12 +15,13 @@ from common.protocol.monitoring.notice_checks import COORDINATOR
 from common.protocol.monitoring.notice_codec import sign_notice
 from common.protocol.monitoring.notices import Promotion
 from common.protocol.monitoring.signed_notice import read_signed
+from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest
 from common.study.report_periods import period_at
 from server.durable_file import write_durably
 from server.monitor_board.collecting import open_collector
 from server.monitor_board.collector import Collector
-from server.monitor_board.config import BoardConfig, BoardPaths, config_text, read_config
+from server.monitor_board.config import BoardConfig, BoardPaths, Role, config_text, read_config
 from server.monitor_board.plan_book import add_plan
 from server.monitor_board.roster_book import take_roster
 from server.monitor_board.setup import read_certificate
@@ -59,15 +60,23 @@ def world_of(relaying: Relaying) -> World:
     return world
 
 
-def promote(relaying: Relaying) -> None:
+def promote(relaying: Relaying, *, plan: StudyPlan = PLAN) -> None:
     """Store the promotion of the tests' model at the relay, as the coordinator does."""
     key = SigningKey.read(relaying.paths.signing_key)
-    promotion = Promotion(STUDY, plan_digest(PLAN), MODEL, 1, int(time.time()))
+    promotion = Promotion(STUDY, plan_digest(plan), MODEL, 1, int(time.time()))
     data = sign_notice(promotion, {COORDINATOR: key})
     relaying.store.append_notices([relayed(read_signed(data), data)])
 
 
-def board_home(relaying: Relaying, name: str, folder: Path, *, url: str | None = None) -> BoardPaths:
+def board_home(
+    relaying: Relaying,
+    name: str,
+    folder: Path,
+    *,
+    url: str | None = None,
+    plan: StudyPlan = PLAN,
+    role: Role = "board",
+) -> BoardPaths:
     """Return a board's folder that has keys, certificate, roster and plan."""
     board = relaying.boards[name]
     paths = BoardPaths(folder / name)
@@ -92,6 +101,7 @@ def board_home(relaying: Relaying, name: str, folder: Path, *, url: str | None =
     config = BoardConfig(
         consortium="Heart network",
         board_id=name,
+        role=role,
         authority=relaying.authority_key.verify_key.to_text(),
         database_url=url,
         poll_s=1,
@@ -106,7 +116,7 @@ def board_home(relaying: Relaying, name: str, folder: Path, *, url: str | None =
             authority=relaying.authority_key.verify_key,
             now_s=int(time.time()),
         )
-        add_plan(connection, PLAN, now_s=int(time.time()))
+        add_plan(connection, plan, now_s=int(time.time()))
     database.close()
     return paths
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.canonical import digest_bytes
-from common.crypto.keys import OpeningKey, SigningKey
+from common.crypto.keys import AnySealingKey, OpeningKey, SigningKey
 from common.ids import BoardId, Digest, SiteId, StudyId
 from common.privacy.discrete_gaussian import discrete_gaussian, system_words, variance_of
 from common.protocol.monitoring.check_key import CheckKey, seal_check_key
@@ -20,8 +20,12 @@ from common.protocol.monitoring.notice_checks import verify_receipt
 from common.protocol.monitoring.notice_codec import read_notice, sign_notice
 from common.protocol.monitoring.notices import Receipt
 from common.protocol.monitoring.report_content import ReportContent
-from common.protocol.monitoring.report_envelope import read_report_header, report_digest
-from common.protocol.monitoring.report_header import ReportDraft, genesis
+from common.protocol.monitoring.report_envelope import (
+    read_report_header,
+    report_digest,
+    seal_report,
+)
+from common.protocol.monitoring.report_header import SHARE_A, SHARE_B, ReportDraft, genesis
 from common.protocol.monitoring.roster import (
     BoardRole,
     MonitoringRoster,
@@ -49,7 +53,7 @@ from server.monitor_board.secure_sums import (
     join_partial_sums,
     make_closing,
 )
-from site_client.monitoring.shares import split_report
+from site_client.release.report_shares import split_content
 from tests.lib.plans import make_plan
 
 STUDY = StudyId("small-study")
@@ -117,6 +121,36 @@ def noised(plan: StudyPlan, exact: np.ndarray, kind: ReportKind = KIND) -> np.nd
         for _ in range(tensor.cells)
     ]
     return exact + np.array(noise, dtype=np.int64)
+
+
+def split_report(
+    content: ReportContent,
+    draft: ReportDraft,
+    *,
+    check_key: CheckKey,
+    signing_key: SigningKey,
+    aggregator_a: AnySealingKey,
+    aggregator_b: AnySealingKey,
+) -> tuple[bytes, bytes]:
+    """Return the envelopes for aggregators A and B, as a site seals them."""
+    first, second = split_content(
+        content,
+        study_id=draft.study_id,
+        site_id=draft.site_id,
+        schema=draft.schema,
+        check_key=check_key,
+    )
+    to_a = seal_report(
+        first,
+        dataclasses.replace(draft, kind=SHARE_A),
+        signing_key=signing_key,
+        recipients=[aggregator_a],
+    )
+    following = dataclasses.replace(
+        draft, kind=SHARE_B, sequence=draft.sequence + 1, previous=report_digest(to_a)
+    )
+    to_b = seal_report(second, following, signing_key=signing_key, recipients=[aggregator_b])
+    return to_a, to_b
 
 
 class Consortium:
@@ -249,6 +283,7 @@ class Consortium:
             AggregatorStore(self.folder / f"{role.value}.db"),
             relay or self.relay,
             signing_key=self.aggregators[role].signing,
+            authority=self.authority.verify_key,
             take_roster=lambda data: None,
             current=lambda: self.aggregating(role),
         )

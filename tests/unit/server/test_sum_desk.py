@@ -28,7 +28,6 @@ from server.monitor_board.report_chain import Arrived
 from server.monitor_board.roster_book import take_roster
 from server.monitor_board.storage.database import BoardDatabase
 from server.monitor_board.store import BoardStore
-from server.monitor_board.sum_book import sum_refusals
 from server.monitor_board.sum_desk import SumDesk
 from tests.lib.summing import AGGREGATORS, BOARD, KIND, MODEL, PERIOD, STUDY, Consortium
 
@@ -90,8 +89,8 @@ class Board:
         return collector.once(relay)
 
     def refusals(self) -> list[str]:
-        with self.database.reading() as connection:
-            return [item.number for item in sum_refusals(connection, STUDY)]
+        states = BoardStore(self.database).sum_states(STUDY)
+        return [state.number for state in states if state.number]
 
 
 @pytest.fixture
@@ -135,6 +134,8 @@ def test_the_board_closes_when_every_share_was_opened_and_keeps_one_sum(board: B
     assert board.collect().sums.closed == 0
     step(board, A)
     assert board.collect().sums.joined == 0
+    (state,) = BoardStore(board.database).sum_states(STUDY)
+    assert (state.answers, state.is_joined, state.number) == (1, False, "")
     step(board, B)
     done = board.collect().sums
     assert (done.closed, done.joined, done.refused) == (0, 1, 0)
