@@ -141,6 +141,16 @@ def preview(context: typer.Context, plan: PlanArgument, json: Json = False) -> N
         f"Sealed to the coordinator and signed: {result.envelope_bytes:,} bytes. {result.when} "
         "A refusal sends its number only."
     )
+    if wanted.monitoring is not None:
+        from site_client.release.report_release import monitoring_commitment
+
+        print(
+            f"After training it reports about the promoted model, each {wanted.monitoring.every}, "
+            f"{wanted.monitoring.periods_max} times at most: all reports together epsilon "
+            f"{monitoring_commitment(wanted).epsilon:.4f} of your "
+            f"{config.limits.epsilon_monitoring:g}, on an account of their own. Your approval "
+            "covers them; `monitor report STUDY --preview` shows each."
+        )
 
 
 @contextlib.contextmanager
