@@ -147,12 +147,16 @@ def _score_intervals(
         intercept, slope = scored.calibration()
         ratio = scored.observed_to_expected()
         error = calibration_error_interval(counts, scored.scores, sd)
+        known = both & scored.is_known
+        error = error.judged(everybody & scored.is_known, width_max=ERROR_WIDTH_MAX)
         return {
             "brier": scored.brier().judged(everybody, width_max=BRIER_WIDTH_MAX),
-            "calibration_error": error.judged(everybody, width_max=ERROR_WIDTH_MAX),
-            "calibration_intercept": intercept.judged(both, width_max=INTERCEPT_WIDTH_MAX),
-            "calibration_slope": slope.judged(both, width_max=SLOPE_WIDTH_MAX),
-            "observed_to_expected": ratio.judged(both, width_max=RATIO_WIDTH_MAX),
+            "calibration_error": error.judged(
+                everybody & scored.is_known, width_max=ERROR_WIDTH_MAX
+            ),
+            "calibration_intercept": intercept.judged(known, width_max=INTERCEPT_WIDTH_MAX),
+            "calibration_slope": slope.judged(known, width_max=SLOPE_WIDTH_MAX),
+            "observed_to_expected": ratio.judged(known, width_max=RATIO_WIDTH_MAX),
         }
 
 
