@@ -17,7 +17,7 @@ from server.monitor_board.statistics.intervals import (
     gradient_sd,
     proportion_interval,
 )
-from server.monitor_board.statistics.noisy_counts import NoisyCounts
+from server.monitor_board.statistics.noisy_counts import SHOWN_COUNT_MIN, NoisyCounts
 from server.monitor_board.statistics.performance import (
     auroc,
     net_benefit,
@@ -99,6 +99,7 @@ def performance_intervals(counts: Float, sd: Float, scale: ScoreScale) -> dict[s
     """
     bins = scale.bins
     total, events = counts.sum(axis=(-1, -2)), counts[..., 1, :].sum(axis=-1)
+    alerts = counts[..., scale.alert_bin :].sum(axis=(-1, -2))
     everybody = enough_patients(total, noise_sd=sd * np.sqrt(2 * bins))
     both = enough_patients(events, noise_sd=sd * np.sqrt(bins))
     both &= enough_patients(total - events, noise_sd=sd * np.sqrt(bins))
@@ -111,7 +112,7 @@ def performance_intervals(counts: Float, sd: Float, scale: ScoreScale) -> dict[s
         ),
         "auroc": auroc_interval(counts, sd).judged(both, width_max=AUROC_WIDTH_MAX),
         "net_benefit": _net_benefit_interval(counts, sd, scale).judged(
-            everybody, width_max=RATE_WIDTH_MAX
+            everybody & (alerts >= SHOWN_COUNT_MIN), width_max=RATE_WIDTH_MAX
         ),
     }
     found |= _score_intervals(counts, sd, scale, everybody, both)
