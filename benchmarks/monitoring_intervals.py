@@ -321,7 +321,10 @@ def print_binning() -> None:
                 population.slope, edges, edges[4],
             )  # fmt: skip
             found = performance_intervals(whole.cells()[None] * WHOLE, np.zeros(1), whole.scale)
-            off = [f"{found[key].value[0] - value:+.4f}" for key, value in whole.unbinned().items()]
+            differences = {
+                key: found[key].value[0] - value for key, value in whole.unbinned().items()
+            }
+            off = ["" if np.isnan(value) else f"{value:+.4f}" for value in differences.values()]
             print(f"| {population.name} | {name} | {' | '.join(off)} |")
 
 

@@ -21,6 +21,7 @@ from server.monitor_board.statistics.performance import calibration_fit
 from server.monitor_board.statistics.projection import Float, project_counts
 
 _GRID = np.linspace(0.0, 1.0, 41)
+_SPREAD = 0.2
 
 
 def calibration_error_interval(counts: Float, scores: Float, sd: Float) -> Intervals:
@@ -38,25 +39,40 @@ def calibration_error_interval(counts: Float, scores: Float, sd: Float) -> Inter
     # A quarter of a patient keeps an empty bin's variance from being nothing.
     spread = (1 - scores) ** 2 * (likely[..., 1, :] + 0.25) + scores**2 * (likely[..., 0, :] + 0.25)
     variance = spread / patients**2
-    profile = _profile(counts, scores, gaps, variance, patients)
+    likely_profile, own = _profiles(counts, scores, gaps, variance, patients)
+    by_noise = np.sqrt(variance)
+    even = by_noise / by_noise.sum(axis=-1, keepdims=True)
     shown = np.abs(gaps).sum(axis=-1)
+    value, low, high = _limits(shown, variance, likely_profile)
+    # The more an error is spread over bins, the less of it shows, and the other way round.
+    low = np.minimum(low, _limits(shown, variance, (likely_profile + own) / 2)[1])
+    spread_out = (1 - _SPREAD) * likely_profile + _SPREAD * even
+    high = np.maximum(high, _limits(shown, variance, spread_out)[2])
+    return Intervals(value, low, high, (high - low) / (2 * Z))
+
+
+def _limits(shown: Float, variance: Float, profile: Float) -> tuple[Float, Float, Float]:
+    """Return the errors for which the shown one is average, too large, and too small."""
     largest = shown + 4 * np.sqrt(variance.sum(axis=-1))
     errors = _GRID * largest[..., None]
     mean, second = _folded(errors[..., None] * profile[..., None, :], variance[..., None, :])
     shape, scale = mean**2 / second, second / mean
     below = 0.025 * np.minimum(errors / mean[..., :1], 1.0)
-    value = _invert(errors, mean, shown)
-    low = _invert(errors, gammaincinv(shape, 0.95 + below) * scale, shown)
-    high = _invert(errors, gammaincinv(shape, below) * scale, shown)
-    return Intervals(value, low, high, (high - low) / (2 * Z))
+    return (
+        _invert(errors, mean, shown),
+        _invert(errors, gammaincinv(shape, 0.95 + below) * scale, shown),
+        _invert(errors, gammaincinv(shape, below) * scale, shown),
+    )
 
 
-def _profile(counts: Float, scores: Float, gaps: Float, variance: Float, patients: Float) -> Float:
-    """Return how the true error is likely divided among bins; sums to 1.
+def _profiles(
+    counts: Float, scores: Float, gaps: Float, variance: Float, patients: Float
+) -> tuple[Float, Float]:
+    """Return how the true error is likely divided among bins, and by each bin's own gap alone.
 
     The bins' own gaps would spread it over bins that are only noisy. So they are shrunk towards
     what a logistic recalibration leaves, as far as noise explains their distance from it (James and
-    Stein 1961).
+    Stein 1961); alone, each towards nothing. Both sum to 1.
     """
     intercept, slope = calibration_fit(counts, scores)
     intercept = np.clip(np.nan_to_num(intercept, nan=0.0), -4.0, 4.0)
@@ -67,8 +83,10 @@ def _profile(counts: Float, scores: Float, gaps: Float, variance: Float, patient
     distance = (rest**2 / variance).sum(axis=-1, keepdims=True)
     freedom = max(gaps.shape[-1] - 2, 1)
     kept = np.maximum(1 - freedom / np.maximum(distance, 1e-300), 0.0)
-    likely = np.abs(smooth + kept * rest) + 1e-12 * np.sqrt(variance)
-    return np.asarray(likely / likely.sum(axis=-1, keepdims=True))
+    alone = np.abs(gaps) * np.maximum(1 - variance / np.maximum(gaps**2, 1e-300), 0.0)
+    never_nothing = 1e-9 * np.sqrt(variance)
+    likely, own = np.abs(smooth + kept * rest) + never_nothing, alone + never_nothing
+    return likely / likely.sum(axis=-1, keepdims=True), own / own.sum(axis=-1, keepdims=True)
 
 
 def _folded(mean: Float, variance: Float) -> tuple[Float, Float]:

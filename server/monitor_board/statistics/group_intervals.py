@@ -86,12 +86,13 @@ def _side(counts: Float, sd: Float, scale: ScoreScale) -> _Side:
     both = enough_patients(events, noise_sd=of_label)
     both &= enough_patients(total - events, noise_sd=of_label)
     everybody = enough_patients(total, noise_sd=of_label * np.sqrt(2))
-    enough |= {"auroc": both, "observed_to_expected": both, "excess_risk": everybody}
     with np.errstate(all="ignore"):
         scored = ScoredCounts(counts, sd, scale.edges)
         found["excess_risk"] = scored.excess_risk()
         found["observed_to_expected"] = scored.observed_to_expected()
         found["auroc"] = auroc_interval(counts, sd)
+    enough["auroc"], enough["observed_to_expected"] = both, both & scored.is_known
+    enough["excess_risk"] = everybody & scored.is_known
     return _Side(counts, sd, found, enough)
 
 

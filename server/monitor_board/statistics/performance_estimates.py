@@ -17,7 +17,7 @@ from server.monitor_board.statistics.intervals import (
     gradient_sd,
     proportion_interval,
 )
-from server.monitor_board.statistics.noisy_counts import NoisyCounts
+from server.monitor_board.statistics.noisy_counts import SHOWN_COUNT_MIN, NoisyCounts
 from server.monitor_board.statistics.performance import (
     auroc,
     net_benefit,
@@ -99,6 +99,7 @@ def performance_intervals(counts: Float, sd: Float, scale: ScoreScale) -> dict[s
     """
     bins = scale.bins
     total, events = counts.sum(axis=(-1, -2)), counts[..., 1, :].sum(axis=-1)
+    alerts = counts[..., scale.alert_bin :].sum(axis=(-1, -2))
     everybody = enough_patients(total, noise_sd=sd * np.sqrt(2 * bins))
     both = enough_patients(events, noise_sd=sd * np.sqrt(bins))
     both &= enough_patients(total - events, noise_sd=sd * np.sqrt(bins))
@@ -111,7 +112,7 @@ def performance_intervals(counts: Float, sd: Float, scale: ScoreScale) -> dict[s
         ),
         "auroc": auroc_interval(counts, sd).judged(both, width_max=AUROC_WIDTH_MAX),
         "net_benefit": _net_benefit_interval(counts, sd, scale).judged(
-            everybody, width_max=RATE_WIDTH_MAX
+            everybody & (alerts >= SHOWN_COUNT_MIN), width_max=RATE_WIDTH_MAX
         ),
     }
     found |= _score_intervals(counts, sd, scale, everybody, both)
@@ -147,12 +148,16 @@ def _score_intervals(
         intercept, slope = scored.calibration()
         ratio = scored.observed_to_expected()
         error = calibration_error_interval(counts, scored.scores, sd)
+        known = both & scored.is_known
+        error = error.judged(everybody & scored.is_known, width_max=ERROR_WIDTH_MAX)
         return {
             "brier": scored.brier().judged(everybody, width_max=BRIER_WIDTH_MAX),
-            "calibration_error": error.judged(everybody, width_max=ERROR_WIDTH_MAX),
-            "calibration_intercept": intercept.judged(both, width_max=INTERCEPT_WIDTH_MAX),
-            "calibration_slope": slope.judged(both, width_max=SLOPE_WIDTH_MAX),
-            "observed_to_expected": ratio.judged(both, width_max=RATIO_WIDTH_MAX),
+            "calibration_error": error.judged(
+                everybody & scored.is_known, width_max=ERROR_WIDTH_MAX
+            ),
+            "calibration_intercept": intercept.judged(known, width_max=INTERCEPT_WIDTH_MAX),
+            "calibration_slope": slope.judged(known, width_max=SLOPE_WIDTH_MAX),
+            "observed_to_expected": ratio.judged(known, width_max=RATIO_WIDTH_MAX),
         }
 
 

@@ -17,11 +17,17 @@ from server.monitor_board.statistics.performance import (
     observed_to_expected,
 )
 from server.monitor_board.statistics.projection import Float
-from server.monitor_board.statistics.score_scale import bin_mean_slopes, bin_means
+from server.monitor_board.statistics.score_scale import (
+    bin_mean_slopes,
+    bin_means,
+    means_are_known,
+)
 
 
 class ScoredCounts:
     """Counts with the mean prediction of each bin and how it moves with the counts.
+
+    `is_known` says whether the bins are fine enough for statistics of calibration.
 
     Args:
         counts: noisy counts [..., 2, bins].
@@ -35,6 +41,7 @@ class ScoredCounts:
         self.patients = self.total.sum(axis=-1)
         self.events = counts[..., 1, :]
         self.scores = bin_means(self.total, edges)
+        self.is_known = means_are_known(self.total)
         self._moves = bin_mean_slopes(self.total, edges)
 
     def brier(self) -> Intervals:

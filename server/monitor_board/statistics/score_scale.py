@@ -14,6 +14,8 @@ from server.monitor_board.statistics.projection import Float, project_counts
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 _NODES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2
 _FLAT = 1e-9
+# With more of the patients in the first or the last bin, their mean prediction is a guess.
+END_SHARE_MAX = 0.8
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ def bin_means(totals: npt.ArrayLike, edges: tuple[float, ...]) -> Float:
     ten equal bins and an outcome of 5 % it makes observed / expected 36 % too low. So the logits
     are taken to be normal within each bin, with the mean and deviation that the shares below its
     two edges imply: exact for normal logits, and near for others, because each bin has its own.
-    Below the first and above the last edge the line through all edges goes on, each edge weighted
-    by how surely its share is known.
+    Below the first and above the last edge a line through all edges goes on; edges count by the
+    squared density there, so that noise in nearly empty bins says little, and half for each step.
 
     Args:
         totals: noisy counts of patients [..., bins].
@@ -67,11 +69,11 @@ def bin_means(totals: npt.ArrayLike, edges: tuple[float, ...]) -> Float:
     below = np.cumsum(counts, axis=-1)[..., :-1] / patients
     below = np.clip(below, 0.5 / patients, 1 - 0.5 / patients)
     normal = ndtri(below)
-    tail = _line_slope(normal, below, at)
+    low_tail, high_tail = _tail_slope(normal, at), _tail_slope(normal[..., ::-1], at[::-1])
     steps = np.diff(normal, axis=-1)
     is_flat = steps <= _FLAT
     inner = np.where(is_flat, 0.0, np.diff(at) / np.where(is_flat, 1.0, steps))
-    slopes = np.concatenate([tail, inner, tail], axis=-1)
+    slopes = np.concatenate([low_tail, inner, high_tail], axis=-1)
     zero, one = np.zeros_like(patients), np.ones_like(patients)
     low, high = np.concatenate([zero, below], axis=-1), np.concatenate([below, one], axis=-1)
     shares = low[..., None] + (high - low)[..., None] * _NODES
@@ -87,6 +89,13 @@ def bin_means(totals: npt.ArrayLike, edges: tuple[float, ...]) -> Float:
     return np.asarray(np.clip(found, bounds[:-1] + _FLAT, bounds[1:] - _FLAT))
 
 
+def means_are_known(totals: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Return whether the bins at both ends are small enough for `bin_means` [...]."""
+    counts = project_counts(totals)
+    ends = np.maximum(counts[..., 0], counts[..., -1])
+    return np.asarray(ends <= END_SHARE_MAX * counts.sum(axis=-1))
+
+
 def bin_mean_slopes(totals: Float, edges: tuple[float, ...]) -> Float:
     """Return how each bin's mean moves with one patient more in each bin: [..., bin, counted]."""
     one_more = np.eye(totals.shape[-1])
@@ -95,10 +104,11 @@ def bin_mean_slopes(totals: Float, edges: tuple[float, ...]) -> Float:
     return np.asarray(np.swapaxes(moved, -1, -2))
 
 
-def _line_slope(normal: Float, below: Float, at: Float) -> Float:
+def _tail_slope(normal: Float, at: Float) -> Float:
+    """Return the deviation of the logits beyond the first of these edges."""
     if at.size == 1:  # one edge gives no deviation: that of a standard logit is as good as any
         return np.ones_like(normal)
-    weight = np.exp(-(normal**2)) / (below * (1 - below))
+    weight = np.exp(-(normal**2)) * 0.5 ** np.arange(at.size)
     weight = weight / weight.sum(axis=-1, keepdims=True)
     x = normal - (weight * normal).sum(axis=-1, keepdims=True)
     y = at - (weight * at).sum(axis=-1, keepdims=True)

@@ -136,7 +136,6 @@ def test_too_much_noise_in_a_denominator_is_insufficient_data(
     assert found.specificity.is_sufficient  # of 9,000
     assert found.npv.is_sufficient
     assert found.auroc.is_sufficient is sufficient  # of 1,000 with the outcome
-    assert found.observed_to_expected.is_sufficient is sufficient
 
 
 def test_fewer_than_eleven_patients_are_insufficient_and_their_cells_not_shown() -> None:
@@ -148,6 +147,19 @@ def test_fewer_than_eleven_patients_are_insufficient_and_their_cells_not_shown()
     assert found.specificity.is_sufficient
     assert shown_counts(NoisyCounts(cells, 0.0)) == [400, None, None, None]
     assert shown_counts(NoisyCounts(np.asarray([10.9, 11.0, -3.0]), 2.0)) == [None, 11, None]
+
+
+def test_calibration_is_insufficient_when_nearly_all_patients_are_in_an_end_bin() -> None:
+    for share, sufficient in ((0.75, True), (0.85, False)):
+        totals = np.asarray([share, 0.6 - share / 2, 0.25 - share / 4, 0.15 - share / 4]) * 40_000
+        cells = np.stack([totals * 0.9, totals * 0.1])
+        found = estimate_performance([NoisyCounts(cells, 2.0)], ScoreScale((0.1, 0.2, 0.4), 0.2))
+        calibration = (found[0].calibration_error, found[0].observed_to_expected)
+        assert [item.is_sufficient for item in calibration] == [sufficient, sufficient]
+        assert found[0].brier.is_sufficient
+        group = NoisyCounts(np.stack([cells, cells]), 2.0)
+        level = estimate_fairness([group], ScoreScale((0.1, 0.2, 0.4), 0.2))[0].levels[0]
+        assert level.excess_risk.is_sufficient is sufficient
 
 
 def test_an_interval_that_says_nothing_is_insufficient_data() -> None:
@@ -258,7 +270,7 @@ def test_two_thousand_reports_intervals_hold_the_truth_as_often_as_they_say() ->
 @pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [1.0, 2.0, 4.0])
 def test_95_percent_intervals_hold_the_truth_in_93_to_97_of_100(epsilon: float) -> None:
-    """At 10,000 patients; 0.7 points are chance. At 1,000 few intervals are shown that miss."""
+    """At 10,000 patients. At 1,000 few reports show an interval that misses."""
     sd, of_groups = noise_sd(epsilon, TensorFamily.OVERALL), noise_sd(epsilon, TensorFamily.GROUPS)
     for patients in (10_000, 1_000):
         covers = [
@@ -267,7 +279,7 @@ def test_95_percent_intervals_hold_the_truth_in_93_to_97_of_100(epsilon: float) 
             for cover in overall_cover((people, patients, epsilon, sd, 10_000))
         ]
         covers += group_cover((patients, epsilon, of_groups, 10_000))
-        assert [cover for cover in covers if cover.missed > 0.077] == []
+        assert [cover for cover in covers if cover.missed > 0.07] == []
         if patients == 10_000:
-            assert [cover for cover in covers if not 0.923 <= cover.held <= 0.977] == []
+            assert [cover for cover in covers if not 0.93 <= cover.held <= 0.97] == []
             assert [cover for cover in covers if cover.shown < 0.8] == []
