@@ -67,7 +67,9 @@ def promote(relaying: Relaying) -> None:
     relaying.store.append_notices([relayed(read_signed(data), data)])
 
 
-def board_home(relaying: Relaying, name: str, folder: Path, *, url: str | None = None) -> BoardPaths:
+def board_home(
+    relaying: Relaying, name: str, folder: Path, *, url: str | None = None
+) -> BoardPaths:
     """Return a board's folder that has keys, certificate, roster and plan."""
     board = relaying.boards[name]
     paths = BoardPaths(folder / name)
