@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
@@ -35,6 +36,7 @@ ROWS_PER_CALL_MAX: Final = 1000
 BATCH_MAX: Final = 64
 WAITING_BYTES_MAX: Final = 64 << 20
 BUSY_WAIT_MS: Final = 1000
+SAY_AGAIN_S: Final = 60.0
 
 _STATUS: Final = {
     "B2": grpc.StatusCode.PERMISSION_DENIED,
@@ -76,6 +78,7 @@ class MonitoringCalls:
         self._clock = clock
         self._limits = MemberLimits(config)
         self._receive_s = config.receive_s_max
+        self._said: dict[tuple[Member, str], float] = {}
         self._reports: GroupCommit[SealedReport, int] = GroupCommit(
             store.append_reports,
             size_bytes=lambda report: len(report.envelope),
@@ -176,6 +179,13 @@ class MonitoringCalls:
             message = wire.StoredNotice(position=position, body=content, body_bytes=body_bytes)
             await context.write(message.SerializeToString())
 
+    def _say(self, caller: Member, number: str) -> None:
+        """Log a refusal, once a minute for each member and number: nobody shall fill the disk."""
+        now = time.monotonic()
+        if now - self._said.get((caller, number), float("-inf")) >= SAY_AGAIN_S:
+            self._said[caller, number] = now
+            logger.info("refused: %s from %s", number, caller.member_id)
+
     def _answering(self, work: Work) -> Callable[[Any, Any], Awaitable[bytes | None]]:
         """Return a gRPC handler; what goes wrong ends the call with a number and no text."""
 
@@ -199,7 +209,7 @@ class MonitoringCalls:
                 # No text of an exception leaves: gRPC would send it.
                 logger.error("a fault of type %s", type(error).__name__)  # noqa: TRY400
                 code, number = grpc.StatusCode.INTERNAL, "fault"
-            logger.info("%s: %s (%s)", caller.member_id, number, code.name)
+            self._say(caller, number)
             waiting = ((PUSHBACK, str(wait_ms)),) if wait_ms else ()
             await context.abort(code, number, waiting)
             raise AssertionError  # abort always raises

@@ -81,7 +81,7 @@ class RosterWatch:
     def __init__(self, store: RelayStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._known: dict[bytes, MonitoringRoster] = {}
+        self._known: dict[int, MonitoringRoster | None] = {}  # by version; none ever changes
         self._view: RelayView | None = None
         self._read_at = float("-inf")
         self._lock = asyncio.Lock()
@@ -104,19 +104,27 @@ class RosterWatch:
         return self._view
 
     def _read(self) -> RelayView | None:
-        pinned = [item.content for item in self._store.rosters()]
-        self._known = {
-            content: self._known.get(content) or read_roster(content) for content in pinned
-        }
-        if not pinned:
+        version = self._store.newest_roster_version()
+        newest = self._roster(version)
+        if newest is None:
             return None
-        newest, *before = (self._known[content] for content in pinned)
-        earlier, now_s, after = [], self._clock.now_s(), newest
-        for roster in before:
-            if now_s <= after.not_before_s + after.grace_s:
-                earlier.append(roster)
-            after = roster
+        earlier: list[MonitoringRoster] = []
+        after, now_s = newest, self._clock.now_s()
+        while now_s <= after.not_before_s + after.grace_s:
+            before = self._roster(after.version - 1)
+            if before is None:
+                break
+            earlier.append(before)
+            after = before
+        wanted = {item.version for item in (newest, *earlier)}
+        self._known = {key: known for key, known in self._known.items() if key in wanted}
         return RelayView(newest, tuple(earlier), self._store.active_sites())
+
+    def _roster(self, version: int) -> MonitoringRoster | None:
+        if self._known.get(version) is None:
+            content = self._store.roster(version)
+            self._known[version] = None if content is None else read_roster(content)
+        return self._known[version]
 
 
 def _authority(before: MonitoringRoster | None, content: bytes) -> VerifyKey:

@@ -8,9 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, func, insert, or_, select, tuple_
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Row,
+    Table,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+)
 
 from common.clock import Clock
 from common.errors import ProtocolError
@@ -27,7 +38,8 @@ from server.storage.tables import (
     sites,
 )
 
-PAGE_ROWS: Final = 16  # of reports read at once; 4 MiB each at most
+PAGE_ROWS: Final = 64
+PAGE_BYTES: Final = 1 << 20  # of rows read at once, or one row: readers may be many and slow
 BODY_PART_BYTES: Final = 1 << 20
 
 
@@ -99,14 +111,10 @@ class RelayStore:
         wanted = table.c.position > after
         if study_id:
             wanted &= table.c.study_id == study_id
-        query = (
-            select(table.c.position, table.c.envelope, table.c.received_at_s)
-            .where(wanted)
-            .order_by(table.c.position)
-            .limit(min(limit, PAGE_ROWS))
-        )
+        columns = (table.c.position, table.c.envelope, table.c.received_at_s)
         with self._database.reading() as connection:
-            return [StoredReport(*row) for row in connection.execute(query)]
+            page = _page(connection, columns, wanted, limit)
+        return [StoredReport(*row) for row in page]
 
     def append_notices(self, notices: Sequence[RelayedNotice]) -> list[int]:
         """Store notices, and return their positions; the same notice keeps the position it has."""
@@ -130,14 +138,10 @@ class RelayStore:
         wanted: ColumnElement[bool] = table.c.position > after
         if site_id is not None:
             wanted &= or_(table.c.site_id == "", table.c.site_id == site_id)
-        query = (
-            select(table.c.position, table.c.notice, table.c.body_bytes)
-            .where(wanted)
-            .order_by(table.c.position)
-            .limit(min(limit, PAGE_ROWS))
-        )
+        columns = (table.c.position, table.c.notice, table.c.body_bytes)
         with self._database.reading() as connection:
-            return [StoredNotice(*row) for row in connection.execute(query)]
+            page = _page(connection, columns, wanted, limit)
+        return [StoredNotice(*row) for row in page]
 
     def body_part(self, position: int, part: int) -> bytes:
         """Return one part of a notice's body; empty beyond the last."""
@@ -152,6 +156,18 @@ class RelayStore:
         query = select(table.c.content, table.c.pinned_at_s).order_by(table.c.version.desc())
         with self._database.reading() as connection:
             return [PinnedRoster(*row) for row in connection.execute(query)]
+
+    def newest_roster_version(self) -> int:
+        """Return the version of the newest pinned roster; 0 for none."""
+        with self._database.reading() as connection:
+            return connection.execute(select(func.max(relay_rosters.c.version))).scalar() or 0
+
+    def roster(self, version: int) -> bytes | None:
+        """Return one pinned roster; None for a version that was never pinned."""
+        table = relay_rosters
+        query = select(table.c.content).where(table.c.version == version)
+        with self._database.reading() as connection:
+            return connection.execute(query).scalar()
 
     def pin_roster(
         self, notice: RelayedNotice, version_after: Callable[[bytes | None], tuple[int, Digest]]
@@ -215,6 +231,34 @@ def _neighbours(connection: Connection, reports: Sequence[SealedReport]) -> dict
         (StudyId(study_id), SiteId(site_id), sequence): Link(Digest(digest), Digest(previous))
         for study_id, site_id, sequence, digest, previous in connection.execute(query)
     }
+
+
+def _page(
+    connection: Connection,
+    columns: tuple[Column[Any], Column[Any], Column[Any]],
+    wanted: ColumnElement[bool],
+    limit: int,
+) -> Sequence[Row[Any, Any, Any]]:
+    """Return the first rows, in order of position: as many as a page holds, and at least one.
+
+    Args:
+        columns: position, the large one, and another.
+    """
+    position, large, _ = columns
+    sizes = connection.execute(
+        select(position, func.length(large))
+        .where(wanted)
+        .order_by(position)
+        .limit(min(limit, PAGE_ROWS))
+    ).all()
+    last, left = 0, PAGE_BYTES
+    for place, size in sizes:
+        left -= size
+        if last and left < 0:
+            break
+        last = place
+    query = select(*columns).where(wanted & (position <= last)).order_by(position)
+    return connection.execute(query).all() if sizes else ()
 
 
 def _last_position(connection: Connection, table: Table) -> int:

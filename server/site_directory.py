@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from common import limits
 from common.clock import Clock
-from common.crypto.certificates import Authority, TlsKey
+from common.crypto.certificates import Authority, TlsKey, expires_at_s
 from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
 from common.crypto.node_key import parse_node_public_key
 from common.errors import EnrolmentError
@@ -28,6 +28,7 @@ from server.storage.database import Database
 from server.storage.tables import roster_versions, sites
 
 COHORT_SIZE_MAX: Final = 100_000_000
+RENEW_S: Final = 365 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class SiteDirectory:
     ) -> Site:
         """Admit a site and write its signed enrolment file.
 
-        Admitting the same request again writes the file again and changes nothing.
+        Admitting the same request again writes the file again and changes nothing, but for a
+        certificate that ends within a year: it is issued anew, for the same key.
 
         Args:
             request: as read; its signature binds every key in it to its signing key.
@@ -93,9 +95,12 @@ class SiteDirectory:
         now_s = self._clock.now_s()
         with self._database.transaction() as connection:
             known = self._find_same(connection, request, node_key, cohort_size_max)
-            certificate = known or self._insert(
-                connection, request, node_key, cohort_size_max, paths=paths, now_s=now_s
-            )
+            if known is None:
+                certificate = self._insert(
+                    connection, request, node_key, cohort_size_max, paths=paths, now_s=now_s
+                )
+            else:
+                certificate = _renewed(connection, request, known, paths=paths, now_s=now_s)
             roster = self._roster(connection)
         record = EnrolmentRecord(
             version=1,
@@ -124,12 +129,7 @@ class SiteDirectory:
         now_s: int,
     ) -> str:
         """Write a new site and a new roster; return the site's certificate."""
-        authority = Authority.from_pem(
-            paths.ca_certificate.read_text(encoding="ascii"), TlsKey.read(paths.ca_key)
-        )
-        certificate = authority.issue_site_certificate(
-            request.certificate_request, request.site_id, now_s=now_s
-        )
+        certificate = _issue(request, paths=paths, now_s=now_s)
         connection.execute(
             insert(sites).values(
                 site_id=request.site_id,
@@ -266,6 +266,33 @@ class SiteDirectory:
                 for row in rows
             ),
         )
+
+
+def _issue(request: EnrolmentRequest, *, paths: CoordinatorPaths, now_s: int) -> str:
+    authority = Authority.from_pem(
+        paths.ca_certificate.read_text(encoding="ascii"), TlsKey.read(paths.ca_key)
+    )
+    return authority.issue_site_certificate(
+        request.certificate_request, request.site_id, now_s=now_s
+    )
+
+
+def _renewed(
+    connection: Connection,
+    request: EnrolmentRequest,
+    certificate: str,
+    *,
+    paths: CoordinatorPaths,
+    now_s: int,
+) -> str:
+    """Return the site's certificate, issued anew in its last year."""
+    if expires_at_s(certificate) - now_s > RENEW_S:
+        return certificate
+    certificate = _issue(request, paths=paths, now_s=now_s)
+    connection.execute(
+        update(sites).where(sites.c.site_id == request.site_id).values(certificate=certificate)
+    )
+    return certificate
 
 
 def _check_fingerprint(request: EnrolmentRequest, fingerprint: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -18,7 +19,7 @@ from common.protocol.monitoring.report_header import genesis
 from common.protocol.monitoring.signed_notice import NoticeKind
 from server.relay import SealedReport
 from server.relay_notices import RelayedNotice
-from server.relay_store import BODY_PART_BYTES, PAGE_ROWS, RelayStore
+from server.relay_store import BODY_PART_BYTES, PAGE_BYTES, PAGE_ROWS, RelayStore
 from server.storage.database import Database
 from tests.lib.postgresql import postgresql_server
 
@@ -97,6 +98,19 @@ def test_reports_come_back_in_order_each_once_page_by_page(store: RelayStore) ->
     assert _everything(store, study_id="") == [item.envelope for item in chain]
     assert _everything(store, study_id="another") == []
     assert len(store.reports_after(STUDY, 2, 3)) == 3
+
+
+def test_a_page_has_so_many_bytes_and_at_least_one_row(store: RelayStore) -> None:
+    large = [
+        replace(_report(1, START), envelope=bytes(2 * PAGE_BYTES)),
+        replace(_report(2, digest_bytes("any", b"north 1 ")), envelope=bytes(PAGE_BYTES // 2)),
+        replace(_report(9, START), envelope=bytes(PAGE_BYTES // 2)),
+        replace(_report(11, START), envelope=b"one more"),
+    ]
+    assert store.append_reports(large) == [1, 2, 3, 4]
+    pages = [[item.position for item in store.reports_after("", after, 100)] for after in (0, 1, 3)]
+    assert pages == [[1], [2, 3], [4]]
+    assert store.reports_after("", 4, 100) == []
 
 
 def test_b8_forks_are_refused_in_one_batch_and_over_several(store: RelayStore) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from common.clock import FixedClock
-from common.crypto.certificates import check_issued
+from common.crypto.certificates import check_issued, expires_at_s
 from common.crypto.keys import SigningKey, VerifyKey
 from common.errors import EnrolmentError
 from common.ids import SiteId
@@ -85,6 +85,18 @@ def test_admitting_again_changes_nothing_and_writes_the_same_certificate(
     assert answer.read_bytes() == before
     assert _rows(paths) == rows
     assert directory.roster() == roster
+
+
+def test_a_certificate_in_its_last_year_is_issued_anew_for_the_same_key(
+    directory: SiteDirectory, paths: CoordinatorPaths, request_: EnrolmentRequest
+) -> None:
+    first = read_enrolment(_admit(directory, paths, request_)[1]).site_certificate
+    two_years_s = 2 * 365 * 24 * 3600
+    later = open_books_at(paths, FixedClock(NOW_S + two_years_s))[1].sites
+    record = read_enrolment(_admit(later, paths, request_)[1])
+    check_issued(record.ca_certificate, record.site_certificate, "lakeside")
+    assert expires_at_s(record.site_certificate) == expires_at_s(first) + two_years_s
+    assert read_enrolment(_admit(later, paths, request_)[1]) == record
 
 
 def test_admitting_touches_no_other_sites_row(
