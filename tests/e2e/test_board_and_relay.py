@@ -162,8 +162,10 @@ def test_a_board_reaches_the_relay_through_an_http_connect_proxy(
     with relaying.running(), _proxy() as (address, asked):
         _send(relaying, 1)
         done = subprocess.run(
-            [sys.executable, "-c", "from server.monitor_board.cli import main; main()"]
-            + ["--home", str(paths.home), "collect", "--once"],
+            [
+                *(sys.executable, "-c", "from server.monitor_board.cli import main; main()"),
+                *("--home", str(paths.home), "collect", "--once"),
+            ],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), "https_proxy": f"http://{address}"}
             | {"no_proxy": "", "no_grpc_proxy": ""},

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.errors import StoreError
@@ -27,6 +27,11 @@ class BoardDatabase:
     def of(cls, paths: BoardPaths, config: BoardConfig) -> BoardDatabase:
         """Return the database of one board."""
         return cls(config.database_url or f"sqlite:///{paths.database}")
+
+    @property
+    def engine(self) -> Engine:
+        """The SQLAlchemy engine."""
+        return self._engine
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

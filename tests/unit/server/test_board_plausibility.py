@@ -1,4 +1,4 @@
-"""What an honest site never sends is flagged; what it sends is not, in a thousand reports."""
+"""What an honest site never sends is flagged; what it sends is not, in hundreds of reports."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _names(found: tuple[Flag, ...]) -> list[str]:
 def test_honest_reports_are_not_flagged() -> None:
     world, draws = World(), np.random.default_rng(5)
     earlier: list[CountedTensors] = []
-    for _ in range(1000):
+    for _ in range(300):
         patients = int(draws.integers(20, 20_000))
         report = _tensors(world.noisy(KIND, patients))
         assert find_flags(report, earlier=earlier[-12:], patients_max=None) == CLEAN
