@@ -66,6 +66,7 @@ bench: install ## the measurements of docs/benchmarks.md
 	$(BIN)/python benchmarks/fhir_reader.py
 	$(BIN)/python -m benchmarks.feature_build
 	$(BIN)/python -m benchmarks.monitoring_envelope
+	$(BIN)/python -m benchmarks.monitoring_relay
 
 clean: ## remove the virtual environment and the demo
 	rm -rf $(VENV) demo-run
