@@ -129,6 +129,9 @@ def test_a_replay_from_before_what_is_still_held_is_refused() -> None:
         receiver.receive(report)
     receiver.held.clear()
     refused("B7", receiver.receive, reports[0])
+    refused("B7", receiver.receive, reports[2])
+    fork = make_report(ROSTER, sequence=3, previous=report_digest(reports[1]))
+    refused("B8", receiver.receive, fork)
 
 
 def test_a_suppressed_report_leaves_a_gap_that_is_seen_and_can_be_filled() -> None:
@@ -394,6 +397,10 @@ def test_an_unknown_suite_is_refused_and_never_guessed() -> None:
     refused("B4", lambda: Receiver().receive(signed_by(SITE_KEYS[NORTH], head, body, stanzas)))
 
 
+def test_a_site_cannot_claim_another_key_epoch_with_its_own_key() -> None:
+    refused("B2", Receiver().receive, make_report(ROSTER, key_epoch=2))
+
+
 # A thief of a key.
 
 
@@ -431,6 +438,13 @@ def test_after_a_rotation_the_chain_goes_on_and_the_old_key_counts_only_in_its_g
     refused("B2", lambda: receiver.receive(make_report(roster, **third)))
     refused("B2", lambda: receiver.receive(make_report(roster, key_epoch=2, **third)))
     receiver.receive(make_report(roster, key=new, key_epoch=2, **third))
+
+
+def test_a_roster_that_is_over_admits_no_report() -> None:
+    # Whoever withholds a new roster, which may revoke a key, gains no more than this time.
+    report = make_report(ROSTER)
+    refused("B3", lambda: Receiver().receive(report, at_s=ROSTER.not_after_s + 1))
+    Receiver().receive(report, at_s=ROSTER.not_after_s)
 
 
 def test_a_report_under_a_roster_that_is_not_held_is_refused() -> None:

@@ -88,6 +88,13 @@ def _named_roster(
     earlier: Sequence[MonitoringRoster],
 ) -> MonitoringRoster:
     """Return the roster that a report names, when it may still name it."""
+    if arrived_at_s > roster.not_after_s:
+        raise refusal(
+            "B3",
+            expected=f"a roster in force at {arrived_at_s} (seconds since 1970)",
+            arrived=f"version {roster.version}, which ended at {roster.not_after_s}",
+            todo="ask the consortium's authority for a new version; then send it again",
+        )
     if digest == roster.digest:
         return roster
     successors = {item.previous: item for item in (roster, *earlier)}

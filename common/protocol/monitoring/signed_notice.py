@@ -1,6 +1,6 @@
 """The one form of every signed record of monitoring that travels to all members.
 
-Layout (docs/protocol.md, clauses T1 and T7): the canonical bytes of an object with `record` and
+Layout (docs/protocol.md, clause T1): the canonical bytes of an object with `record` and
 `signatures`. What a record means is not looked into here.
 """
 
@@ -135,10 +135,10 @@ def _signatures(outer: Fields) -> dict[str, bytes]:
     for item in outer.items("signatures", count_max=_SIGNATURES_MAX):
         fields = Fields(item, "notice signature")
         name = fields.text("by", length_max=63)
+        if not _SIGNER.fullmatch(name) or (found and name <= max(found)):
+            raise fields.refuse("by", "names of signers, rising, each once")
         found[name] = read_base64(fields, "signature", bytes_max=_SIGNATURE_BYTES)
         fields.close()
-        if not _SIGNER.fullmatch(name) or name != max(found):
-            raise fields.refuse("by", "names of signers, rising, each once")
         if len(found[name]) != _SIGNATURE_BYTES:
             raise fields.refuse("signature", f"{_SIGNATURE_BYTES} bytes")
     if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -85,6 +86,12 @@ def test_a_share_is_sealed_to_its_aggregator_alone(kind: str, seed: int) -> None
     with pytest.raises(ProtocolError) as caught:
         open_report(report, verify_key=verify_key, opening_key=OPENING_KEYS[BOARD])
     assert caught.value.number == "B5"
+
+
+@pytest.mark.parametrize("period", ["reference", "2026-Q1"])
+def test_a_share_may_be_of_the_reference_or_of_a_period(period: str) -> None:
+    report = make_report(_with_aggregators(), kind=SHARE_A, period=period)
+    assert read_report_header(report).period == period
 
 
 def test_a_key_of_another_suite_opens_nothing() -> None:
@@ -198,17 +205,20 @@ def test_a_reason_may_have_several_lines_and_any_language() -> None:
     assert read_notice(data).content == decision
 
 
-def test_sites_of_a_sum_rise_and_are_there_once() -> None:
-    closing = make_notices().closing
-    for sites in ((), (NORTH, NORTH), closing.sites[::-1]):
-        with pytest.raises(ProtocolError):
-            sign_notice(replace(closing, sites=sites), {BOARD: BOARD_KEYS[BOARD]})
-
-
 def test_a_notice_needs_a_signature_and_has_a_bound() -> None:
     unsigned = canonical_bytes({"record": {"notice": "receipt", "version": 1}, "signatures": []})
     refused("T1", read_signed, unsigned)
     refused("T1", read_signed, bytes(limits.NOTICE_BYTES_MAX + 1))
+
+
+def test_signers_of_a_notice_rise_and_are_there_once() -> None:
+    both = sign_notice(
+        make_notices().decision, {name: DECIDER_KEYS[name] for name in ("ada", "ben")}
+    )
+    outer = json.loads(both)
+    first, second = outer["signatures"]
+    for signatures in ([second, first], [first, first]):
+        refused("T1", read_signed, canonical_bytes({**outer, "signatures": signatures}))
 
 
 def test_signatures_do_not_change_a_notices_digest() -> None:
