@@ -7,9 +7,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import event
 
 from common.canonical import digest_bytes
 from common.clock import FixedClock
@@ -197,3 +199,26 @@ def test_two_writers_never_give_one_position_twice(url: str, database: Database)
         thread.join(120)
     assert sorted(stored) == list(range(1, 81))
     assert len(_everything(RelayStore(database, FixedClock()))) == 80
+
+
+def test_storing_looks_reports_up_and_never_reads_through_all_of_them(tmp_path: Path) -> None:
+    # Found by the benchmark: a list of triples in one question was a scan of the whole table.
+    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
+    database.migrate()
+    asked: list[tuple[str, Any]] = []
+
+    def listen(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(database.engine, "before_cursor_execute", listen)
+    store = RelayStore(database, FixedClock())
+    store.append_reports(_chain(3))
+    store.reports_after("", 0, 10)
+    store.notices_after("north", 0, 10)
+    event.remove(database.engine, "before_cursor_execute", listen)
+    questions = [item for item in asked if item[0].startswith("SELECT")]
+    assert len(questions) >= 7
+    for statement, parameters in questions:
+        with database.reading() as connection:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+        assert not [row for row in plan if str(row[-1]).startswith("SCAN")], statement
