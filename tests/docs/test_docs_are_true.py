@@ -20,6 +20,7 @@ from common.protocol.refusals import REFUSALS
 from common.study.plan import NumericFeature
 from common.study.plan_file import read_plan
 from server import cli as coordinator_cli
+from server.monitor_board import cli as board_cli
 from simulations import cli as simulation_cli
 from site_client import cli as site_cli
 from site_client.config import SitePaths, read_site_config
@@ -28,6 +29,7 @@ from site_client.sources.table import read_table
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = {
+    "cohortium-board": board_cli.app,
     "cohortium-coordinator": coordinator_cli.app,
     "cohortium-site": site_cli.app,
     "cohortium-sim": simulation_cli.app,
@@ -94,7 +96,7 @@ def test_help_explains_every_argument_and_option(program: str) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_in_a_document_exists(document: Path) -> None:
     for program, words in re.findall(
-        r"^(cohortium-(?:coordinator|site|sim)) ([^#\n]*)", document.read_text(), re.M
+        r"^(cohortium-(?:board|coordinator|site|sim)) ([^#\n]*)", document.read_text(), re.M
     ):
         command = typer.main.get_command(PROGRAMS[program])
         for word in re.sub(r"--home \S+", "", words).split():
