@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the images cohortium-coordinator, cohortium-agent and cohortium-courier.
+# Build the images cohortium-coordinator, cohortium-board, cohortium-agent and cohortium-courier.
 #
 # With docker or podman when an engine answers; else with Debian's buildah (chroot isolation, vfs
 # storage), which needs no engine, on a base made by debootstrap unless BASE names another.
@@ -9,13 +9,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON="${PYTHON:-.venv/bin/python}"
 STORAGE=(--storage-driver vfs)
-NAMES=(coordinator agent courier)
+NAMES=(coordinator board agent courier)
 
 fill_wheels() {
   if [ -z "$(find docker/wheels -name 'torch-*.whl' -print -quit)" ]; then
     "$PYTHON" -m pip download --quiet --disable-pip-version-check -d docker/wheels torch==2.13.0 hatchling
     "$PYTHON" -m pip download --quiet --disable-pip-version-check -d docker/wheels \
-      --find-links docker/wheels -c constraints.txt ".[server,site]"
+      --find-links docker/wheels -c constraints.txt ".[server,board,site]"
     rm -f docker/wheels/cohortium-*
   fi
 }
