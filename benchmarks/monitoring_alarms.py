@@ -1,6 +1,6 @@
 """How often the board's signals alarm when nothing changed, and how soon when something did.
 
-    python -m benchmarks.monitoring_alarms [--site-years 200] [--detections 200] [--rivals 10]
+    python -m benchmarks.monitoring_alarms [--site-years 200] [--detections 200] [--rivals 4]
 
 Invented sites whose patients follow known laws (tests/lib/monitored.py): 18 numbers and two
 categories as sentinels, two fairness groups, a report of case mix and one of outcomes every week,
@@ -269,7 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--site-years", type=int, default=200)
     parser.add_argument("--detections", type=int, default=200)
-    parser.add_argument("--rivals", type=int, default=10)
+    parser.add_argument("--rivals", type=int, default=4)
     asked = parser.parse_args()
     plan = monitored_plan()
     for patients, reference in SIZES:
