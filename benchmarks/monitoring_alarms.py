@@ -89,7 +89,7 @@ def null_years(
             found = np.array([item.p_value for item in course.track.comparisons])
             p_values[course.watch.metric.value].append(found[:, :-1].ravel())
         levels = np.array([course.track.levels for course in board.courses])
-        is_at = (levels >= board.levels.sequential).any(axis=(0, 1))
+        is_at = np.asarray((levels >= board.levels.sequential).any(axis=(0, 1)))
         at_alarm.append(is_at[:-1])
         pooled.append(is_at[-1])
         alerted.append(_ever_alerted(plan, reports, board))
