@@ -1,6 +1,6 @@
 """How often the board's signals alarm when nothing changed, and how soon when something did.
 
-    python -m benchmarks.monitoring_alarms [--site-years 200] [--detections 200] [--rivals 10]
+    python -m benchmarks.monitoring_alarms [--site-years 200] [--detections 200] [--rivals 4]
 
 Invented sites whose patients follow known laws (tests/lib/monitored.py): 18 numbers and two
 categories as sentinels, two fairness groups, a report of case mix and one of outcomes every week,
@@ -89,7 +89,7 @@ def null_years(
             found = np.array([item.p_value for item in course.track.comparisons])
             p_values[course.watch.metric.value].append(found[:, :-1].ravel())
         levels = np.array([course.track.levels for course in board.courses])
-        is_at = (levels >= board.levels.sequential).any(axis=(0, 1))
+        is_at = np.asarray((levels >= board.levels.sequential).any(axis=(0, 1)))
         at_alarm.append(is_at[:-1])
         pooled.append(is_at[-1])
         alerted.append(_ever_alerted(plan, reports, board))
@@ -269,7 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--site-years", type=int, default=200)
     parser.add_argument("--detections", type=int, default=200)
-    parser.add_argument("--rivals", type=int, default=10)
+    parser.add_argument("--rivals", type=int, default=4)
     asked = parser.parse_args()
     plan = monitored_plan()
     for patients, reference in SIZES:
