@@ -30,17 +30,19 @@ def demo(
     plan: Annotated[Path | None, typer.Option(help="Another plan over the same columns.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Four hospitals train one model here, with real processes, TLS and privacy ledgers."""
+    """Four hospitals train one model here and watch it for three months, all parts real."""
     import signal
 
     from rich.console import Console
 
     from simulations.demo import run_demo
+    from simulations.demo_monitoring import monitoring_record
 
     # SIGTERM ends the demo as Ctrl-C does, so that no process is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=json)
     result = run_demo(folder.resolve(), plan=plan, console=console)
+    after = result.monitoring
     if json:
         print_json(
             {
@@ -48,6 +50,7 @@ def demo(
                 "version": result.version,
                 "seconds": result.seconds,
                 "card": str(result.card),
+                "monitoring": None if after is None else monitoring_record(after),
             }
         )
 

@@ -45,12 +45,14 @@ class MonitoringResult:
         signals: `cohortium-board signals --json`: what fired, with states and reasons.
         page: its pages as one HTML file.
         months: their labels.
+        planted: what happened in the last month, by site, in words.
     """
 
     status: dict[str, Any]
     signals: list[dict[str, Any]]
     page: Path
     months: tuple[str, ...]
+    planted: dict[str, str]
 
 
 def planted_changes(deployment: Deployment) -> dict[str, Change]:
@@ -106,7 +108,11 @@ def run_monitoring(
     board.run("report", str(page))
     signals = board.run_json("signals", study)
     return MonitoringResult(
-        board.status(), signals, page, tuple(f"{month:%Y-%m}" for month in months)
+        status=board.status(),
+        signals=signals,
+        page=page,
+        months=tuple(f"{month:%Y-%m}" for month in months),
+        planted={site_id: change.words for site_id, change in changes.items()},
     )
 
 
@@ -124,6 +130,17 @@ def _one_month(
     path = deployment.folder / "data" / f"{site_id}.csv"
     add_month(path, month, patients=_PATIENTS, seed=_SEED, change=change)
     deployment.site(site_id, "monitor", "report", study, "--period", f"{month:%Y-%m}", "--late")
+
+
+def monitoring_record(result: MonitoringResult) -> dict[str, Any]:
+    """Return the result as a record for `--json`."""
+    return {
+        "months": list(result.months),
+        "planted": result.planted,
+        "signals": result.signals,
+        "status": result.status,
+        "page": str(result.page),
+    }
 
 
 def print_monitoring(result: MonitoringResult, console: Console) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,10 +38,12 @@ def _wait_gone(folder: Path) -> None:
         time.sleep(0.2)
 
 
-def test_the_demo_trains_in_four_hospitals_and_leaves_no_process(tmp_path: Path) -> None:
+def test_the_demo_trains_in_four_hospitals_watches_the_model_and_leaves_no_process(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "demo"
     demo = _demo(folder)
-    out, said = demo.communicate(timeout=600)
+    out, said = demo.communicate(timeout=880)
     assert demo.returncode == 0, said
     assert "generated" in said  # it says that no real patient is in the data
     record = json.loads(out)
@@ -56,7 +59,26 @@ def test_the_demo_trains_in_four_hospitals_and_leaves_no_process(tmp_path: Path)
         assert " to " in site["patients"]  # a band, never a count
     card = (Path(record["card"]) / "card.html").read_text()
     assert record["version"] in card
+    _check_monitoring(record["monitoring"])
     _wait_gone(folder)
+
+
+def _check_monitoring(after: dict[str, Any]) -> None:
+    """Both planted changes are told with their reasons, and nothing else calls for anybody."""
+    unit, older = after["planted"]
+    found = {site["site"]: site for site in after["signals"]}
+    assert (found[unit]["state"], found[unit]["reasons"]) == ("alert", ["data"])
+    assert "cholesterol" in {item["subject"] for item in found[unit]["signals"]}
+    assert found[older]["state"] == "alert"
+    assert "covariate" in found[older]["reasons"]
+    assert "age" in {item["subject"] for item in found[older]["signals"]}
+    for site_id in set(found) - {unit, older, None}:
+        assert found[site_id]["state"] != "alert", found[site_id]
+    for record in ("refused", "missing", "implausible"):
+        assert after["status"][record] == []
+    page = Path(after["page"]).read_text()
+    assert unit in page
+    assert older in page
 
 
 def test_ctrl_c_ends_every_process_and_a_second_demo_touches_nothing_of_a_running_one(
