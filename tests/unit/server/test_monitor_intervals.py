@@ -276,9 +276,9 @@ def test_95_percent_intervals_hold_the_truth_in_93_to_97_of_100(epsilon: float) 
         covers = [
             cover
             for people in POPULATIONS
-            for cover in overall_cover((people, patients, epsilon, sd, 10_000))
+            for cover in overall_cover((people, patients, epsilon, sd, 4_000))
         ]
-        covers += group_cover((patients, epsilon, of_groups, 10_000))
+        covers += group_cover((patients, epsilon, of_groups, 4_000))
         assert [cover for cover in covers if cover.missed > 0.07] == []
         if patients == 10_000:
             assert [cover for cover in covers if not 0.93 <= cover.held <= 0.97] == []
