@@ -3,7 +3,8 @@
     python -m benchmarks.monitor_board_store [--sites 1000] [--weeks 52] [--taken 2000]
 
 Taking is the whole inbox (verify, open, check, chain, receipt, commit); loading is what signals and
-pages begin with. The store is SQLite in a temporary folder. Seconds are of CPU: others may use the machine.
+pages begin with. The store is SQLite in a temporary folder. Seconds are of CPU, because others may
+use the machine.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def measure_taking(world: World, board: BoardSide, count: int) -> None:
     ]
     took = time.process_time() - began
     used = sum(item.outcome is Outcome.USED for item in taken)
-    print(f"taking: {used} reports used in {took:.1f} s of CPU, {1000 * took / len(taken):.2f} ms each")
+    each_ms = 1000 * took / len(taken)
+    print(f"taking: {used} reports used in {took:.1f} s of CPU, {each_ms:.2f} ms each")
 
 
 def measure_loading(world: World, board: BoardSide, names: list[str], weeks: int) -> None:
