@@ -3,8 +3,8 @@
     python -m benchmarks.monitor_board_store [--sites 1000] [--weeks 52] [--taken 2000]
 
 Taking is the whole inbox (verify, open, check, chain, receipt, commit); loading is what signals and
-pages begin with. The store is SQLite in a temporary folder. Seconds are of CPU, since others
-may use the machine.
+pages begin with. The store is SQLite in a temporary folder. Seconds are of CPU, because others may
+use the machine.
 """
 
 from __future__ import annotations

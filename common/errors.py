@@ -23,7 +23,7 @@ CohortiumError
 ├── TransportError       60  the other side cannot be reached
 ├── AgentUnavailable     61  the site agent does not answer on its socket
 ├── ServiceError         62  a service we start does not come up or stay up
-├── StoreError           63  the coordinator's store cannot be read or written
+├── StoreError           63  the coordinator's or board's store cannot be read or written
 └── InternalError        70  our own bug, reported without any text from data
 """
 
@@ -208,7 +208,7 @@ class ServiceError(CohortiumError):
 
 
 class StoreError(CohortiumError):
-    """The coordinator's store cannot be read or written."""
+    """The coordinator's or the board's store cannot be read or written."""
 
     exit_code = 63
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from sqlalchemy import delete
 
 from common.clock import Clock
-from common.protocol.monitoring.signed_notice import NoticeKind
 from server.monitor_board.inbox import Inbox, Outcome, Taken
 from server.monitor_board.key_retention import expired_keys
 from server.monitor_board.notices_in import STREAM, NoticeReader
@@ -117,13 +116,11 @@ class Collector:
             keys.delete(fingerprint)
             logger.info("the opening key %s is deleted: its time is over", fingerprint)
 
-    def _take_notices(self, relay: RelayConnection, done: Pass) -> frozenset[NoticeKind]:
-        kinds: set[NoticeKind] = set()
+    def _take_notices(self, relay: RelayConnection, done: Pass) -> None:
         store = BoardStore(self.database)
         while batch := relay.notices(after=store.position(STREAM)):
-            kinds |= self.reader.take(batch, now_s=self.clock.now_s())
+            self.reader.take(batch, now_s=self.clock.now_s())
             done.notices += len(batch)
-        return frozenset(kinds)
 
     def _publish(self, relay: RelayConnection, done: Pass) -> None:
         """Publish the oldest first; one that the relay refuses keeps none behind it waiting."""

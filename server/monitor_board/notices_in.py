@@ -42,19 +42,18 @@ class NoticeReader:
     coordinator: VerifyKey
 
     def take(self, batch: Sequence[ArrivedNotice], *, now_s: int) -> frozenset[NoticeKind]:
-        """Take notices in the order of their positions; return the kinds that were new.
+        """Take notices in the order of their positions, all in one transaction.
 
-        One transaction each: a roster must count for what comes behind it.
+        Each counts for those behind it: a roster, for a decision that its deciders signed.
+
+        Returns:
+            The kinds of those that verified.
         """
-        kinds = set()
-        for arrived in batch:
-            with self.database.transaction() as connection:
-                kind = self._take_one(connection, arrived, now_s)
-                chain = ReportChain(connection, now_s=now_s)
-                chain.move_position(STREAM, arrived.position)
-            if kind is not None:
-                kinds.add(kind)
-        return frozenset(kinds)
+        with self.database.transaction() as connection:
+            kinds = {self._take_one(connection, arrived, now_s) for arrived in batch}
+            chain = ReportChain(connection, now_s=now_s)
+            chain.move_position(STREAM, max(arrived.position for arrived in batch))
+        return frozenset(kind for kind in kinds if kind is not None)
 
     def _take_one(
         self, connection: Connection, arrived: ArrivedNotice, now_s: int

@@ -205,6 +205,7 @@ def _accept(listener: socket.socket, asked: list[str]) -> None:
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
-    while data := source.recv(65_536):
-        target.sendall(data)
-    target.close()
+    with contextlib.suppress(OSError):  # either side may have gone
+        while data := source.recv(65_536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)

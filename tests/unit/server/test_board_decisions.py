@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +12,23 @@ from typing import Any
 import pytest
 
 from common.canonical import digest_bytes
+from common.command_line import run_command
 from common.crypto.keys import SigningKey
 from common.errors import CohortiumError, ConfigError, StoreError
 from common.ids import Digest, SiteId, StudyId
 from common.protocol.monitoring.notice_codec import read_notice
 from common.protocol.monitoring.notices import Action
 from common.protocol.monitoring.roster import Standing
+from common.protocol.monitoring.signed_notice import read_signed
 from common.protocol.round_states import StudyState
 from server.board_decisions import BoardDecisions, open_requests
+from server.cli import app
 from server.monitor_board import decisions
 from server.monitor_board.decision_book import KeptDecision, read_decisions, take_decision
 from server.registry.actions import ModelActions
+from server.relay_notices import relayed
+from server.relay_rosters import pin_given_roster
+from server.relay_store import RelayStore
 from server.site_directory import SiteDirectory
 from tests.lib.board_world import STUDY, World, make_board, make_world
 from tests.lib.memory_channel import SITE_IDS, Consortium, make_consortium
@@ -268,3 +276,32 @@ def test_a_study_that_the_coordinator_does_not_have_is_not_possible(
 ) -> None:
     done = acting.board.act(_decide(world, study_id=StudyId("elsewhere")), world.roster)
     assert done.outcome == "not possible"
+
+
+def test_the_coordinators_command_verifies_by_the_pinned_roster_acts_and_lists(
+    world: World, consortium: Consortium, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now_s = int(time.time())
+    world.rosters = [replace(world.roster, not_before_s=now_s - 60, not_after_s=now_s + 3600)]
+    store = RelayStore(consortium.database, consortium.clock)
+    pin_given_roster(
+        store,
+        world.roster_bytes,
+        fingerprint=world.authority.fingerprint,
+        now_s=now_s,
+    )
+    site = SITE_IDS[0]
+    good = _decide(world, Action.PAUSE_SITE, site_id=SiteId(site))
+    bad = _decide(world, Action.STOP, signers=("ada",))
+    store.append_notices([relayed(read_signed(data), data) for data in (bad, good)])
+    arguments = ["--home", str(consortium.paths.home), "decisions", "--json"]
+    for _ in range(2):
+        capsys.readouterr()
+        assert run_command(app, name="cohortium-coordinator", arguments=arguments) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert [(row["action"], row["outcome"]) for row in rows] == [
+            ("stop", "refused"),
+            ("pause-site", "done"),
+        ]
+    sites = SiteDirectory(consortium.database, consortium.clock)
+    assert site not in {item.site_id for item in sites.active_sites()}
