@@ -81,6 +81,9 @@ class CountedTensors(Mapping[str, NoisyCounts]):
         cells = self._counts[start : start + tensor.cells].astype(np.int64)
         return NoisyCounts(cells.reshape(tensor.shape), tensor.noise_multiplier)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._layout.places  # Mapping's own would cut the tensor out
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._layout.places)
 
