@@ -12,6 +12,8 @@ RUN --mount=type=bind,source=docker/wheels,target=/wheels \
  && python3 -m pip install --no-cache-dir ${WHEELS} -c /src/constraints.txt "/src[board]" \
  && rm -rf /src \
  && useradd --uid 10001 --create-home cohortium
+COPY docker/healthcheck.py /usr/local/bin/healthcheck.py
 USER 10001
 ENV COHORTIUM_BOARD_HOME=/var/lib/cohortium PYTHONUNBUFFERED=1
+HEALTHCHECK --interval=10s --timeout=5s CMD ["python3", "/usr/local/bin/healthcheck.py", "board"]
 CMD ["cohortium-board", "collect", "--watch"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import ssl
 import sys
 import tomllib
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 HOME = Path(os.environ.get("COHORTIUM_COORDINATOR_HOME", "/var/lib/cohortium"))
@@ -35,9 +37,20 @@ def courier() -> bool:
     return (HOME / "courier" / "node-id").exists() and agent()
 
 
+def board() -> bool:
+    """Return whether the board's store opens and has its tables."""
+    config = tomllib.loads((HOME / "board.toml").read_text())
+    if "database_url" in config:
+        return True  # another server's store; `collect` says when it cannot be reached
+    with closing(sqlite3.connect(f"file:{HOME / 'board.db'}?mode=ro", uri=True)) as store:
+        return store.execute("SELECT 1 FROM alembic_version").fetchone() is not None
+
+
+_PROBES = {"coordinator": coordinator, "agent": agent, "courier": courier, "board": board}
+
 if __name__ == "__main__":
     try:
-        healthy = {"coordinator": coordinator, "agent": agent, "courier": courier}[sys.argv[1]]()
-    except (OSError, KeyError, IndexError, ValueError):
+        healthy = _PROBES[sys.argv[1]]()
+    except (OSError, KeyError, IndexError, ValueError, sqlite3.Error):
         healthy = False
     sys.exit(0 if healthy else 1)

@@ -94,7 +94,7 @@ def test_preview_shows_each_thing_that_leaves_with_its_size_and_charges_nothing(
     assert not list(SitePaths(home).state.glob("tmp*"))
     said = " ".join(command("preview", str(PLAN))[1].split())
     assert "numbers in" in said
-    assert "each quarter, 8 times at most: all reports together epsilon 3.4964 of your 4" in said
+    assert "each month, 6 times at most: all reports together epsilon 3.0043 of your 4" in said
 
 
 def test_preview_shows_the_sums_that_a_plan_with_scaling_releases_once(
