@@ -1,6 +1,6 @@
 """What the board would have said during the International Stroke Trial.
 
-    python -m benchmarks.monitoring_stroke [--seed 1] [--epsilon 2]
+    python -m benchmarks.monitoring_stroke [--seed 1] [--epsilon 2] [--page board.html]
 
 A logistic regression of death within six months is trained on half of the patients of 1991 to 1993
 (baseline variables only); the other half is the reference. Then each calendar quarter from 1994 to
@@ -23,9 +23,10 @@ import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.utility.run import data_folder
+from common.clock import utc_text
 from common.ids import Digest, SiteId, StudyId
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
-from common.study.report_periods import REFERENCE
+from common.study.report_periods import REFERENCE, parse_period
 from common.study.report_tensors import (
     ReportKind,
     ReportTensor,
@@ -37,6 +38,10 @@ from server.monitor_board.kept_reports import KeptReport
 from server.monitor_board.signal_types import Signal, SiteSignals, State
 from server.monitor_board.signals import BoardSignals, assess
 from server.monitor_board.statistics.noisy_counts import NoisyCounts
+from server.monitor_board.web.protocol_views import ProtocolRecords
+from server.monitor_board.web.report_file import write_report
+from server.monitor_board.web.store_views import StudyRecords, study_view
+from server.monitor_board.web.views import BoardView
 from tests.lib.monitored import discrete_gaussian
 from tests.lib.plans import make_plan
 
@@ -301,15 +306,27 @@ def _standing(part: SiteSignals) -> list[str]:
     return lines
 
 
+def write_page(plan: StudyPlan, reports: Sequence[KeptReport], path: Path) -> None:
+    """Write the board's own pages of these reports, as `cohortium-board report` does."""
+    now_s = parse_period(reports[-1].period, "quarter").end_s
+    nothing = ProtocolRecords(roster=None, chains=(), gaps=(), waiting=(), refusals=(), flagged=())
+    records = StudyRecords(plan, reports, expected={}, decisions=(), protocol=nothing)
+    studies = {plan.study.id: study_view(records, now_s=now_s)}
+    write_report(BoardView("the stroke trial", 0, utc_text(now_s), now_s, studies), path)
+
+
 def main() -> None:
     """Print the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epsilon", type=float, default=2.0)
+    parser.add_argument("--page", type=Path, help="write the board's pages into this HTML file")
     asked = parser.parse_args()
     plan = stroke_monitoring_plan(asked.epsilon)
     reports = all_reports(plan, read_rows(data_folder()), asked.seed)
     print("\n".join(describe(plan, reports)))
+    if asked.page is not None:
+        write_page(plan, reports, asked.page)
 
 
 if __name__ == "__main__":
