@@ -106,6 +106,7 @@ def stroke_monitoring_plan(epsilon: float) -> StudyPlan:
         for name, (column, levels) in CATEGORIES.items()
     ]
     return make_plan(
+        study__title="Death within six months of a stroke (International Stroke Trial)",
         study__id="stroke-monitoring",
         features=numbers + categories,
         fairness_groups=[{"feature": "sex"}],
