@@ -195,7 +195,9 @@ def _leakage(figures: QualityFigures) -> Section:
 
 def _time(figures: QualityFigures) -> Section:
     if figures.months is None:
-        return Section("Time coverage", ("Not known: a table carries no index dates.",))
+        return Section(
+            "Time coverage", ("Not known: only monitoring reads a table's index dates.",)
+        )
     years: dict[str, int] = {}
     for month, rows in figures.months.items():
         if rows:  # de-identified data are spread over two hundred years

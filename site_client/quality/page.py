@@ -25,7 +25,7 @@ h2{margin-top:2.5rem}
 table{border-collapse:collapse;margin:1rem 0}
 caption{text-align:left;font-weight:bold;padding:.3rem 0}
 td,th{border:1px solid var(--line);padding:.2rem .6rem;text-align:left;vertical-align:top;
-font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+font-variant-numeric:tabular-nums;overflow-wrap:break-word}
 figure{margin:2rem 0;display:flex;flex-wrap:wrap;gap:1rem 2rem;align-items:flex-start}
 figure>svg{flex:1 1 26rem;max-width:40rem;height:auto}
 figcaption{flex:1 0 100%;font-weight:bold}

@@ -117,7 +117,7 @@ def shareable_report(plan: StudyPlan, shared: SharedFigures, *, has_events: bool
         _features(shared),
         Section(
             "Time coverage",
-            () if shared.years else ("Not known: a table carries no index dates.",),
+            () if shared.years else ("Not known: only monitoring reads a table's index dates.",),
             charts=(_bars("Patients by the year of their index date", "year", shared.years),)
             if shared.years
             else (),
