@@ -134,6 +134,20 @@ def test_B14_only_a_few_reports_of_a_site_may_wait_for_a_roster(
     assert outcomes[10:] == [("refused", "B3")] * 2
 
 
+def test_B2_a_report_that_waits_unverified_for_a_roster_gets_no_place_by_the_one_before_it(
+    world: World, board: BoardSide
+) -> None:
+    first = world.report(NORTH, period="2026-01")
+    forged = world.envelope(
+        NORTH, key=SigningKey.generate(), roster=digest_bytes("test", b"no roster at all")
+    )
+    true = world.report(NORTH, period="2026-02")
+    assert board.take(forged) == [("waits", "B3")]
+    assert board.take(first, at_s=utc_s(2026, 2, 2)) == [USED]
+    assert board.take(true) == [USED]
+    assert [item.sequence for item in board.store.kept_reports(STUDY)] == [1, 2]
+
+
 def test_B4_a_weaker_suite_than_the_roster_allows_is_refused(
     world: World, board: BoardSide
 ) -> None:
@@ -257,6 +271,18 @@ def test_B9_a_waiting_report_that_does_not_follow_is_refused_and_its_number_is_m
     assert [item.sequence for item in board.store.gaps()] == [2]
     assert board.take(true) == [USED]
     assert board.store.gaps() == ()
+
+
+def test_B9_a_lie_at_a_number_that_is_missing_already_does_not_stop_the_batch(
+    world: World, board: BoardSide
+) -> None:
+    first = world.report(NORTH, period="2026-01")
+    lie = world.envelope(NORTH, previous=digest_bytes("test", b"another"))
+    world.report(NORTH, period="2025-12")
+    later = world.report(NORTH, period="2026-02")
+    assert board.take(later, lie) == [("waits", "B9")] * 2
+    assert board.take(first, at_s=utc_s(2026, 2, 2)) == [USED]
+    assert [item.sequence for item in board.store.gaps()] == [2]
 
 
 @pytest.mark.parametrize(
