@@ -17,6 +17,7 @@ from common.protocol.monitoring.notices import Receipt
 from common.protocol.monitoring.report_envelope import report_digest
 from common.protocol.monitoring.roster import BoardRole, RosterBoard, Standing
 from common.protocol.monitoring.roster_file import sign_key_change
+from common.study.report_tensors import ReportKind
 from server.monitor_board.notices_out import unpublished
 from server.monitor_board.plan_book import take_promotion
 from tests.lib.board_world import (
@@ -332,6 +333,18 @@ def test_B11_a_report_of_a_model_that_is_promoted_later_is_used_then(
         take_promotion(connection, world.promotion(model=model, sequence=2))
     assert board.inbox.look_again() == 1
     assert [item.model_version for item in board.store.kept_reports(STUDY)] == [model]
+
+
+def test_a_report_of_a_model_that_is_promoted_later_is_looked_through_as_well(
+    world: World, board: BoardSide
+) -> None:
+    model = digest_bytes("test", b"model 2")
+    nothing = np.zeros_like(world.noisy(ReportKind.CASE_MIX, 400))
+    board.take(world.report(NORTH, model_version=model, counts=nothing))
+    with board.database.transaction() as connection:
+        take_promotion(connection, world.promotion(model=model, sequence=2))
+    assert board.inbox.look_again() == 1
+    assert [item.check for item in board.store.flagged()] == ["no-noise"]
 
 
 def test_B12_a_revoked_site_is_refused_and_a_suspended_one_waits_until_it_is_active(
