@@ -29,6 +29,7 @@ from common.protocol.monitoring.closing import SUM_SITE_ID, Closing
 from common.protocol.monitoring.notice_checks import verify_closing
 from common.protocol.monitoring.notice_codec import read_notice
 from common.protocol.monitoring.partial_sum import SummedShares
+from common.protocol.monitoring.refusals import numbered
 from common.protocol.monitoring.report_checks import check_report
 from common.protocol.monitoring.report_envelope import (
     open_report,
@@ -128,7 +129,8 @@ def check_closing(data: bytes, aggregating: Aggregating, *, now_s: int) -> tuple
     is_active = active.issuperset(closing.site_ids) and SUM_SITE_ID not in closing.site_ids
     if len(closing.sites) < fewest or not is_active:
         raise _refuse("V13", f"at least {fewest} active sites", f"{len(closing.sites)} sites")
-    deadline_s = deadline_of(plan, closing.kind, closing.period)
+    with numbered("V12"):  # a closing of no period of the plan is one to refuse, not a fault here
+        deadline_s = deadline_of(plan, closing.kind, closing.period)
     is_over = now_s + limits.CLOCK_SKEW_S_MAX >= deadline_s
     if not is_over and active != set(closing.site_ids):
         raise _refuse("V14", "a closing after the deadline, or with every active site", "neither")

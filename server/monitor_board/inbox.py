@@ -286,7 +286,7 @@ class _Work:
             except CohortiumError as error:
                 number = error.number
                 self.chain.refuse(arrived, digest, error, header)
-        if content is not None and not number:
+        if content is not None and number in ("", "B11"):  # B11 may be used later, as it is
             self._flag(header, content)
         self.chain.append(header, digest, arrived, opened, number)
         self.moved[header.study_id, header.site_id] = (header.sequence, digest)

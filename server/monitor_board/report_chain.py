@@ -187,9 +187,11 @@ class ReportChain:
                 self.raise_gap(header, sequence)
 
     def raise_gap(self, header: ReportHeader, sequence: int) -> None:
-        """Raise one missing number of a header's site."""
+        """Raise one missing number of a header's site; one that is open stays as it is."""
         key = {"study_id": header.study_id, "site_id": header.site_id, "sequence": sequence}
-        self._connection.execute(insert(gaps).values(**key, opened_at_s=self._now_s))
+        known = select(gaps.c.sequence).filter_by(**key)
+        if self._connection.execute(known).first() is None:
+            self._connection.execute(insert(gaps).values(**key, opened_at_s=self._now_s))
 
     def refuse(
         self, arrived: Arrived, digest: Digest, error: CohortiumError, header: ReportHeader | None
@@ -228,8 +230,12 @@ class ReportChain:
             )
 
     def waiting_at(self, study_id: StudyId, site_id: SiteId, sequence: int) -> tuple[Arrived, ...]:
-        """Return the reports that wait at one place of a site's chain, the first arrived first."""
+        """Return the reports that wait for those before them at one place of a site's chain.
+
+        Not those that wait for a roster: of them, nobody has verified the signature yet.
+        """
         return self._waiting(
+            waiting.c.number == "B9",
             waiting.c.study_id == study_id,
             waiting.c.site_id == site_id,
             waiting.c.sequence == sequence,

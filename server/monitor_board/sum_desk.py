@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from common.crypto.keys import SigningKey
-from common.errors import CohortiumError
+from common.errors import CohortiumError, ProtocolError
 from common.ids import BoardId, StudyId
 from common.protocol.monitoring.check_key import CheckKey, SealedCheckKey, open_check_key
 from common.protocol.monitoring.closing import Closing
 from common.protocol.monitoring.notice_codec import read_notice, sign_notice
 from common.protocol.monitoring.roster import MonitoringRoster
+from common.study.report_periods import REFERENCE, parse_period
 from common.study.report_tensors import ReportKind
 from server.monitor_board import sum_book
 from server.monitor_board.notices_out import put_notice
@@ -168,8 +169,21 @@ def _sums_of(
     shares: Iterable[SeenShare], on_board: PlanOnBoard
 ) -> frozenset[tuple[ReportKind, str]]:
     kinds = {on_board.schema(kind).digest: kind for kind in ReportKind}
-    return frozenset(
+    named = {
         (kinds[share.header.schema], share.header.period)
         for share in shares
         if share.header.schema in kinds
-    )
+    }
+    return frozenset(item for item in named if _is_of_calendar(item[1], on_board))
+
+
+def _is_of_calendar(period: str, on_board: PlanOnBoard) -> bool:
+    # A share's period is the site's word: one that the plan does not have stops no other sum.
+    monitoring = on_board.plan.monitoring
+    if monitoring is None or period == REFERENCE:
+        return True
+    try:
+        parse_period(period, monitoring.every)
+    except ProtocolError:
+        return False
+    return True

@@ -20,7 +20,7 @@ from common.ids import SiteId, StudyId
 from common.privacy.accounts import study_of_account
 from common.protocol.monitoring.chain import ChainState, has_receipts
 from common.protocol.monitoring.notice_codec import Notice, read_notice
-from common.protocol.monitoring.notices import Promotion
+from common.protocol.monitoring.notices import Promotion, Receipt
 from common.protocol.monitoring.report_envelope import report_digest
 from common.protocol.monitoring.report_header import SHARE_A, SHARE_B, ReportDraft
 from common.protocol.monitoring.roster import MonitoringRoster, Standing
@@ -208,7 +208,8 @@ class MonitoringMailbox:
 
     def _waiting(self, study_id: StudyId, roster: MonitoringRoster) -> SealedReport | None:
         """Return the oldest envelope without its receipts, or None."""
-        chain, receipts = self.chain.sealed(study_id), self.chain.receipts(study_id)
+        chain = self.chain.sealed(study_id)
+        receipts = _believed(self.chain.receipts(study_id), chain, roster)
         if any(item.sequence > len(chain) for item in receipts):
             raise _stopped(
                 "the boards hold reports of this site that its own records have forgotten",
@@ -316,6 +317,23 @@ class MonitoringMailbox:
 
     def _is_known(self, study_id: StudyId) -> bool:
         return any(item.study_id == study_id for item in self._approvals.all_approvals())
+
+
+def _believed(
+    receipts: Sequence[Receipt], chain: Sequence[SealedReport], roster: MonitoringRoster
+) -> tuple[Receipt, ...]:
+    """Return the receipts without those of revoked boards that contradict this site's records.
+
+    What a stolen board key signed must not stop a site once the roster has revoked the key.
+    """
+    revoked = {board.board_id for board in roster.boards if board.status is Standing.REVOKED}
+    revoked -= {board.board_id for board in roster.active_boards()}
+    sent = {(item.state.sequence, item.state.head) for item in chain}
+    return tuple(
+        item
+        for item in receipts
+        if item.board_id not in revoked or (item.sequence, item.head) in sent
+    )
 
 
 def _keys(roster: MonitoringRoster, kind: str) -> Sequence[AnySealingKey]:

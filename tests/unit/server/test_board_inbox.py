@@ -17,6 +17,7 @@ from common.protocol.monitoring.notices import Receipt
 from common.protocol.monitoring.report_envelope import report_digest
 from common.protocol.monitoring.roster import BoardRole, RosterBoard, Standing
 from common.protocol.monitoring.roster_file import sign_key_change
+from common.study.report_tensors import ReportKind
 from server.monitor_board.notices_out import unpublished
 from server.monitor_board.plan_book import take_promotion
 from tests.lib.board_world import (
@@ -132,6 +133,20 @@ def test_B14_only_a_few_reports_of_a_site_may_wait_for_a_roster(
     outcomes = board.take(*(world.report(NORTH) for _ in range(12)))
     assert outcomes[:10] == [("waits", "B3")] * 10
     assert outcomes[10:] == [("refused", "B3")] * 2
+
+
+def test_B2_a_report_that_waits_unverified_for_a_roster_gets_no_place_by_the_one_before_it(
+    world: World, board: BoardSide
+) -> None:
+    first = world.report(NORTH, period="2026-01")
+    forged = world.envelope(
+        NORTH, key=SigningKey.generate(), roster=digest_bytes("test", b"no roster at all")
+    )
+    true = world.report(NORTH, period="2026-02")
+    assert board.take(forged) == [("waits", "B3")]
+    assert board.take(first, at_s=utc_s(2026, 2, 2)) == [USED]
+    assert board.take(true) == [USED]
+    assert [item.sequence for item in board.store.kept_reports(STUDY)] == [1, 2]
 
 
 def test_B4_a_weaker_suite_than_the_roster_allows_is_refused(
@@ -259,6 +274,18 @@ def test_B9_a_waiting_report_that_does_not_follow_is_refused_and_its_number_is_m
     assert board.store.gaps() == ()
 
 
+def test_B9_a_lie_at_a_number_that_is_missing_already_does_not_stop_the_batch(
+    world: World, board: BoardSide
+) -> None:
+    first = world.report(NORTH, period="2026-01")
+    lie = world.envelope(NORTH, previous=digest_bytes("test", b"another"))
+    world.report(NORTH, period="2025-12")
+    later = world.report(NORTH, period="2026-02")
+    assert board.take(later, lie) == [("waits", "B9")] * 2
+    assert board.take(first, at_s=utc_s(2026, 2, 2)) == [USED]
+    assert [item.sequence for item in board.store.gaps()] == [2]
+
+
 @pytest.mark.parametrize(
     ("at_s", "expected"),
     [
@@ -306,6 +333,18 @@ def test_B11_a_report_of_a_model_that_is_promoted_later_is_used_then(
         take_promotion(connection, world.promotion(model=model, sequence=2))
     assert board.inbox.look_again() == 1
     assert [item.model_version for item in board.store.kept_reports(STUDY)] == [model]
+
+
+def test_a_report_of_a_model_that_is_promoted_later_is_looked_through_as_well(
+    world: World, board: BoardSide
+) -> None:
+    model = digest_bytes("test", b"model 2")
+    nothing = np.zeros_like(world.noisy(ReportKind.CASE_MIX, 400))
+    board.take(world.report(NORTH, model_version=model, counts=nothing))
+    with board.database.transaction() as connection:
+        take_promotion(connection, world.promotion(model=model, sequence=2))
+    assert board.inbox.look_again() == 1
+    assert [item.check for item in board.store.flagged()] == ["no-noise"]
 
 
 def test_B12_a_revoked_site_is_refused_and_a_suspended_one_waits_until_it_is_active(

@@ -366,6 +366,7 @@ def test_each_numbered_check_of_a_closing_refuses_what_it_names(consortium: Cons
     refused("T3", lambda: check_closing(signed, here, now_s=0))
     refused("V12", lambda: checked(schema=MODEL))
     refused("V12", lambda: checked(kind=ReportKind.OUTCOME))
+    refused("V12", lambda: checked(period="2026-W07"))
     refused("V13", lambda: checked(sites=closing.sites[:4]))
     stranger = dataclasses.replace(closing.sites[0], site_id=SiteId("aaa"))
     refused("V13", lambda: checked(sites=(stranger, *closing.sites[1:])))

@@ -146,6 +146,18 @@ def test_the_board_closes_when_every_share_was_opened_and_keeps_one_sum(board: B
     assert np.array_equal(flat, np.sum(reports, axis=0))
 
 
+def test_a_share_of_a_period_that_the_plan_does_not_have_stops_no_sum(board: Board) -> None:
+    first, *_ = board.consortium.sites
+    stray = np.zeros(board.consortium.cells, dtype=np.int64)
+    send(board)
+    board.consortium.relay.stored_reports.extend(
+        board.consortium.split(first, stray, period="2026-W07")
+    )
+    board.collect()
+    step(board, A, B)
+    assert board.collect().sums.closed == 1
+
+
 def test_the_board_can_open_no_share_that_it_collects(board: Board) -> None:
     send(board)
     board.collect()

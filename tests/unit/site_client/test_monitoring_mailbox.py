@@ -144,6 +144,30 @@ def test_a_site_whose_state_was_set_back_reports_no_more(site: MonitoredSite) ->
         site.mailbox.leaving(site.study_id)
 
 
+@pytest.mark.parametrize(
+    "lie", [{"sequence": 4}, {"head": report_digest(b"x")}], ids=["forgotten", "forked"]
+)
+def test_what_a_stolen_board_key_signed_stops_nothing_once_the_roster_has_revoked_it(
+    site: MonitoredSite, lie: dict[str, Any]
+) -> None:
+    _make(site, "2026-02")
+    (envelope,) = site.mailbox.outbox()
+    assert site.mailbox.deliver(site.receipt(envelope, **lie)) == "taken"
+    assert site.mailbox.outbox() == ()
+    first = site.mailbox.pin.roster()
+    assert first is not None
+    stolen = replace(first.boards[0], status=Standing.REVOKED)
+    other = replace(
+        first.boards[0],
+        board_id=BoardId("board-2"),
+        sealing_key=OpeningKey.generate().sealing_key,
+        verify_key=SigningKey.generate().verify_key,
+    )
+    roster = replace(first, version=2, previous=first.digest, boards=(stolen, other))
+    assert site.mailbox.deliver(site.signed(roster)) == "taken"
+    assert len(site.mailbox.outbox()) == 1
+
+
 def test_a_receipt_of_a_stranger_or_before_the_roster_moves_nothing(
     site: MonitoredSite, tmp_path: Path
 ) -> None:
