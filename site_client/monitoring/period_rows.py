@@ -135,8 +135,8 @@ def one_row_each(
 ) -> PatientTable:
     """Return one of each patient's chosen rows, in the order of the table.
 
-    The draw is by a salted hash of patient, period and row, so that both reports of a period, and
-    whoever makes one again, count the same row.
+    The draw is by a salted hash of patient, period and row, so that whoever makes a report again
+    counts the same row, and so do both reports of a period when the same rows stand to the draw.
 
     Args:
         table: of rows.
