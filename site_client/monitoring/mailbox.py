@@ -202,6 +202,9 @@ class MonitoringMailbox:
         """Return the roster under which a study's reports leave; raises as `leaving`."""
         if self._approvals.is_paused(study_id):
             raise _stopped("the study is paused here", "run `cohortium-site unpause STUDY`")
+        own = [item for item in self._approvals.all_approvals() if item.study_id == study_id]
+        if own and all(item.is_withdrawn for item in own):  # one that only ended paid for these
+            raise _stopped("the approval was withdrawn", "approve the plan again")
         roster = self._roster()
         self._waiting(study_id, roster)
         return roster
