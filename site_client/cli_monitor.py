@@ -292,6 +292,7 @@ def _preview(opened: _Opened, request: ReportRequest) -> ReportPreview:
         roster=opened.mailbox.pin.roster(),
         is_charged=opened.monitor.is_charged(plan),
         is_made=is_made,
+        is_withheld=opened.monitor.is_withheld(request),
         late_s=None if period is None else report_late_s(plan, request.kind, period),
     )
 

@@ -202,6 +202,9 @@ class MonitoringMailbox:
         """Return the roster under which a study's reports leave; raises as `leaving`."""
         if self._approvals.is_paused(study_id):
             raise _stopped("the study is paused here", "run `cohortium-site unpause STUDY`")
+        own = [item for item in self._approvals.all_approvals() if item.study_id == study_id]
+        if own and all(item.is_withdrawn for item in own):  # one that only ended paid for these
+            raise _stopped("the approval was withdrawn", "approve the plan again")
         roster = self._roster()
         self._waiting(study_id, roster)
         return roster
@@ -285,6 +288,7 @@ class MonitoringMailbox:
         keys, check_key = _keys(roster, draft.kind), self.check_keys.newest()
         if len(keys) != 1:
             raise _stopped(f"the roster has no receiver of {draft.kind}", "ask for two aggregators")
+        self._check_apart(report, draft, roster)
         if check_key is None:
             raise _stopped("no check key has come", "ask the consortium's authority for one")
         return self._gate.seal_share(
@@ -294,6 +298,21 @@ class MonitoringMailbox:
             check_key=check_key,
             recipient=keys[0],
         )
+
+    def _check_apart(
+        self, report: LoggedReport, draft: ReportDraft, roster: MonitoringRoster
+    ) -> None:
+        # Rosters may let aggregators change places: who has both shares has the site's counts.
+        named = {board.sealing_key.fingerprint: board.board_id for board in roster.boards}
+        to_whom = {board.board_id for board in roster.recipients(draft.kind)}
+        for item in self.chain.sealed(draft.study_id):
+            if item.release_id == report.release_id and item.header.kind != draft.kind:
+                had_other = {named.get(key, key) for key in item.header.recipients}
+                if to_whom & had_other:
+                    raise _stopped(
+                        f"the receiver of {draft.kind} had the other share of the same report",
+                        "ask for a roster in which aggregators keep their places",
+                    )
 
     def _roster(self) -> MonitoringRoster:
         """Return the roster under which this site may send, or raise why there is none."""

@@ -6,6 +6,7 @@ reference is of the rows with which the study began here.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 
 import numpy as np
@@ -15,7 +16,7 @@ from common.errors import DataSourceError
 from common.privacy.patient_parts import patient_parts
 from common.study.plan import StudyPlan
 from common.study.plan_bytes import plan_digest
-from common.study.report_periods import REFERENCE, Period
+from common.study.report_periods import REFERENCE, Period, report_due_s
 from common.study.report_tensors import ReportKind
 from site_client.config import SitePaths
 from site_client.feature_use import FeaturePins
@@ -64,8 +65,10 @@ class MonitoredRows:
         """Return one row of each patient of a period; a case mix asks for no outcome.
 
         Raises:
-            DataSourceError: the data do not fit the plan, or have no index dates.
+            DataSourceError: the data do not fit the plan, have no index dates, or are declared to
+                end before the report is due.
         """
+        self._check_end(report_due_s(plan, kind, period))
         table, times = self._now(plan, is_labelled=kind is ReportKind.OUTCOME)
         begin, end = (np.datetime64(moment, "s") for moment in (period.begin_s, period.end_s))
         chosen = np.flatnonzero((times >= begin) & (times < end))
@@ -91,6 +94,18 @@ class MonitoredRows:
         """Pin what tells patients apart before the first report; raises `DataSourceError`."""
         if self._pin is not None:
             self._pin.check(self._mapping, folder=self._paths.home, salt=self._salt)
+
+    def _check_end(self, due_s: int) -> None:
+        # What is declared is no secret; to ask the newest row would be to ask one patient.
+        until: datetime.date | None = getattr(self._mapping, "data_until", None)
+        due = datetime.datetime.fromtimestamp(due_s, datetime.UTC).replace(tzinfo=None)
+        if until is not None and datetime.datetime.combine(until, datetime.time()) < due:
+            raise DataSourceError(
+                "the data end before this report can be made",
+                expected=f"data until {due.isoformat(' ')} or later",
+                arrived=f"data_until = {until.isoformat()} under [source]",
+                todo="make the extract anew and move `data_until`; nothing was charged",
+            )
 
     def _of_training(self, plan: StudyPlan, before_s: int) -> tuple[PatientTable, Times]:
         entry_id = self._feature_pins.find(plan_digest(plan)) if self._feature_pins else None
@@ -135,8 +150,8 @@ def one_row_each(
 ) -> PatientTable:
     """Return one of each patient's chosen rows, in the order of the table.
 
-    The draw is by a salted hash of patient, period and row, so that both reports of a period, and
-    whoever makes one again, count the same row.
+    The draw is by a salted hash of patient, period and row, so that whoever makes a report again
+    counts the same row, and so do both reports of a period when the same rows stand to the draw.
 
     Args:
         table: of rows.

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from common.clock import Clock, utc_text
 from common.errors import ApprovalError, ReleaseRefused, StudyStateError
 from common.ids import StudyId
-from common.privacy.patient_parts import patient_parts, share_of
 from common.study.plan import StudyPlan
 from common.study.report_periods import REFERENCE, parse_period, report_due_s, report_late_s
 from common.study.report_tensors import ReportKind
@@ -195,7 +194,6 @@ class SiteMonitor:
         if model is None or model.promotion.model_version != request.model_version:
             raise _not_now("the promoted model has changed meanwhile", "the model of the request")
         parameters, scaling = model.arrays(plan)
-        held_out = share_of(patient_parts(plan.evaluation).held_out)
 
         def produce() -> NoisedCounts:
             randomness = self._randomness()
@@ -205,7 +203,8 @@ class SiteMonitor:
                 parameters,
                 scaling,
                 salt=self._salt,
-                expected=self._declared * (held_out if request.period is None else 1),
+                # Also of the reference: the salted hash may hold out more than the plan's share.
+                expected=self._declared,
                 stream=randomness.sampling,
             )
             return noised(

@@ -27,6 +27,7 @@ from common.canonical import digest_bytes
 from common.crypto.keys import AnySealingKey, SealingKey, SigningKey, VerifyKey
 from common.errors import LedgerError, ReleaseRefused
 from common.ids import Digest, ReleaseId, SiteId, StudyId
+from common.privacy.accounts import monitoring_account
 from common.privacy.ledger import Ledger
 from common.privacy.ledger_entry import Commitment
 from common.privacy.mechanism import MechanismRecord
@@ -220,7 +221,7 @@ class Gate:
             LedgerError: the log does not hold exactly this report, or the ledger no reservation.
             ProtocolError: a header or receivers that would be refused.
         """
-        self._check_logged(report, draft)
+        self._check_logged(report, draft, kinds=(report.kind.value,))
         envelope = seal_report(
             report.content, draft, signing_key=self._signing_key, recipients=recipients
         )
@@ -247,7 +248,7 @@ class Gate:
         Raises:
             LedgerError, ProtocolError: as `seal_report`.
         """
-        self._check_logged(report, draft)
+        self._check_logged(report, draft, kinds=(SHARE_A, SHARE_B))
         first, second = self._log.keep_split(
             report.release_id,
             lambda: split_content(
@@ -266,12 +267,13 @@ class Gate:
         )
         return Released(envelope, maker=_MAKER)
 
-    def _check_logged(self, report: LoggedReport, draft: ReportDraft) -> None:
+    def _check_logged(
+        self, report: LoggedReport, draft: ReportDraft, *, kinds: Sequence[str]
+    ) -> None:
         logged = self._log.report(report.release_id)
-        if logged != report or (draft.period, draft.model_version) != (
-            report.period,
-            report.model_version,
-        ):
+        said = (monitoring_account(draft.study_id), draft.period, draft.model_version)
+        stands = (report.account, report.period, report.model_version)
+        if logged != report or said != stands or draft.kind not in kinds:
             raise LedgerError(
                 "a report that was not logged is not sealed",
                 expected="a report as the release log holds it",

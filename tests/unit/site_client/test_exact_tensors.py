@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
+from common.errors import DataSourceError
 from common.models import build_model, load_parameters
 from common.study.plan import CategoricalFeature, StudyPlan
 from common.study.plan_file import plan_digest
@@ -285,3 +287,28 @@ def test_an_event_source_is_read_as_it_is_now_and_the_reference_is_of_the_rows_o
     assert tensors["sentinels/creatinine"].sum() == len(mixed.subject_ids)
     sex = next(item for item in plan.features if isinstance(item, CategoricalFeature))
     assert tensors["sentinels/sex"][-1] == (mixed.levels[sex.name] == -1).sum()
+
+
+@pytest.mark.parametrize(("kind", "until"), [("case-mix", "2023-06-01"), ("outcome", "2023-07-01")])
+def test_no_report_is_made_of_data_that_are_declared_to_end_before_it_is_due(
+    tmp_path: Path, kind: str, until: str
+) -> None:
+    monitoring = {"sentinel_features": ["sex"], "epsilon_per_report": 1.0}
+    plan = admissions_plan(monitoring=monitoring)
+    end = datetime.date.fromisoformat(until)
+    for place, is_late in (("short", True), ("whole", False)):
+        declared = end - datetime.timedelta(days=1) if is_late else end
+        made = make_monitored_site(
+            tmp_path / place,
+            plan=plan,
+            source=f"{SOURCE}data_until = {declared.isoformat()}\n",
+            write_data=lambda folder: write_meds_hospital(folder, patients=60),
+            now="2023-05-15",
+        )
+        made.begin()
+        made.clock.seconds = seconds("2023-12-31")
+        if not is_late:
+            assert _patients(made, ReportKind(kind), "2023-05").rows > 0
+            continue
+        with pytest.raises(DataSourceError, match="end before"):
+            _patients(made, ReportKind(kind), "2023-05")

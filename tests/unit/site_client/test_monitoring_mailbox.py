@@ -365,6 +365,16 @@ def test_a_site_that_does_not_follow_decisions_only_shows_them(tmp_path: Path) -
     assert site.mailbox.decisions.stops(shown)
 
 
+def test_after_withdrawal_a_report_that_was_made_leaves_no_more(site: MonitoredSite) -> None:
+    study = site.monitor.study(site.study_id)
+    asked = site.monitor.asked(study, "2026-02", ReportKind.CASE_MIX, is_late_allowed=True)
+    site.monitor.make(asked)
+    site.site.records.approvals.withdraw(site.study_id)
+    with pytest.raises(ProtocolError, match="withdrawn"):
+        site.mailbox.leaving(site.study_id)
+    assert site.mailbox.outbox() == ()
+
+
 def test_decisions_about_others_pause_nothing_and_follow_each_other(site: MonitoredSite) -> None:
     approvals, mailbox = site.site.records.approvals, site.mailbox
     first = site.decision(Action.PAUSE_SITE, site_id="southfield")

@@ -29,6 +29,8 @@ from common.protocol.monitoring.share_content import decode_share, sum_context
 from common.secure_sum.check_tag import SumKey
 from common.secure_sum.shares import join
 from common.study.report_tensors import ReportKind, report_mechanisms, report_tensors
+from site_client.monitoring.report_preview import preview_report
+from site_client.release.site_limits import SiteLimits
 from tests.lib.monitored_site import (
     DAY_S,
     SITE,
@@ -206,6 +208,64 @@ def test_shares_sealed_anew_for_the_next_roster_still_belong_together(
     assert read_report_header(second).roster == third.digest
     assert read_report_header(second).previous == report_digest(shares[0])
     assert np.array_equal(summing.joined([*shares, second]), counts)
+
+
+@pytest.mark.parametrize("received", [0, 1])
+def test_no_aggregator_gets_both_shares_when_a_roster_lets_them_change_places(
+    summing: SummingSite, received: int
+) -> None:
+    site = summing.site
+    summing.make()
+    site.mailbox.deliver(summing.check_key_notice(summing.check_key))
+    (first,) = site.mailbox.outbox()
+    if received:
+        site.mailbox.deliver(summing.receipt(first, "adder-a"))
+    (role_a, _, signing_a), (role_b, opening_b, signing_b) = summing.aggregators.values()
+    changed = {  # a new key is no new party
+        "adder-a": (role_b, OpeningKey.generate(), signing_a),
+        "adder-b": (role_a, opening_b, signing_b),
+    }
+    pinned = site.mailbox.pin.roster()
+    assert pinned is not None
+    third = replace(summing, aggregators=changed).roster(
+        version=3, previous=pinned.digest, not_before_s=site.clock.seconds
+    )
+    old = [board for board in pinned.boards if board.board_id == "adder-a"]
+    retired = [replace(board, status=Standing.REVOKED) for board in old]
+    boards = sorted(
+        (*third.boards, *retired), key=lambda board: (board.board_id, board.sealing_key.fingerprint)
+    )
+    third = replace(third, boards=tuple(boards))
+    assert site.mailbox.deliver(site.signed(third)) == "taken"
+    site.clock.seconds += 60 * DAY_S
+    with pytest.raises(ProtocolError, match="had the other share"):
+        site.mailbox.leaving(site.study_id)
+    assert site.mailbox.outbox() == ()
+
+
+def test_a_preview_of_a_sum_names_the_aggregators_and_the_size_of_both_shares(
+    summing: SummingSite,
+) -> None:
+    site = summing.site
+    study = site.monitor.study(site.study_id)
+    request = site.monitor.asked(study, "2026-02", KIND, is_late_allowed=True)
+    preview = preview_report(
+        request,
+        patients=None,
+        limits=SiteLimits(epsilon_per_study=60.0, epsilon_total=80.0, delta_total=1e-3),
+        roster=site.mailbox.pin.roster(),
+        is_charged=False,
+        is_made=False,
+        is_withheld=False,
+        late_s=None,
+    )
+    assert preview.receivers == ("adder-a", "adder-b")
+    assert "over at least 5 sites" in " ".join(preview.sentences())
+    summing.make()
+    site.mailbox.deliver(summing.check_key_notice(summing.check_key))
+    site.mailbox.outbox()
+    sealed = site.mailbox.chain.sealed(site.study_id)
+    assert preview.content_bytes == sum(item.header.body_bytes for item in sealed)
 
 
 def test_the_site_is_charged_for_its_own_noise_alone(summing: SummingSite) -> None:

@@ -32,7 +32,7 @@ from common.study.report_tensors import (
     report_tensors,
 )
 from site_client.monitoring.report import SiteMonitor
-from site_client.monitoring.tensors import exact_counts
+from site_client.monitoring.tensors import exact_counts, score_rows
 from site_client.release.checks import check_report
 from site_client.release.report_noise import ExactCounts, NoisedCounts, noised
 from site_client.release.report_release import ReportRequest, monitoring_commitment
@@ -369,9 +369,26 @@ def test_what_is_not_logged_is_not_sealed(site: MonitoredSite) -> None:
     ):
         with pytest.raises(LedgerError):
             gate.seal_report(changed, draft, recipients=keys)
-    with pytest.raises(LedgerError):
-        gate.seal_report(logged, replace(draft, period="2026-01"), recipients=keys)
+    for other in ({"period": "2026-01"}, {"study_id": StudyId("another")}, {"kind": "share-a"}):
+        with pytest.raises(LedgerError):
+            gate.seal_report(logged, replace(draft, **other), recipients=keys)
     assert gate.seal_report(logged, draft, recipients=keys).envelope
+
+
+def test_the_reference_stands_in_slots_whose_number_is_the_declared_one(
+    site: MonitoredSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots: list[float] = []
+
+    def scored(*args: Any, **options: Any) -> Any:
+        slots.append(options["expected"])
+        return score_rows(*args, **options)
+
+    monkeypatch.setattr("site_client.monitoring.report.score_rows", scored)
+    study = site.monitor.study(site.study_id)
+    site.monitor.make(site.monitor.asked(study, "reference", ReportKind.REFERENCE))
+    site.monitor.make(_asked(site))
+    assert slots == [site.monitor._declared] * 2
 
 
 def test_reproducible_randomness_is_refused_by_a_real_ledger(site: MonitoredSite) -> None:
