@@ -116,6 +116,10 @@ class SiteMonitor:
         """Return whether a report was made, or was withheld for good."""
         return self._releases.find(request) is not None or self._releases.is_failed(request)
 
+    def is_withheld(self, request: ReportRequest) -> bool:
+        """Return whether a report was computed and let nothing out."""
+        return self._releases.is_failed(request)
+
     def is_charged(self, plan: StudyPlan) -> bool:
         """Return whether all reports of a plan are charged already."""
         return self._releases.is_charged(plan)
