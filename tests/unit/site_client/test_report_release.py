@@ -208,7 +208,7 @@ def test_a_month_of_few_patients_is_charged_withheld_and_never_asked_again(tmp_p
     entries = site.site.records.ledger.entries()
     assert [entry.kind for entry in entries] == ["committed", "reserved"]
     assert [entry.number for entry in site.site.records.log.entries()] == ["G10"]
-    assert site.monitor.is_settled(_asked(site))
+    assert site.monitor.is_withheld(_asked(site))
     with pytest.raises(ReleaseRefused):
         site.reopened().monitor.make(_asked(site))
     assert site.site.records.ledger.entries() == entries
