@@ -49,7 +49,7 @@ format: install ## format and fix what can be fixed
 stubs: install ## generate the gRPC stubs again
 	$(BIN)/python -m tests.lib.grpc_stubs
 
-images: install ## build the images of coordinator, agent and courier
+images: install ## build the images of coordinator, board, agent and courier
 	PYTHON=$(BIN)/python docker/build_images.sh
 
 bundle: install ## build the Flower bundle again; then pin its digest in bundle_pin.py

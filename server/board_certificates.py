@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.clock import Clock
 from common.crypto.certificates import Authority, TlsKey, tls_fingerprint
-from common.crypto.keys import SigningKey
+from common.crypto.keys import SigningKey, is_same_fingerprint
 from common.errors import ConfigError, EnrolmentError
 from common.protocol.board_certificate import write_board_certificate
 from common.protocol.enrolment_records import BoardCertificate
@@ -46,7 +46,7 @@ def issue_board_certificate(
         )
     pem = _read(request)
     found = tls_fingerprint(pem)
-    if "".join(found.split()) != "".join(fingerprint.split()).lower():
+    if not is_same_fingerprint(found, fingerprint):
         raise EnrolmentError(
             "a board's certificate request is refused",
             expected=f"the key with the fingerprint you were told: {fingerprint}",

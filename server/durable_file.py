@@ -1,4 +1,4 @@
-"""The coordinator's files: whole or not at all, with the coordinator's own error."""
+"""Files of the coordinator and of a monitor board: whole or not at all, with one error."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import time
 from typing import Final
 
 from common.clock import Clock
-from common.crypto.keys import VerifyKey
+from common.crypto.keys import VerifyKey, is_same_fingerprint
 from common.errors import ProtocolError, StoreError
 from common.ids import Digest
 from common.protocol.monitoring.refusals import refusal
@@ -38,7 +38,8 @@ def pin_given_roster(
     """
     roster = read_roster(content)
     is_first = not store.rosters()
-    if (is_first or fingerprint) and _plain(roster.authority.fingerprint) != _plain(fingerprint):
+    is_told = is_same_fingerprint(roster.authority.fingerprint, fingerprint)
+    if (is_first or fingerprint) and not is_told:
         raise ProtocolError(
             "a roster is refused",
             expected=f"the authority's fingerprint that you were told: {fingerprint or 'none'}",
@@ -129,7 +130,3 @@ class RosterWatch:
 
 def _authority(before: MonitoringRoster | None, content: bytes) -> VerifyKey:
     return before.authority if before is not None else read_roster(content).authority
-
-
-def _plain(fingerprint: str) -> str:
-    return "".join(fingerprint.split()).lower()

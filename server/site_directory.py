@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, func, insert, or_, select, update
 from common import limits
 from common.clock import Clock
 from common.crypto.certificates import Authority, TlsKey, expires_at_s
-from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
+from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey, is_same_fingerprint
 from common.crypto.node_key import parse_node_public_key
 from common.errors import EnrolmentError
 from common.ids import SiteId, parse_site_id
@@ -297,7 +297,7 @@ def _renewed(
 
 def _check_fingerprint(request: EnrolmentRequest, fingerprint: str) -> None:
     found = VerifyKey.from_text(request.verify_key).fingerprint
-    if "".join(found.split()) != "".join(fingerprint.split()).lower():
+    if not is_same_fingerprint(found, fingerprint):
         raise EnrolmentError(
             "an enrolment request is refused",
             expected=f"the key with the fingerprint you were told: {fingerprint}",

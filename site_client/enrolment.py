@@ -22,7 +22,7 @@ from common.crypto.certificates import (
     make_certificate_request,
 )
 from common.crypto.key_files import write_secret
-from common.crypto.keys import OpeningKey, SigningKey, VerifyKey
+from common.crypto.keys import OpeningKey, SigningKey, VerifyKey, is_same_fingerprint
 from common.crypto.node_key import make_node_key, node_public_text, read_node_key
 from common.errors import EnrolmentError
 from common.protocol.enrolment import (
@@ -136,7 +136,7 @@ def join(
     _adopt_tls_key(paths)
     record = read_enrolment(answer)
     found = VerifyKey.from_text(record.coordinator_verify_key).fingerprint
-    if found.replace(" ", "") != fingerprint.replace(" ", "").lower():
+    if not is_same_fingerprint(found, fingerprint):
         raise EnrolmentError(
             "the enrolment file is signed by another key",
             expected=f"the fingerprint you were told: {fingerprint}",

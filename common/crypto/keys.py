@@ -59,6 +59,11 @@ def fingerprint_of(use: str, public: bytes) -> str:
     return " ".join(text[i : i + 4] for i in range(0, 32, 4))
 
 
+def is_same_fingerprint(found: str, told: str) -> bool:
+    """Return whether a key's fingerprint is the one that a person typed: spaces and case aside."""
+    return "".join(found.split()).lower() == "".join(told.split()).lower()
+
+
 @dataclass(frozen=True)
 class VerifyKey:
     """The public half of a signing key (Ed25519, 32 bytes)."""

@@ -29,7 +29,7 @@ from common.canonical import (
     canonical_float,
     without_duplicates,
 )
-from common.crypto.keys import SigningKey, VerifyKey
+from common.crypto.keys import SigningKey, VerifyKey, is_same_fingerprint
 from common.crypto.signing import sign, verify
 from common.errors import AccountingError, CohortiumError, LedgerError, SignatureError
 from common.ids import Digest, SiteId, parse_site_id
@@ -207,7 +207,7 @@ def _check_signature(record: _Record, signature: bytes, key: VerifyKey) -> None:
 def _check_key(key: VerifyKey, verify_key: VerifyKey | None, fingerprint: str) -> None:
     if verify_key is not None and verify_key != key:
         raise _refuse("L3", f"the enrolled key {verify_key.fingerprint}", key.fingerprint)
-    if fingerprint and "".join(fingerprint.split()).lower() != key.fingerprint.replace(" ", ""):
+    if fingerprint and not is_same_fingerprint(key.fingerprint, fingerprint):
         raise _refuse("L3", f"the key with fingerprint {fingerprint[:60]}", key.fingerprint)
 
 

@@ -62,5 +62,7 @@ def list_plans(context: typer.Context, json: Json = False) -> None:
         return
     for row in rows:
         print(f"{row['study_id']}  {row['title']}\n  plan {row['digest']}")
-        for model in row["models"] or ["no model was promoted yet"]:
+        for model in row["models"]:
             print(f"  model {model}")
+        if not row["models"]:
+            print("  no model was promoted yet")

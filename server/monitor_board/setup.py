@@ -11,7 +11,7 @@ from common.crypto.certificates import (
     make_certificate_request,
     tls_fingerprint,
 )
-from common.crypto.keys import HYBRID_SUITE, SigningKey, VerifyKey
+from common.crypto.keys import HYBRID_SUITE, SigningKey, VerifyKey, is_same_fingerprint
 from common.errors import ConfigError, EnrolmentError
 from common.protocol.board_certificate import read_board_certificate
 from common.protocol.enrolment_records import BoardCertificate
@@ -102,7 +102,7 @@ def trust_authority(paths: BoardPaths, authority: VerifyKey, *, fingerprint: str
         EnrolmentError: the key has another fingerprint, or another key is pinned already.
     """
     config = read_config(paths)
-    if not _is_same(authority.fingerprint, fingerprint):
+    if not is_same_fingerprint(authority.fingerprint, fingerprint):
         raise EnrolmentError(
             "a roster authority is refused",
             expected=f"the key with the fingerprint you were told: {fingerprint}",
@@ -146,7 +146,7 @@ def take_certificate(
     is_ours = record.board_id == config.board_id and certifies(
         record.certificate, TlsKey.read(paths.tls_key)
     )
-    if not _is_same(found, fingerprint) or not is_ours:
+    if not is_same_fingerprint(found, fingerprint) or not is_ours:
         raise EnrolmentError(
             "the coordinator's answer is refused",
             expected=f"coordinator {fingerprint}, and a certificate for {config.board_id}'s key",
@@ -179,7 +179,3 @@ def pinned_authority(config: BoardConfig) -> VerifyKey:
             todo="run `cohortium-board trust ROSTER --fingerprint ...`",
         )
     return VerifyKey.from_text(config.authority)
-
-
-def _is_same(fingerprint: str, other: str) -> bool:
-    return "".join(fingerprint.split()) == "".join(other.split()).lower()

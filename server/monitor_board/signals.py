@@ -29,7 +29,7 @@ from server.monitor_board.signal_types import (
 )
 from server.monitor_board.signal_words import name_of, words_of_signal
 from server.monitor_board.site_findings import Raised, site_signals
-from server.monitor_board.statistics.false_discovery import benjamini_hochberg
+from server.monitor_board.statistics.multiplicity import benjamini_hochberg
 from server.monitor_board.statistics.noisy_shares import Floats
 
 FALSE_SHARE_MAX: Final = 0.05

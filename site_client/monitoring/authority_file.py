@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common import limits
-from common.crypto.keys import VerifyKey
+from common.crypto.keys import VerifyKey, is_same_fingerprint
 from common.errors import CohortiumError, EnrolmentError
 from common.protocol.monitoring.roster_file import AUTHORITY, read_roster
 from common.protocol.monitoring.signed_notice import read_signed, verify_signed
@@ -32,7 +32,7 @@ def read_authority(path: Path, *, fingerprint: str) -> tuple[VerifyKey, bytes | 
         key = VerifyKey.from_text(content.decode("ascii", errors="replace").strip())
     except CohortiumError:
         key, roster = _of_roster(content.strip()), content.strip()
-    if "".join(fingerprint.split()).lower() != key.fingerprint.replace(" ", ""):
+    if not is_same_fingerprint(key.fingerprint, fingerprint):
         raise _refuse(f"the key with fingerprint {fingerprint[:60]}", key.fingerprint)
     return key, roster
 

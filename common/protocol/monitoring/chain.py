@@ -6,7 +6,7 @@ by its header alone, whether or not its content is of use, so refused content br
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -78,40 +78,6 @@ def check_chain(
             "B8", expected=f"{place} after the one that is held", arrived="one after another"
         )
     return ChainState(state.study_id, state.site_id, header.sequence, digest)
-
-
-def close_gap(
-    state: ChainState, kept_aside: Mapping[int, tuple[ReportHeader, Digest]]
-) -> tuple[ChainState, tuple[int, ...]]:
-    """Return the state after the reports kept aside that now follow, and their numbers.
-
-    Raises:
-        ProtocolError: B8 when the next one kept aside follows another report than the one held.
-    """
-    taken: list[int] = []
-    while state.sequence + 1 in kept_aside:
-        header, digest = kept_aside[state.sequence + 1]
-        state = check_chain(header, digest, state)
-        taken.append(state.sequence)
-    return state, tuple(taken)
-
-
-def check_receipts_agree(receipts: Iterable[Receipt]) -> None:
-    """Refuse receipts that state two heads for one place of a chain; raises `ProtocolError` B8.
-
-    Boards compare each other's, and a site those for its own reports: a relay that shows its
-    readers different chains, or a site that makes two, is found here.
-    """
-    heads: dict[tuple[StudyId, SiteId, int], Digest] = {}
-    for receipt in receipts:
-        place = (receipt.study_id, receipt.site_id, receipt.sequence)
-        if heads.setdefault(place, receipt.head) != receipt.head:
-            raise refusal(
-                "B8",
-                expected=f"one head for report {receipt.sequence} of site {receipt.site_id}",
-                arrived=f"two; board {receipt.board_id} holds another",
-                todo="compare the boards' envelopes: each is signed by the site",
-            )
 
 
 def has_receipts(

@@ -24,11 +24,9 @@ class NoisyCounts:
     sd: float
 
 
-def shown_counts(counts: NoisyCounts) -> list[int | None]:
-    """Return the cells, flat, as they may be shown: rounded, and None below `SHOWN_COUNT_MIN`.
+def shown_count(count: float) -> int | None:
+    """Return a noisy count as it may be shown: rounded, and None below `SHOWN_COUNT_MIN`.
 
-    The rule reads the noisy counts alone, so it tells nothing that they do not tell.
+    The rule reads the noisy count alone, so it tells nothing that the count does not tell.
     """
-    return [
-        round(float(cell)) if cell >= SHOWN_COUNT_MIN else None for cell in counts.values.ravel()
-    ]
+    return round(count) if count >= SHOWN_COUNT_MIN else None

@@ -17,7 +17,7 @@ from server.monitor_board.signal_types import Signal, SiteSignals, State
 from server.monitor_board.statistics.curves import reliability_points, threshold_points
 from server.monitor_board.statistics.fairness_estimates import LevelGap, estimate_fairness
 from server.monitor_board.statistics.intervals import Estimate
-from server.monitor_board.statistics.noisy_counts import SHOWN_COUNT_MIN, NoisyCounts
+from server.monitor_board.statistics.noisy_counts import NoisyCounts, shown_count
 from server.monitor_board.statistics.performance_estimates import estimate_performance
 from server.monitor_board.statistics.score_scale import ScoreScale
 from server.monitor_board.web.definitions import CRITERION_TITLES, PERFORMANCE_TITLES
@@ -63,7 +63,7 @@ def performance_of(
     bounds = (0.0, *monitoring.score_edges, 1.0)
     patients = np.asarray(overall.values, dtype=np.float64).sum(axis=0)
     reliability = [
-        ReliabilityBin(low, high, point.score, number(point.observed), _shown(count))
+        ReliabilityBin(low, high, point.score, number(point.observed), shown_count(float(count)))
         for low, high, point, count in zip(
             bounds[:-1], bounds[1:], reliability_points(overall, scale), patients, strict=True
         )
@@ -201,10 +201,6 @@ def _complement(estimate: Estimate) -> Number:
 
 def _shown_estimate(name: str, estimate: Estimate) -> Number:
     is_count = name in ("patients", "events")
-    if is_count and (estimate.value is None or estimate.value < SHOWN_COUNT_MIN):
+    if is_count and (estimate.value is None or shown_count(estimate.value) is None):
         return Number(None)
     return number(estimate)
-
-
-def _shown(count: float) -> int | None:
-    return round(count) if count >= SHOWN_COUNT_MIN else None

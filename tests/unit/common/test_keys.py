@@ -17,6 +17,7 @@ from common.crypto.keys import (
     VerifyKey,
     X25519OpeningKey,
     X25519SealingKey,
+    is_same_fingerprint,
     parse_sealing_key,
 )
 from common.errors import KeyFileError, SealError, SignatureError
@@ -184,3 +185,11 @@ def test_a_key_under_which_anybody_can_sign_is_refused() -> None:
             raw = encoding[:31] + bytes([encoding[31] | sign])
             with pytest.raises(SignatureError):
                 VerifyKey.from_text(base64.b64encode(raw).decode())
+
+
+def test_a_fingerprint_is_compared_without_spaces_and_case_and_never_in_part() -> None:
+    found = SigningKey.generate().fingerprint
+    for told in (found, found.replace(" ", ""), f"  {found.upper()}\n", found.replace(" ", "\t")):
+        assert is_same_fingerprint(found, told), told
+    for told in ("", found[:-1], found[:4], SigningKey.generate().fingerprint):
+        assert not is_same_fingerprint(found, told), told

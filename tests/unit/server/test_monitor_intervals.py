@@ -29,7 +29,7 @@ from server.monitor_board.statistics.intervals import (
     proportion_interval,
 )
 from server.monitor_board.statistics.multiplicity import holm
-from server.monitor_board.statistics.noisy_counts import NoisyCounts, shown_counts
+from server.monitor_board.statistics.noisy_counts import NoisyCounts, shown_count
 from server.monitor_board.statistics.performance import (
     Proportion,
     brier,
@@ -145,8 +145,8 @@ def test_fewer_than_eleven_patients_are_insufficient_and_their_cells_not_shown()
     assert found.sensitivity == INSUFFICIENT
     assert found.auroc.value is None
     assert found.specificity.is_sufficient
-    assert shown_counts(NoisyCounts(cells, 0.0)) == [400, None, None, None]
-    assert shown_counts(NoisyCounts(np.asarray([10.9, 11.0, -3.0]), 2.0)) == [None, 11, None]
+    assert [shown_count(cell) for cell in cells.ravel()] == [400, None, None, None]
+    assert [shown_count(cell) for cell in (10.9, 11.0, -3.0)] == [None, 11, None]
 
 
 def test_calibration_is_insufficient_when_nearly_all_patients_are_in_an_end_bin() -> None:

@@ -14,7 +14,7 @@ from scipy.stats import false_discovery_control
 
 from server.monitor_board.comparisons import change_to_outside, fall_from_past
 from server.monitor_board.statistics.estimates import Estimates, outside_p_value
-from server.monitor_board.statistics.false_discovery import benjamini_hochberg
+from server.monitor_board.statistics.multiplicity import benjamini_hochberg
 from server.monitor_board.statistics.sequential import (
     Batch,
     alarm_level,
