@@ -35,6 +35,12 @@ def new(
     grace_days: Annotated[
         int, typer.Option(help="How long reports under it count after the next.", min=0, max=90)
     ] = 14,
+    receipts: Annotated[
+        int, typer.Option(help="For version 1: boards that must hold a report.", min=1, max=16)
+    ] = 1,
+    decisions: Annotated[
+        int, typer.Option(help="For version 1: deciders who must sign.", min=2, max=16)
+    ] = 2,
 ) -> None:
     """Begin a draft: version 1 of a consortium, or the version after another."""
     from common.clock import SystemClock
@@ -47,7 +53,15 @@ def new(
         roster = rosters.following_roster(rosters.read_file(after), now_s=now_s, days=days)
     elif authority is not None and consortium:
         key = SigningKey.read(authority).verify_key
-        roster = rosters.new_roster(consortium, key, now_s=now_s, days=days, grace_days=grace_days)
+        roster = rosters.new_roster(
+            consortium,
+            key,
+            now_s=now_s,
+            days=days,
+            grace_days=grace_days,
+            receipts_required=receipts,
+            decisions_required=decisions,
+        )
     else:
         raise ConfigError(
             "a draft cannot begin",

@@ -37,7 +37,14 @@ MemberT = TypeVar("MemberT", RosterSite, RosterBoard, RosterDecider)
 
 
 def new_roster(
-    consortium: str, authority: VerifyKey, *, now_s: int, days: int, grace_days: int
+    consortium: str,
+    authority: VerifyKey,
+    *,
+    now_s: int,
+    days: int,
+    grace_days: int,
+    receipts_required: int = 1,
+    decisions_required: int = 2,
 ) -> MonitoringRoster:
     """Return version 1 without members."""
     return MonitoringRoster(
@@ -52,6 +59,8 @@ def new_roster(
         sites=(),
         boards=(),
         deciders=(),
+        receipts_required=receipts_required,
+        decisions_required=decisions_required,
     )
 
 

@@ -39,6 +39,10 @@ DEFINITIONS: Final[Mapping[str, str]] = {
         "and not tested: groups of unlike risk should have unlike alert rates. A gap says that "
         "groups differ, not why."
     ),
+    "worst_group": (
+        "Over the levels with enough data, without a test: of many equal levels one is always "
+        "worst, and two always differ. What differs for sure is among the gaps above."
+    ),
     "epsilon": (
         "ε bounds how much any one patient can change the chance of anything a site reports; it "
         "adds up over reports, here as the site's own accountant composes it. What is left is "
@@ -139,3 +143,12 @@ CRITERION_TITLES: Final[Mapping[str, str]] = {
     "auroc": "discrimination by group",
 }
 """Titles of measures, which are also the keys of their definitions."""
+
+WORST_TITLES: Final[Mapping[str, str]] = {
+    "alert_rate": "highest alert rate",
+    "sensitivity": "lowest sensitivity",
+    "false_positive_rate": "highest false positive rate",
+    "ppv": "lowest positive predictive value",
+    "excess_risk": "excess risk farthest from 0",
+    "auroc": "lowest AUROC",
+}

@@ -15,12 +15,20 @@ from server.monitor_board.kept_reports import KeptReport
 from server.monitor_board.plan_watches import GAPS
 from server.monitor_board.signal_types import Signal, SiteSignals, State
 from server.monitor_board.statistics.curves import reliability_points, threshold_points
-from server.monitor_board.statistics.fairness_estimates import LevelGap, estimate_fairness
+from server.monitor_board.statistics.fairness_estimates import (
+    GroupFairness,
+    LevelGap,
+    estimate_fairness,
+)
 from server.monitor_board.statistics.intervals import Estimate
 from server.monitor_board.statistics.noisy_counts import NoisyCounts, shown_count
 from server.monitor_board.statistics.performance_estimates import estimate_performance
 from server.monitor_board.statistics.score_scale import ScoreScale
-from server.monitor_board.web.definitions import CRITERION_TITLES, PERFORMANCE_TITLES
+from server.monitor_board.web.definitions import (
+    CRITERION_TITLES,
+    PERFORMANCE_TITLES,
+    WORST_TITLES,
+)
 from server.monitor_board.web.views import (
     ALL_SITES,
     FairnessRow,
@@ -31,6 +39,7 @@ from server.monitor_board.web.views import (
     Performance,
     ReliabilityBin,
     RocPoint,
+    WorstGroup,
 )
 
 _OVERALL: Final = "overall"
@@ -124,6 +133,7 @@ def fairness_view(
     period = max((report.period for report in outcomes.values()), default="")
     together = [report for report in outcomes.values() if report.period == period]
     rows: list[FairnessRow] = []
+    worst: list[WorstGroup] = []
     for feature in _groups(plan):
         name = f"groups/{feature.name}"
         places = [(site_id, item.period) for site_id, item in outcomes.items()]
@@ -133,10 +143,14 @@ def fairness_view(
             tensors.insert(0, sum_of([report.tensors[name] for report in together]))
         if not tensors:
             continue
-        for (where, when), found in zip(places, estimate_fairness(tensors, scale), strict=True):
+        fairness = estimate_fairness(tensors, scale)
+        for (where, when), found in zip(places, fairness, strict=True):
             rows += [_row(where, when, feature, gap, signals) for gap in found.gaps]
+        (where, when), found = places[0], fairness[0]
+        if where == ALL_SITES or len(places) == 1:
+            worst += _worst_groups(where, when, feature, found)
     rows.sort(key=lambda row: row.where != ALL_SITES)
-    return FairnessView(monitoring.tolerances.group_gap_max, tuple(rows))
+    return FairnessView(monitoring.tolerances.group_gap_max, tuple(rows), tuple(worst))
 
 
 def number(estimate: Estimate) -> Number:
@@ -157,12 +171,34 @@ def _row(
         where=where,
         period=period,
         feature=feature.name,
-        level=feature.levels[gap.level] if gap.level < len(feature.levels) else "missing",
+        level=_level_name(feature, gap.level),
         metric=CRITERION_TITLES[gap.criterion],
         number=number(gap.gap),
         p_value=gap.p_adjusted,
         state=State.INSUFFICIENT if gap.gap.value is None else state,
     )
+
+
+def _worst_groups(
+    where: str, period: str, feature: CategoricalFeature, found: GroupFairness
+) -> list[WorstGroup]:
+    return [
+        WorstGroup(
+            where=where,
+            period=period,
+            feature=feature.name,
+            level=_level_name(feature, level),
+            metric=WORST_TITLES[criterion],
+            number=number(getattr(found.levels[level], criterion)),
+            difference=found.largest_differences[criterion],
+        )
+        for criterion, level in found.worst_levels.items()
+        if level is not None
+    ]
+
+
+def _level_name(feature: CategoricalFeature, level: int) -> str:
+    return feature.levels[level] if level < len(feature.levels) else "missing"
 
 
 def _gaps(site: SiteSignals) -> list[tuple[tuple[str, str, int | None], Signal]]:

@@ -192,11 +192,31 @@ class FairnessRow:
 
 
 @dataclass(frozen=True)
+class WorstGroup:
+    """The level of a group with the worst value of one measure, where data suffice.
+
+    Args:
+        where: all sites together, or the only site.
+        number: that level's value.
+        difference: between the levels farthest apart; too large by nature, to show and not to test.
+    """
+
+    where: str
+    period: str
+    feature: str
+    level: str
+    metric: str
+    number: Number
+    difference: float | None
+
+
+@dataclass(frozen=True)
 class FairnessView:
     """The fairness page; rows in the order they are shown, all sites together first."""
 
     tolerance: float
     rows: tuple[FairnessRow, ...]
+    worst: tuple[WorstGroup, ...] = ()
 
 
 @dataclass(frozen=True)

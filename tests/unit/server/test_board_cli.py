@@ -189,3 +189,13 @@ def test_the_authoritys_key_is_a_signing_key_of_its_own(folder: Folder) -> None:
     made = folder.json("authority", folder.at("authority.key"))
     assert SigningKey.read(folder.folder / "authority.key").fingerprint == made["fingerprint"]
     folder.run("authority", folder.at("authority.key"), code=20)
+
+
+def test_a_consortium_may_ask_for_more_receipts_and_signatures(folder: Folder) -> None:
+    folder.run("init", "--consortium", "Heart network", "--id", "board-a")
+    key, draft = folder.at("authority.key"), folder.at("draft.json")
+    folder.run("authority", key)
+    more = ["--receipts", "2", "--decisions", "3"]
+    folder.run("roster", "new", draft, "--consortium", "Heart", "--authority", key, *more)
+    roster = read_roster(Path(draft).read_bytes())
+    assert (roster.receipts_required, roster.decisions_required) == (2, 3)

@@ -165,6 +165,21 @@ def test_every_gap_is_shown_with_its_signals_state(study: StudyView, signals: Bo
     assert [row.state for row in rows] == [item.state for item in tested]
 
 
+def test_the_worst_group_of_each_measure_is_named_for_all_sites_together(study: StudyView) -> None:
+    worst = study.fairness.worst
+    assert {item.where for item in worst} == {ALL_SITES}
+    lowest = next(item for item in worst if item.metric == "lowest sensitivity")
+    gaps = [
+        row
+        for row in study.fairness.rows
+        if (row.where, row.feature, row.metric) == (ALL_SITES, lowest.feature, "equal opportunity")
+    ]
+    assert lowest.number.value is not None
+    if len(gaps) > 1:  # one gap a level: the worst level's is the lowest
+        known = [row for row in gaps if row.number.value is not None]
+        assert min(known, key=lambda row: row.number.value or 0).level == lowest.level
+
+
 def test_the_summary_counts_every_site_once_in_each_column(study: StudyView) -> None:
     for _, counts in summary(study):
         assert sum(counts.values()) == len(SITES)
