@@ -95,6 +95,11 @@ class SitePaths:
         return self.state / "agent.lock"
 
     @property
+    def report_lock(self) -> Path:
+        """Held by the one process that makes a monitoring report."""
+        return self.state / "report.lock"
+
+    @property
     def scratch(self) -> Path:
         """What a build of features puts on disk, deleted with it."""
         return self.state / "scratch"

@@ -74,6 +74,7 @@ def open_monitor(config: SiteConfig, site: OpenSite, paths: SitePaths, clock: Cl
             log=site.records.log,
             limits=SiteLimits.of(config.limits),
             is_real_ledger=True,
+            lock=paths.report_lock,
         ),
         rows=rows,
         salt=site.keys.salt,

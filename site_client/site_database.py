@@ -44,6 +44,10 @@ CREATE TABLE IF NOT EXISTS monitoring_envelopes (
   study_id TEXT NOT NULL, sequence INTEGER NOT NULL, release_id TEXT NOT NULL,
   envelope BLOB NOT NULL, PRIMARY KEY (study_id, sequence)
 );
+CREATE TABLE IF NOT EXISTS monitoring_replaced (
+  study_id TEXT NOT NULL, sequence INTEGER NOT NULL, head TEXT NOT NULL, envelope BLOB NOT NULL,
+  PRIMARY KEY (study_id, sequence, head)
+);
 CREATE TABLE IF NOT EXISTS monitoring_receipts (
   study_id TEXT NOT NULL, sequence INTEGER NOT NULL, board_id TEXT NOT NULL, head TEXT NOT NULL,
   notice BLOB NOT NULL, PRIMARY KEY (study_id, sequence, board_id, head)

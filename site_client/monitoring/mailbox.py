@@ -16,7 +16,7 @@ from typing import Final
 from common.clock import Clock
 from common.crypto.keys import AnySealingKey
 from common.errors import CohortiumError, LedgerError, ProtocolError
-from common.ids import SiteId, StudyId
+from common.ids import BoardId, SiteId, StudyId
 from common.privacy.accounts import study_of_account
 from common.protocol.monitoring.chain import ChainState, has_receipts
 from common.protocol.monitoring.notice_codec import Notice, read_notice
@@ -132,6 +132,8 @@ class MonitoringMailbox:
                 self.waiting.keep(notice, body)
             if outcome == TAKEN:
                 self._retry_waiting()
+            if outcome == TAKEN and isinstance(read.content, Receipt):
+                self._settle(read.content.study_id)
             return outcome
 
     def _is_worth_keeping(self, read: Notice, notice: bytes, body: bytes) -> bool:
@@ -185,6 +187,7 @@ class MonitoringMailbox:
             ProtocolError: why nothing of this study leaves now.
             LedgerError: the site's records cannot be read or written.
         """
+        self._settle(study_id)
         roster = self.check_leaving(study_id)
         waiting = self._waiting(study_id, roster)
         if waiting is not None:
@@ -209,6 +212,17 @@ class MonitoringMailbox:
         self._waiting(study_id, roster)
         return roster
 
+    def _settle(self, study_id: StudyId) -> None:
+        """Go back to a replaced seal where the boards hold that one: the relay had it already."""
+        roster = self.pin.roster()
+        if roster is not None:
+            self.chain.settle(study_id, self._unrevoked(study_id, roster))
+
+    def _unrevoked(self, study_id: StudyId, roster: MonitoringRoster) -> tuple[Receipt, ...]:
+        revoked = _revoked(roster)
+        receipts = self.chain.receipts(study_id)
+        return tuple(item for item in receipts if item.board_id not in revoked)
+
     def _waiting(self, study_id: StudyId, roster: MonitoringRoster) -> SealedReport | None:
         """Return the oldest envelope without its receipts, or None."""
         chain = self.chain.sealed(study_id)
@@ -230,9 +244,16 @@ class MonitoringMailbox:
         return None
 
     def _renewed(self, waiting: SealedReport, roster: MonitoringRoster) -> SealedReport:
-        """Return the envelope, sealed anew when its roster is no longer taken anywhere."""
+        """Return the envelope, sealed anew when its roster is no longer taken anywhere.
+
+        Whether the relay holds the old seal is not known here: `_settle` goes back to it. What a
+        board has confirmed is there, and stays as it is.
+        """
         is_ended = self._clock.now_s() > roster.not_before_s + roster.grace_s
         if waiting.header.roster == roster.digest or not is_ended:
+            return waiting
+        held = {item.head for item in self._unrevoked(waiting.header.study_id, roster)}
+        if waiting.state.head in held:
             return waiting
         report = self._log.report(waiting.release_id)
         chain = self.chain.sealed(waiting.header.study_id)
@@ -345,14 +366,18 @@ def _believed(
 
     What a stolen board key signed must not stop a site once the roster has revoked the key.
     """
-    revoked = {board.board_id for board in roster.boards if board.status is Standing.REVOKED}
-    revoked -= {board.board_id for board in roster.active_boards()}
+    revoked = _revoked(roster)
     sent = {(item.state.sequence, item.state.head) for item in chain}
     return tuple(
         item
         for item in receipts
         if item.board_id not in revoked or (item.sequence, item.head) in sent
     )
+
+
+def _revoked(roster: MonitoringRoster) -> set[BoardId]:
+    revoked = {board.board_id for board in roster.boards if board.status is Standing.REVOKED}
+    return revoked - {board.board_id for board in roster.active_boards()}
 
 
 def _keys(roster: MonitoringRoster, kind: str) -> Sequence[AnySealingKey]:

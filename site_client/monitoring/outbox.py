@@ -1,7 +1,8 @@
 """A site's chain of sealed reports for each study: what left, in which order, and who has it.
 
 A report is sealed when its turn comes, and not before: then it names the newest roster. Its number
-in the chain and its bytes are kept before they are handed to the courier, and stay the same.
+in the chain and its bytes are kept before they are handed to the courier. When the newest is sealed
+anew, the seal that it replaces is kept: the relay may hold that one, and then it stands.
 """
 
 from __future__ import annotations
@@ -63,10 +64,7 @@ class ReportOutbox:
         for release_id, envelope in rows:
             if not isinstance(envelope, bytes):
                 raise _broken(study_id)
-            try:
-                header = read_report_header(envelope)
-            except CohortiumError:
-                raise _broken(study_id) from None
+            header = _read(envelope, study_id)
             if (header.sequence, header.previous) != (state.sequence + 1, state.head):
                 raise _broken(study_id)
             found.append(SealedReport(ReleaseId(str(release_id)), envelope, header))
@@ -102,6 +100,8 @@ class ReportOutbox:
     def exchange(self, old: Sequence[SealedReport], envelopes: Sequence[bytes]) -> None:
         """Put another seal of the same report in the place of the chain's last, durable on return.
 
+        What is replaced is kept beside the chain: it may have left, and `settle` brings it back.
+
         Args:
             old: the chain's last envelopes; two of one report when it was split.
             envelopes: as many.
@@ -116,10 +116,67 @@ class ReportOutbox:
         with self._database.transaction() as connection:
             for item, envelope in zip(old, envelopes, strict=True):
                 connection.execute(
+                    "INSERT OR IGNORE INTO monitoring_replaced VALUES (?, ?, ?, ?)",
+                    (
+                        first.study_id,
+                        item.header.sequence,
+                        item.state.head,
+                        sqlite3.Binary(item.envelope),
+                    ),
+                )
+                connection.execute(
                     "UPDATE monitoring_envelopes SET envelope = ? "
                     "WHERE study_id = ? AND sequence = ?",
                     (sqlite3.Binary(envelope), first.study_id, item.header.sequence),
                 )
+
+    def settle(self, study_id: StudyId, receipts: Sequence[Receipt]) -> None:
+        """Let the seal of the chain's last report stand that boards hold, durable on return.
+
+        Only a seal of the same report that this site kept, and only when all boards name that one:
+        anything else is a fork, and stays one. Behind the last report nothing was sealed.
+
+        Args:
+            study_id: whose chain.
+            receipts: of boards that the roster has not revoked.
+
+        Raises:
+            LedgerError: the chain cannot be read or written.
+        """
+        chain = self.sealed(study_id)
+        for place, item in enumerate(chain):
+            held = {receipt.head for receipt in receipts if receipt.sequence == place + 1}
+            if item.release_id != chain[-1].release_id or held <= {item.state.head}:
+                continue
+            standing = self._kept_seal(chain[place:], held.pop()) if len(held) == 1 else []
+            if standing:
+                self.exchange(chain[place:], standing)
+                self.settle(study_id, receipts)  # of two shares, the second
+            return
+
+    def _kept_seal(self, old: Sequence[SealedReport], head: Digest) -> list[bytes]:
+        """Return the kept envelopes for these places, the first with this head; empty if none."""
+        first = old[0].header
+        rows = self._database.rows(
+            "SELECT envelope FROM monitoring_replaced WHERE study_id = ? AND sequence >= ? "
+            "ORDER BY rowid DESC",
+            first.study_id,
+            first.sequence,
+        )
+        kept = [envelope for (envelope,) in rows if isinstance(envelope, bytes)]
+        found: list[bytes] = []
+        before = first.previous
+        for sequence in range(first.sequence, first.sequence + len(old)):
+            for envelope in (*kept, *(item.envelope for item in old)):
+                header, digest = _read(envelope, first.study_id), report_digest(envelope)
+                is_next = (header.sequence, header.previous) == (sequence, before)
+                if is_next and (found or digest == head):
+                    found.append(envelope)
+                    before = digest
+                    break
+            else:
+                return []
+        return found
 
     def take_receipt(self, notice: bytes, roster: MonitoringRoster | None) -> str:
         """Keep a receipt of this site's chain that an active board signed; return the outcome.
@@ -168,6 +225,13 @@ class ReportOutbox:
             )
             for sequence, board_id, head in rows
         )
+
+
+def _read(envelope: bytes, study_id: StudyId) -> ReportHeader:
+    try:
+        return read_report_header(envelope)
+    except CohortiumError:
+        raise _broken(study_id) from None
 
 
 def _place(receipt: Receipt) -> tuple[int, BoardId, Digest]:

@@ -13,14 +13,17 @@ reservation is completed by a fresh computation, because nothing of the first on
 
 from __future__ import annotations
 
+import fcntl
 import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from common.canonical import digest_bytes
-from common.errors import ReleaseRefused
+from common.errors import LedgerError, ReleaseRefused
 from common.ids import Digest, ReleaseId, SiteId, StudyId, parse_study_id
 from common.privacy.accountant import epsilon_of_counted
 from common.privacy.accounts import monitoring_account
@@ -135,6 +138,7 @@ class ReportReleases:
         ledger, log: where spending and releases are recorded.
         limits: the site's own.
         is_real_ledger: true when the ledger is on disk; then test randomness is refused.
+        lock: a file; one process at a time makes a report, so that noise is drawn once.
     """
 
     def __init__(
@@ -145,17 +149,19 @@ class ReportReleases:
         log: ReleaseLog,
         limits: SiteLimits,
         is_real_ledger: bool,
+        lock: Path,
     ) -> None:
         self._site_id = site_id
         self._ledger = ledger
         self._log = log
         self._limits = limits
         self._is_real_ledger = is_real_ledger
+        self._lock = lock
 
     def release(
         self, request: ReportRequest, *, produce: Callable[[], NoisedCounts]
     ) -> LoggedReport:
-        """Return the one content of a report, made now or before.
+        """Return the one content of a report, made now or before; waits for another process.
 
         Args:
             request: which report.
@@ -167,15 +173,16 @@ class ReportReleases:
             ReleaseRefused: a G number; nothing leaves, now or later.
         """
         release_id = request.release_id(self._site_id)
-        logged = self._log.report(release_id)
-        if logged is None:
-            self._make(request, release_id, produce)
+        with _held(self._lock):
             logged = self._log.report(release_id)
-        if logged is None:
-            raise _failed("", "the log does not hold what it was given")
-        # After a crash between log and ledger the content is there and this is still owed.
-        self._ledger.record_released(release_id, digest_bytes("payload", logged.content))
-        return logged
+            if logged is None:
+                self._make(request, release_id, produce)
+                logged = self._log.report(release_id)
+            if logged is None:
+                raise _failed("", "the log does not hold what it was given")
+            # After a crash between log and ledger the content is there and this is still owed.
+            self._ledger.record_released(release_id, digest_bytes("payload", logged.content))
+            return logged
 
     def is_failed(self, request: ReportRequest) -> bool:
         """Return whether this report was computed and let nothing out."""
@@ -256,6 +263,22 @@ class ReportReleases:
             software_version=_software_version(),
             counts=counts.cells,
         )
+
+
+@contextmanager
+def _held(lock: Path) -> Iterator[None]:
+    try:
+        stream = lock.open("a")
+    except OSError:
+        raise LedgerError(
+            "the lock of monitoring reports cannot be opened",
+            expected=f"a writable file {lock}",
+            arrived="an error of the file system",
+            todo="check space, permissions and the disk; nothing is released until then",
+        ) from None
+    with stream:
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX)
+        yield
 
 
 def _mechanisms(plan: StudyPlan, kind: ReportKind) -> tuple[MechanismRecord, ...]:

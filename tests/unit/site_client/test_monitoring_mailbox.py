@@ -12,8 +12,8 @@ from common.crypto.keys import OpeningKey, SigningKey
 from common.errors import EnrolmentError, LedgerError, ProtocolError
 from common.ids import BoardId, StudyId
 from common.protocol.monitoring.chain import ChainState, check_chain
-from common.protocol.monitoring.notice_codec import read_notice
-from common.protocol.monitoring.notices import Action
+from common.protocol.monitoring.notice_codec import read_notice, sign_notice
+from common.protocol.monitoring.notices import Action, Receipt
 from common.protocol.monitoring.report_checks import check_report
 from common.protocol.monitoring.report_content import check_content
 from common.protocol.monitoring.report_envelope import report_digest
@@ -306,6 +306,127 @@ def test_an_envelope_whose_roster_is_taken_nowhere_any_more_is_sealed_anew_with_
     assert after[0].roster == second.digest
     assert (after[0].sequence, after[0].previous) == (before[0].sequence, before[0].previous)
     assert after[1].counts.tolist() == before[1].counts.tolist()  # no second noise
+
+
+def _next_roster(site: MonitoredSite, **changes: Any) -> None:
+    """Pin the next version of the roster and let its grace go by."""
+    pinned = site.mailbox.pin.roster()
+    assert pinned is not None
+    begins = {"not_before_s": site.clock.seconds, "previous": pinned.digest}
+    roster = replace(pinned, version=pinned.version + 1, **{**begins, **changes})
+    assert site.mailbox.deliver(site.signed(roster)) == "taken"
+    site.clock.seconds += roster.grace_s + 1
+
+
+def test_a_replaced_seal_that_the_board_holds_stands_again_and_the_site_goes_on(
+    site: MonitoredSite,
+) -> None:
+    _make(site, "2026-02")
+    (first,) = site.mailbox.outbox()
+    seals = [first]
+    for _ in range(2):  # the relay holds the first seal and withholds the receipt
+        _next_roster(site)
+        seals += site.mailbox.outbox()
+    assert len(set(seals)) == 3
+    site = site.reopened()
+    assert site.mailbox.deliver(site.receipt(first)) == "taken"
+    assert [item.envelope for item in site.mailbox.chain.sealed(site.study_id)] == [first]
+    site = site.reopened()
+    assert site.mailbox.outbox() == ()
+    site.mailbox.check_leaving(site.study_id)
+    _make(site, "2026-01")
+    (following,) = site.mailbox.outbox()
+    header, _ = site.opened(following)
+    assert (header.sequence, header.previous) == (2, report_digest(first))
+    roster = site.mailbox.pin.roster()
+    assert roster is not None
+    check_report(following, roster=roster, arrived_at_s=site.clock.seconds)
+
+
+def test_a_replaced_seal_stands_again_after_a_crash_between_its_receipt_and_the_chain(
+    site: MonitoredSite,
+) -> None:
+    _make(site, "2026-02")
+    (first,) = site.mailbox.outbox()
+    _next_roster(site)
+    site.mailbox.outbox()
+    roster = site.mailbox.pin.roster()
+    assert site.mailbox.chain.take_receipt(site.receipt(first), roster) == "taken"
+    site = site.reopened()
+    assert site.mailbox.outbox() == ()
+    assert [item.envelope for item in site.mailbox.chain.sealed(site.study_id)] == [first]
+
+
+def test_a_replaced_seal_does_not_come_back_once_a_later_report_follows_the_other(
+    site: MonitoredSite,
+) -> None:
+    _make(site, "2026-02")
+    (first,) = site.mailbox.outbox()
+    _next_roster(site)
+    (second,) = site.mailbox.outbox()
+    assert site.mailbox.deliver(site.receipt(second)) == "taken"
+    _make(site, "2026-01")
+    (following,) = site.mailbox.outbox()
+    assert site.mailbox.deliver(site.receipt(first)) == "taken"
+    chain = site.mailbox.chain.sealed(site.study_id)
+    assert [item.envelope for item in chain] == [second, following]
+    with pytest.raises(ProtocolError) as caught:
+        site.mailbox.leaving(site.study_id)
+    assert caught.value.number == "B8"
+
+
+def test_boards_that_hold_two_seals_of_one_report_stop_the_chain(site: MonitoredSite) -> None:
+    _make(site, "2026-02")
+    (first,) = site.mailbox.outbox()
+    _next_roster(site)
+    (second,) = site.mailbox.outbox()
+    for envelope in (second, first):
+        assert site.mailbox.deliver(site.receipt(envelope)) == "taken"
+    assert [item.envelope for item in site.mailbox.chain.sealed(site.study_id)] == [second]
+    with pytest.raises(ProtocolError) as caught:
+        site.mailbox.leaving(site.study_id)
+    assert caught.value.number == "B8"
+
+
+def test_a_revoked_board_brings_no_replaced_seal_back(site: MonitoredSite) -> None:
+    _make(site, "2026-02")
+    (first,) = site.mailbox.outbox()
+    _next_roster(site)
+    (second,) = site.mailbox.outbox()
+    assert site.mailbox.deliver(site.receipt(first)) == "taken"  # with a key that was stolen
+    pinned = site.mailbox.pin.roster()
+    assert pinned is not None
+    signing, opening = SigningKey.generate(), OpeningKey.generate()
+    stolen = replace(pinned.boards[0], status=Standing.REVOKED)
+    other = replace(
+        pinned.boards[0],
+        board_id=BoardId("board-2"),
+        sealing_key=opening.sealing_key,
+        verify_key=signing.verify_key,
+    )
+    _next_roster(site, boards=(stolen, other))
+    header = site.opened(second)[0]
+    told = Receipt(header.study_id, header.site_id, 1, report_digest(second), BoardId("board-2"), 1)
+    assert site.mailbox.deliver(sign_notice(told, {"board-2": signing})) == "taken"
+    assert [item.envelope for item in site.mailbox.chain.sealed(site.study_id)] == [second]
+    site.mailbox.check_leaving(site.study_id)
+
+
+def test_what_one_of_two_boards_has_confirmed_is_not_sealed_anew(site: MonitoredSite) -> None:
+    first = site.mailbox.pin.roster()
+    assert first is not None
+    board = replace(
+        first.boards[0],
+        board_id=BoardId("board-2"),
+        sealing_key=OpeningKey.generate().sealing_key,
+        verify_key=SigningKey.generate().verify_key,
+    )
+    _next_roster(site, boards=(*first.boards, board), receipts_required=2)
+    _make(site, "2026-02")
+    (envelope,) = site.mailbox.outbox()
+    assert site.mailbox.deliver(site.receipt(envelope)) == "taken"
+    _next_roster(site)
+    assert site.mailbox.outbox() == (envelope,)  # the relay holds it: other bytes would fork
 
 
 def test_a_promotion_must_be_the_coordinators_newer_and_have_its_own_parameters(

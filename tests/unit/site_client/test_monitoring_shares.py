@@ -268,6 +268,39 @@ def test_a_preview_of_a_sum_names_the_aggregators_and_the_size_of_both_shares(
     assert preview.content_bytes == sum(item.header.body_bytes for item in sealed)
 
 
+@pytest.mark.parametrize("received", [0, 1])
+def test_a_replaced_share_that_its_aggregator_holds_stands_again_with_the_one_behind_it(
+    summing: SummingSite, received: int
+) -> None:
+    site = summing.site
+    counts = summing.make()
+    site.mailbox.deliver(summing.check_key_notice(summing.check_key))
+    (first,) = site.mailbox.outbox()
+    shares = [first]
+    if received:
+        site.mailbox.deliver(summing.receipt(first, "adder-a"))
+        shares += site.mailbox.outbox()
+    pinned = site.mailbox.pin.roster()
+    assert pinned is not None
+    changes = {"version": 3, "previous": pinned.digest, "not_before_s": site.clock.seconds}
+    assert site.mailbox.deliver(site.signed(summing.roster(**changes))) == "taken"
+    site.clock.seconds += 60 * DAY_S
+    (anew,) = site.mailbox.outbox()
+    assert anew not in shares
+    held = len(shares)
+    assert site.mailbox.deliver(summing.receipt(shares[-1], ("adder-a", "adder-b")[held - 1])) == (
+        "taken"
+    )
+    chain = site.mailbox.chain.sealed(site.study_id)
+    assert [item.envelope for item in chain[:held]] == shares
+    if not received:
+        shares += site.mailbox.outbox()
+        assert read_report_header(shares[1]).previous == report_digest(first)
+        assert site.mailbox.deliver(summing.receipt(shares[1], "adder-b")) == "taken"
+    assert site.mailbox.outbox() == ()
+    assert np.array_equal(summing.joined(shares), counts)
+
+
 def test_the_site_is_charged_for_its_own_noise_alone(summing: SummingSite) -> None:
     summing.make()
     ledger, plan = summing.site.site.records.ledger, summing.site.plan

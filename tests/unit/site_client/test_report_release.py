@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import threading
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +36,7 @@ from common.study.report_tensors import (
 from site_client.monitoring.report import SiteMonitor
 from site_client.monitoring.tensors import exact_counts, score_rows
 from site_client.release.checks import check_report
+from site_client.release.release_log import LoggedReport
 from site_client.release.report_noise import ExactCounts, NoisedCounts, noised
 from site_client.release.report_release import ReportRequest, monitoring_commitment
 from site_client.training.randomness import Randomness
@@ -114,6 +117,31 @@ def test_a_report_is_noised_once_whatever_happens_to_source_and_model(site: Moni
     assert site.mailbox.deliver(notice, other) == "taken"
     again = site.reopened().monitor.make(_asked(site))
     assert again == first
+    assert len(site.site.records.ledger.entries()) == 3
+
+
+def test_two_processes_that_make_one_report_at_a_time_draw_its_noise_once(
+    site: MonitoredSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = site.reopened(), site.reopened()
+    made: list[LoggedReport] = []
+    other = threading.Thread(target=lambda: made.append(second.monitor.make(_asked(second))))
+    draws: list[str] = []
+
+    def randomness(who: str) -> Randomness:
+        draws.append(who)
+        if not other.is_alive():
+            other.start()
+        with site.paths.report_lock.open("a") as stream, pytest.raises(BlockingIOError):
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return Randomness.from_system()
+
+    monkeypatch.setattr(first.monitor, "_randomness", lambda: randomness("first"))
+    monkeypatch.setattr(second.monitor, "_randomness", lambda: randomness("second"))
+    made.append(first.monitor.make(_asked(first)))
+    other.join()
+    assert draws == ["first"]
+    assert made[0] == made[1]
     assert len(site.site.records.ledger.entries()) == 3
 
 
