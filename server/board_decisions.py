@@ -1,8 +1,8 @@
 """What the coordinator does about the board's decisions: verify each, act once, log the outcome.
 
 A decision is looked at in these steps, each refusal with its reason:
-    (1) it is signed by enough active deciders of the newest pinned roster (T1, T2, T4); one that only an
-        earlier one allows keeps its place, is logged as `open`, and waits for a person
+    (1) it is signed by enough active deciders of the newest pinned roster (T1, T2, T4); one that
+        only an earlier one allows keeps its place, is logged as `open`, and waits for a person
     (2) it follows the study's decision before it (T6)
     (3) it can be done: the study, site or version is there
 A decision of a number that is held is never looked at again, so nothing is done twice; an action
