@@ -1,7 +1,8 @@
 """What the coordinator does about the board's decisions: verify each, act once, log the outcome.
 
 A decision is looked at in these steps, each refusal with its reason:
-    (1) it is signed by enough active deciders of the pinned roster (T1, T2, T4)
+    (1) it is signed by enough active deciders of the newest pinned roster (T1, T2, T4); one that
+        only an earlier one allows keeps its place, is logged as `open`, and waits for a person
     (2) it follows the study's decision before it (T6)
     (3) it can be done: the study, site or version is there
 A decision of a number that is held is never looked at again, so nothing is done twice; an action
@@ -10,7 +11,7 @@ that was cut short by a crash is found done, or is done again to the same end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +28,7 @@ from common.errors import (
     StudyStateError,
 )
 from common.ids import Digest, StudyId
-from common.protocol.monitoring.notice_checks import check_decision_follows, verify_decision
+from common.protocol.monitoring.notice_checks import check_decision_follows, judge_decision
 from common.protocol.monitoring.notice_codec import read_notice
 from common.protocol.monitoring.notices import Action, Decision
 from common.protocol.monitoring.roster import MonitoringRoster
@@ -47,7 +48,7 @@ class ActedDecision:
 
     Args:
         number: in its study; 0 when the bytes are no decision.
-        outcome: `done`, `recorded`, `not possible` or `refused`.
+        outcome: `done`, `recorded`, `open`, `not possible` or `refused`.
         detail: what was done, or why not.
     """
 
@@ -86,12 +87,12 @@ class BoardDecisions:
         self._clock = clock
         self._tell_sites = tell_sites
 
-    def act(self, notice: bytes, roster: MonitoringRoster) -> ActedDecision:
+    def act(self, notice: bytes, rosters: Sequence[MonitoringRoster]) -> ActedDecision:
         """Verify and do one decision; the same bytes again change nothing and are not verified.
 
         Args:
             notice: as the relay holds it.
-            roster: the newest that is pinned.
+            rosters: all that are pinned, the oldest first.
 
         Raises:
             StoreError: nothing is logged; act again.
@@ -101,12 +102,16 @@ class BoardDecisions:
         if known is not None:
             return known
         try:
-            decision = verify_decision(notice, roster)
-            self._check_follows(decision)
+            judged = judge_decision(notice, rosters)
+            self._check_follows(judged.decision)
         except (ProtocolError, SignatureError) as error:
             return self._log(notice, digest, "refused", _reason(error))
+        if judged.objection:
+            return self._log(notice, digest, "open", f"not done: {judged.objection}")
         try:
-            outcome, detail = self._do(decision, read_signed(notice).digest, _signers(notice))
+            outcome, detail = self._do(
+                judged.decision, read_signed(notice).digest, _signers(notice)
+            )
         except _NOT_POSSIBLE as error:
             outcome, detail = "not possible", _reason(error)
         return self._log(notice, digest, outcome, detail)
@@ -210,12 +215,13 @@ def acted_decisions(database: Database) -> tuple[ActedDecision, ...]:
 
 
 def open_requests(database: Database, study_id: StudyId) -> tuple[ActedDecision, ...]:
-    """Return the board's requests that a person has to follow up: retrain and recalibrate."""
+    """Return what waits for a person: requests to retrain or recalibrate, and what is open."""
     wanted = (Action.RETRAIN.value, Action.RECALIBRATE.value)
     return tuple(
         item
         for item in acted_decisions(database)
-        if item.study_id == study_id and item.outcome == "recorded" and item.action in wanted
+        if item.study_id == study_id
+        and (item.outcome == "open" or (item.outcome == "recorded" and item.action in wanted))
     )
 
 

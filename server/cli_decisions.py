@@ -30,9 +30,9 @@ def decisions(context: typer.Context, json: Json = False) -> None:
     waiting = store.notices_of(NoticeKind.DECISION)
     board = _board(paths, config, database)
     if waiting:
-        roster = _pinned_roster(store)
+        rosters = _pinned_rosters(store)
         for notice in waiting:
-            board.act(notice, roster)
+            board.act(notice, rosters)
     rows = [
         {
             "at": utc_text(item.at_s),
@@ -82,7 +82,7 @@ def _board(paths: CoordinatorPaths, config: ServerConfig, database: Database) ->
     )
 
 
-def _pinned_roster(store: RelayStore) -> MonitoringRoster:
+def _pinned_rosters(store: RelayStore) -> list[MonitoringRoster]:
     from common.protocol.monitoring.roster_file import read_roster
 
-    return read_roster(store.rosters()[0].content)
+    return [read_roster(item.content) for item in reversed(store.rosters())]

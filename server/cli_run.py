@@ -134,7 +134,10 @@ def status(
     for study_id, report in zip(ids, reports, strict=True):
         Console().print(_render(report))
         for item in requests[study_id]:
-            print(f"The board asks to {item.action}, decision {item.number} by {item.signers}.")
+            note = f" ({item.detail})" if item.outcome == "open" else ""
+            print(
+                f"The board asks to {item.action}, decision {item.number} by {item.signers}{note}."
+            )
     if not reports:
         print("No study yet; launch a plan with `cohortium-coordinator launch PLAN`.")
 

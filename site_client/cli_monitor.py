@@ -208,9 +208,12 @@ def status(context: typer.Context, study: StudyArgument, json: Json = False) -> 
 def _show_decisions(opened: _Opened, is_paused: bool, decisions: list[dict[str, object]]) -> None:
     follows = opened.config.monitoring.follow_decisions
     for item in decisions:
-        about = ", to be followed here" if item["is_about_this_site"] else ""
+        is_followed = item["is_about_this_site"] and not item["objection"]
+        about = ", to be followed here" if is_followed else ""
         print(f"Decision {item['number']} ({item['period']}): {item['action']}{about}.")
         print(f"  {item['reason']}")
+        if item["objection"]:
+            print(f"  Not followed: {item['objection']}.")
     if any(item["is_about_this_site"] for item in decisions) and not follows:
         print("This site follows no decision by itself ([monitoring] follow_decisions = false).")
     if is_paused:

@@ -64,6 +64,10 @@ CREATE TABLE IF NOT EXISTS monitoring_decisions (
   study_id TEXT NOT NULL, number INTEGER NOT NULL, notice BLOB NOT NULL,
   PRIMARY KEY (study_id, number)
 );
+CREATE TABLE IF NOT EXISTS monitoring_objections (
+  study_id TEXT NOT NULL, number INTEGER NOT NULL, words TEXT NOT NULL,
+  PRIMARY KEY (study_id, number)
+);
 """
 _BUSY_WAIT_S: Final = 10.0
 

@@ -125,7 +125,7 @@ def show(
     else:
         store = open_store(context)
         rows = [
-            decisions.words(item.decision, signers=item.signers)
+            decisions.words(item.decision, signers=item.signers) | {"not valid": item.objection}
             for study_id in store.plans()
             for item in store.decisions(study_id)
         ]
@@ -142,6 +142,7 @@ def show(
 def publish(context: typer.Context, file: DecisionFile) -> None:
     """Verify a decision, keep it, and send it to everybody with the next `collect`."""
     from common.clock import SystemClock
+    from common.protocol.monitoring.notice_checks import verify_decision
     from server.monitor_board import rosters
     from server.monitor_board.decision_book import take_decision
     from server.monitor_board.notices_out import put_notice
@@ -149,8 +150,9 @@ def publish(context: typer.Context, file: DecisionFile) -> None:
 
     data, now_s = rosters.read_bytes(file), SystemClock().now_s()
     with open_database(context).transaction() as connection:
-        roster = read_book(connection).in_force(now_s)
-        decision = take_decision(connection, data, roster=roster, now_s=now_s)
+        rosters_held = read_book(connection).until(now_s)
+        verify_decision(data, rosters_held[-1])
+        decision = take_decision(connection, data, rosters=rosters_held, now_s=now_s)
         put_notice(connection, data, now_s=now_s)
     print(f"Decision {decision.number} of {decision.study_id} is kept; `collect` sends it.")
 

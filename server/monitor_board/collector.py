@@ -118,6 +118,7 @@ class Collector:
 
     def _take_notices(self, relay: RelayConnection, done: Pass) -> None:
         store = BoardStore(self.database)
+        self.reader.take((), now_s=self.clock.now_s())  # what waits for a roster's time to begin
         while batch := relay.notices(after=store.position(STREAM)):
             self.reader.take(batch, now_s=self.clock.now_s())
             done.notices += len(batch)

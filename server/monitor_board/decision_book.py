@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select
 
 from common.ids import Digest, StudyId, parse_digest
-from common.protocol.monitoring.notice_checks import check_decision_follows, verify_decision
+from common.protocol.monitoring.notice_checks import check_decision_follows, judge_decision
 from common.protocol.monitoring.notice_codec import read_notice
 from common.protocol.monitoring.notices import Decision
 from common.protocol.monitoring.roster import MonitoringRoster
@@ -23,6 +24,7 @@ class KeptDecision:
         digest: names its content.
         signers: the deciders' names, rising.
         notice: as signed.
+        objection: why it was not valid any more when it was taken, for people; else empty.
     """
 
     decision: Decision
@@ -30,6 +32,7 @@ class KeptDecision:
     signers: tuple[str, ...]
     notice: bytes
     taken_at_s: int
+    objection: str = ""
 
 
 def read_decisions(connection: Connection, study_id: StudyId) -> tuple[KeptDecision, ...]:
@@ -37,19 +40,25 @@ def read_decisions(connection: Connection, study_id: StudyId) -> tuple[KeptDecis
     rows = connection.execute(
         select(decisions).where(decisions.c.study_id == study_id).order_by(decisions.c.number)
     )
-    return tuple(_kept(row.notice, parse_digest(row.digest), row.taken_at_s) for row in rows)
+    return tuple(
+        _kept(row.notice, parse_digest(row.digest), row.taken_at_s, row.objection) for row in rows
+    )
 
 
 def take_decision(
-    connection: Connection, notice: bytes, *, roster: MonitoringRoster, now_s: int
+    connection: Connection, notice: bytes, *, rosters: Sequence[MonitoringRoster], now_s: int
 ) -> Decision:
     """Verify a decision and keep it; the same again changes nothing.
+
+    Args:
+        rosters: all up to the one in force, which is the last.
 
     Raises:
         ProtocolError: T1, T2, T4, or T6 when it does not follow the one before.
         SignatureError: T4.
     """
-    decision = verify_decision(notice, roster)
+    judged = judge_decision(notice, rosters)
+    decision = judged.decision
     digest = read_signed(notice).digest
     held = read_decisions(connection, decision.study_id)
     if any(item.digest == digest for item in held):
@@ -67,15 +76,17 @@ def take_decision(
             digest=digest,
             notice=notice,
             taken_at_s=now_s,
+            objection=judged.objection,
         )
     )
     return decision
 
 
-def _kept(notice: bytes, digest: Digest, taken_at_s: int) -> KeptDecision:
+def _kept(notice: bytes, digest: Digest, taken_at_s: int, objection: str) -> KeptDecision:
     read = read_notice(notice)
     content = read.content
     if not isinstance(content, Decision):
         message = "the table of decisions holds decisions only"
         raise TypeError(message)
-    return KeptDecision(content, digest, tuple(sorted(read.signed.signatures)), notice, taken_at_s)
+    signers = tuple(sorted(read.signed.signatures))
+    return KeptDecision(content, digest, signers, notice, taken_at_s, objection)

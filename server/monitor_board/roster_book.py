@@ -37,6 +37,11 @@ class RosterBook:
         check_in_force(newest, now_s)
         return newest
 
+    def until(self, now_s: int) -> tuple[MonitoringRoster, ...]:
+        """Return all rosters up to the one in force, the last one; raises as `in_force`."""
+        newest = self.in_force(now_s)
+        return (*self.before(newest), newest)
+
     def before(self, roster: MonitoringRoster) -> tuple[MonitoringRoster, ...]:
         """Return the rosters before one."""
         return tuple(item for item in self.versions if item.version < roster.version)

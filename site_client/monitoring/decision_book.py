@@ -2,16 +2,18 @@
 
 A decision is shown. It stops nothing by itself but training and reports of its study at this site,
 and that only where `[monitoring] follow_decisions` of site.toml says so; hospital IT takes it back
-with `unpause`, whatever the board says.
+with `unpause`, whatever the board says. One whose deciders are not active any more when it comes is
+shown with that objection and never followed.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
 from common.errors import CohortiumError, LedgerError
 from common.ids import Digest, SiteId, StudyId
-from common.protocol.monitoring.notice_checks import check_decision_follows, verify_decision
+from common.protocol.monitoring.notice_checks import check_decision_follows, judge_decision
 from common.protocol.monitoring.notice_codec import read_notice
 from common.protocol.monitoring.notices import Action, Decision
 from common.protocol.monitoring.roster import MonitoringRoster
@@ -42,14 +44,19 @@ class DecisionBook:
         self._site_id = site_id
         self._is_followed = is_followed
 
-    def take(self, notice: bytes, roster: MonitoringRoster | None) -> str:
-        """Take a decision that the pinned roster's deciders signed; return the outcome."""
-        if roster is None:
+    def take(self, notice: bytes, rosters: Sequence[MonitoringRoster]) -> str:
+        """Take a decision that deciders of a pinned roster signed; return the outcome.
+
+        Args:
+            rosters: all that were pinned, the oldest first.
+        """
+        if not rosters:
             return LATER
         try:
-            decision, digest = verify_decision(notice, roster), read_notice(notice).digest
+            judged, digest = judge_decision(notice, rosters), read_notice(notice).digest
         except CohortiumError as error:
             return refused(error)
+        decision = judged.decision
         held = self._held(decision.study_id)
         if held.get(decision.number) == digest:
             return KNOWN
@@ -68,7 +75,12 @@ class DecisionBook:
                 (decision.study_id, decision.number, sqlite3.Binary(notice)),
             )
             # Once, with the decision: what a person takes back does not return with a retry.
-            if self._is_followed and self.stops(decision):
+            if judged.objection:
+                connection.execute(
+                    "INSERT INTO monitoring_objections VALUES (?, ?, ?)",
+                    (decision.study_id, decision.number, judged.objection),
+                )
+            elif self._is_followed and self.stops(decision):
                 self._approvals.pause_within(connection, decision.study_id)
         return TAKEN
 
@@ -81,6 +93,13 @@ class DecisionBook:
                 raise _damaged()
             found.append(content)
         return tuple(found)
+
+    def objections(self, study_id: StudyId) -> dict[int, str]:
+        """Return why decisions are not followed, by number; raises `LedgerError`."""
+        rows = self._database.rows(
+            "SELECT number, words FROM monitoring_objections WHERE study_id = ?", study_id
+        )
+        return {number: str(words) for number, words in rows if isinstance(number, int)}
 
     def stops(self, decision: Decision) -> bool:
         """Return whether a decision is to stop this site."""

@@ -166,15 +166,13 @@ class MonitoringMailbox:
             return self.models.take(notice, body) if is_known else LATER
         if read.kind is NoticeKind.ROSTER:
             return self.pin.take(notice)
-        takers = {
-            NoticeKind.RECEIPT: self.chain.take_receipt,
-            NoticeKind.DECISION: self.decisions.take,
-        }
-        take = takers.get(read.kind)
         if read.kind is NoticeKind.CHECK_KEY:
             return self.check_keys.take(notice, self.pin.authority())
-        # Closings and sums are between boards and aggregators.
-        return KNOWN if take is None else take(notice, self.pin.roster())
+        if read.kind is NoticeKind.DECISION:
+            return self.decisions.take(notice, self.pin.rosters())
+        if read.kind is NoticeKind.RECEIPT:
+            return self.chain.take_receipt(notice, self.pin.roster())
+        return KNOWN  # Closings and sums are between boards and aggregators.
 
     def studies(self) -> tuple[StudyId, ...]:
         """Return the studies for which this site made a report."""

@@ -41,6 +41,7 @@ class DecisionLine:
 
     Args:
         is_about_this_site: whether it is to stop training and reports here.
+        objection: why it is shown only and never followed; empty when it is valid.
     """
 
     number: int
@@ -49,6 +50,7 @@ class DecisionLine:
     period: str
     opened: str
     is_about_this_site: bool
+    objection: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def monitoring_status(
     study, blocked = _study(study_id, monitor)
     reason = _why_nothing_leaves(study_id, mailbox)
     authority, roster = mailbox.pin.authority(), mailbox.pin.roster()
+    objections = mailbox.decisions.objections(study_id)
     due = [] if study is None else monitor.due(study)
     coming = [ReportLine(item.kind.value, item.label, "can be made now", 0, ()) for item in due]
     return MonitoringStatus(
@@ -109,6 +112,7 @@ def monitoring_status(
                 period=item.period,
                 opened=utc_text(item.opened_at_s),
                 is_about_this_site=mailbox.decisions.stops(item),
+                objection=objections.get(item.number, ""),
             )
             for item in mailbox.decisions.decisions(study_id)
         ),

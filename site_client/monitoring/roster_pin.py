@@ -1,4 +1,4 @@
-"""The authority whose rosters this site takes, and the newest roster that it took."""
+"""The authority whose rosters this site takes, and the rosters that it took."""
 
 from __future__ import annotations
 
@@ -55,16 +55,28 @@ class RosterPin:
         Raises:
             LedgerError: it is not as the authority signed it.
         """
+        newest = self._read_pinned(count_max=1)
+        return newest[0] if newest else None
+
+    def rosters(self) -> tuple[MonitoringRoster, ...]:
+        """Return every roster that was pinned, the oldest first; raises as `roster`."""
+        return tuple(reversed(self._read_pinned(count_max=-1)))
+
+    def _read_pinned(self, *, count_max: int) -> list[MonitoringRoster]:
         authority = self.authority()
         rows = self._database.rows(
-            "SELECT roster FROM monitoring_rosters WHERE is_pinned = 1 ORDER BY version DESC"
+            "SELECT roster FROM monitoring_rosters WHERE is_pinned = 1 "
+            "ORDER BY version DESC LIMIT ?",
+            count_max,
         )
-        if not rows or authority is None:
-            return None
+        if authority is None:
+            return []
+        found = []
         try:
-            data = _bytes(rows[0][0])
-            verify_signed(read_signed(data), by=AUTHORITY, key=authority)
-            return read_roster(data)
+            for row in rows:
+                data = _bytes(row[0])
+                verify_signed(read_signed(data), by=AUTHORITY, key=authority)
+                found.append(read_roster(data))
         except CohortiumError:
             raise LedgerError(
                 "the pinned roster is damaged",
@@ -72,12 +84,13 @@ class RosterPin:
                 arrived="something else",
                 todo="restore site/state from its backup; no report leaves until then",
             ) from None
+        return found
 
     def take(self, data: bytes) -> str:
         """Take a roster if it follows the pinned one; return the outcome.
 
         Versions that came while this site was away may have ended: they wait until the one in force
-        is there, and are then taken together.
+        is there, and are then taken together, each as a pinned one: decisions were made under it.
         """
         authority, pinned = self.authority(), self.roster()
         if authority is None:
@@ -110,7 +123,8 @@ class RosterPin:
             return refused(error)
         with self._database.transaction() as connection:
             connection.execute(
-                "UPDATE monitoring_rosters SET is_pinned = 1 WHERE version = ?", (taken.version,)
+                "UPDATE monitoring_rosters SET is_pinned = 1 WHERE version BETWEEN ? AND ?",
+                (read_roster(waiting[0]).version, taken.version),
             )
             connection.execute(
                 "DELETE FROM monitoring_rosters WHERE version < ? AND is_pinned = 0",
@@ -129,16 +143,32 @@ class RosterPin:
         return KNOWN
 
     def _waiting(self, pinned: MonitoringRoster | None, offered: MonitoringRoster) -> list[bytes]:
-        """Return the versions after the pinned one up to the newest without a gap, or none."""
+        """Return the versions after the pinned one up to the newest without a gap, or none.
+
+        Before any is pinned, they begin with the oldest version that the offered one builds on.
+        """
         rows = self._database.rows(
             "SELECT version, roster FROM monitoring_rosters WHERE is_pinned = 0 ORDER BY version"
         )
-        first = offered.version if pinned is None else pinned.version + 1
+        first = self._first_before(offered) if pinned is None else pinned.version + 1
         found: list[bytes] = []
         for version, roster in rows:
             if version == first + len(found):
                 found.append(_bytes(roster))
         return found
+
+    def _first_before(self, offered: MonitoringRoster) -> int:
+        rows = self._database.rows(
+            "SELECT roster FROM monitoring_rosters WHERE version < ? ORDER BY version DESC",
+            offered.version,
+        )
+        first = offered
+        for row in rows:
+            before = read_roster(_bytes(row[0]))
+            if before.digest != first.previous:
+                break
+            first = before
+        return first.version
 
     def _keep(self, data: bytes, version: int) -> None:
         with self._database.transaction() as connection:

@@ -4,7 +4,8 @@
     T2  it has the one form of its kind
     T3  a receipt, closing or partial sum is signed by the board or aggregator that it names; of a
         closing that is a board, of a partial sum an aggregator
-    T4  a decision is signed by enough different active deciders, and by nobody else
+    T4  a decision is signed by enough different active deciders, and by nobody else; one that only
+        an earlier roster allows keeps its place among the decisions and moves nothing
     T5  a promotion is signed by the coordinator alone
     T6  a decision or promotion follows the one before
     T8  a check key is signed by the consortium's authority alone
@@ -14,11 +15,13 @@ Every check raises `ProtocolError` with its number; wrong signatures raise `Sign
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from common import limits
 from common.crypto.keys import VerifyKey
-from common.errors import ProtocolError, SignatureError
+from common.errors import CohortiumError, ProtocolError, SignatureError
 from common.ids import BoardId, Digest, StudyId
 from common.protocol.monitoring.check_key import SealedCheckKey
 from common.protocol.monitoring.closing import Closing
@@ -32,12 +35,24 @@ from common.protocol.monitoring.notices import (
 )
 from common.protocol.monitoring.partial_sum import PartialSum
 from common.protocol.monitoring.refusals import numbered
-from common.protocol.monitoring.roster import BoardRole, MonitoringRoster
+from common.protocol.monitoring.roster import BoardRole, MonitoringRoster, Standing
 from common.protocol.monitoring.roster_file import AUTHORITY
 from common.protocol.monitoring.signed_notice import verify_signed
 
 COORDINATOR: Final = "coordinator"
 ContentT = TypeVar("ContentT", Receipt, Decision, Promotion, Closing, PartialSum, SealedCheckKey)
+
+
+@dataclass(frozen=True)
+class JudgedDecision:
+    """A decision that has its place among its study's decisions.
+
+    Args:
+        objection: why nothing may be done about it, for people; empty when it is valid now.
+    """
+
+    decision: Decision
+    objection: str
 
 
 def verify_receipt(data: bytes, roster: MonitoringRoster) -> Receipt:
@@ -84,6 +99,55 @@ def verify_decision(data: bytes, roster: MonitoringRoster) -> Decision:
         with numbered("T4"):
             verify_signed(notice.signed, by=name, key=keys[name])
     return decision
+
+
+def judge_decision(data: bytes, rosters: Sequence[MonitoringRoster]) -> JudgedDecision:
+    """Return a decision, and whether it is valid now or only under an earlier roster (T1, T2, T4).
+
+    Without the second kind, whoever delays a decision until a decider is revoked would cut off all
+    that follow it. It moves nothing, for a revoked key can sign any date: what it says is for a
+    person to weigh, or for the deciders to decide anew.
+
+    Args:
+        rosters: every version that the reader verified, the oldest first; the last one counts now.
+
+    Raises:
+        ProtocolError, SignatureError: no version allows it that had not ended when it was opened;
+            as the newest version refuses it.
+    """
+    *earlier, newest = rosters
+    try:
+        return JudgedDecision(verify_decision(data, newest), "")
+    except CohortiumError:
+        for roster in reversed(earlier):
+            judged = _judge_earlier(data, roster, newest)
+            if judged is not None:
+                return judged
+        raise
+
+
+def _judge_earlier(
+    data: bytes, roster: MonitoringRoster, newest: MonitoringRoster
+) -> JudgedDecision | None:
+    try:
+        decision = verify_decision(data, roster)
+    except CohortiumError:
+        return None
+    if decision.opened_at_s > roster.not_after_s + limits.CLOCK_SKEW_S_MAX:
+        return None
+    standing = {(person.name, person.verify_key): person.status for person in newest.deciders}
+    keys = {person.name: person.verify_key for person in roster.active_deciders()}
+    lost = [
+        name
+        for name in sorted(read_notice(data).signed.signatures)
+        if standing.get((name, keys[name])) is not Standing.ACTIVE
+    ]
+    why = (
+        f"whose decider {' and '.join(lost)} is revoked now"
+        if lost
+        else f"and roster {newest.version} asks for {newest.decisions_required} deciders"
+    )
+    return JudgedDecision(decision, f"signed under roster {roster.version}, {why}")
 
 
 def verify_promotion(data: bytes, coordinator: VerifyKey) -> Promotion:

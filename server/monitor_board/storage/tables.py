@@ -160,6 +160,7 @@ decisions = Table(
     Column("digest", String(64), nullable=False, unique=True),
     Column("notice", LargeBinary, nullable=False),
     Column("taken_at_s", BigInteger, nullable=False),
+    Column("objection", Text, nullable=False, server_default=""),
 )
 
 # What this board tells everybody through the relay; published when the relay acknowledged it.
@@ -183,6 +184,14 @@ refused_notices = Table(
     Column("digest", String(64), nullable=False),
     Column("reason", Text, nullable=False),
     Column("at_s", BigInteger, nullable=False),
+)
+
+# Notices that came while no roster was in force: judged again when one is.
+waiting_notices = Table(
+    "waiting_notices",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("notice", LargeBinary, nullable=False),
 )
 
 # How far the relay was read: `notices`, or `reports/STUDY`.

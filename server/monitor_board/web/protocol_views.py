@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from common.clock import utc_text
@@ -125,9 +125,15 @@ def protocol_view(
 
 
 def decision_rows(
-    notices: Sequence[bytes], roster: MonitoringRoster | None
+    notices: Sequence[bytes],
+    roster: MonitoringRoster | None,
+    objections: Mapping[int, str] | None = None,
 ) -> tuple[DecisionRow, ...]:
-    """Return decisions with the signatures that verify; one that is no decision is left out."""
+    """Return decisions with the signatures that verify; one that is no decision is left out.
+
+    Args:
+        objections: by number, of decisions that were not valid any more when they came.
+    """
     rows = []
     for data in notices:
         try:
@@ -135,7 +141,8 @@ def decision_rows(
         except CohortiumError:
             continue
         if isinstance(notice.content, Decision):
-            rows.append(_decision_row(notice.content, notice.signed, roster))
+            row = _decision_row(notice.content, notice.signed, roster)
+            rows.append(replace(row, objection=(objections or {}).get(row.number, "")))
     return tuple(sorted(rows, key=lambda row: row.number))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -69,11 +69,13 @@ class StoreViews:
         return BoardView(self._name, position, utc_text(now_s), now_s, studies)
 
     def _records(self, on_board: PlanOnBoard, book: RosterBook | None) -> StudyRecords:
+        decisions = self._store.decisions(on_board.study_id)
         return StudyRecords(
             plan=on_board.plan,
             reports=self._store.kept_reports(on_board.study_id),
             expected=expected_sites(on_board, book),
-            decisions=[item.notice for item in self._store.decisions(on_board.study_id)],
+            decisions=[item.notice for item in decisions],
+            objections={item.decision.number: item.objection for item in decisions},
             protocol=ProtocolRecords(
                 roster=book.newest() if book is not None else None,
                 chains=self._store.chain_ends(),
@@ -92,6 +94,7 @@ class StudyRecords:
     Args:
         expected: sites that owe reports, and from when on they monitor, Unix time.
         decisions: as signed.
+        objections: to decisions that were not valid any more when they came, by number.
     """
 
     plan: StudyPlan
@@ -99,6 +102,7 @@ class StudyRecords:
     expected: Mapping[SiteId, int]
     decisions: Sequence[bytes]
     protocol: ProtocolRecords
+    objections: Mapping[int, str] = field(default_factory=dict)
 
 
 def study_view(records: StudyRecords, *, now_s: int) -> StudyView:
@@ -124,7 +128,7 @@ def study_view(records: StudyRecords, *, now_s: int) -> StudyView:
         fairness=fairness_view(plan, outcomes, signals.sites, signals.pooled),
         privacy=privacy_rows(reports),
         protocol=protocol_view(study_id, reports, signals.sites, records.protocol, now_s=now_s),
-        decisions=decision_rows(records.decisions, records.protocol.roster),
+        decisions=decision_rows(records.decisions, records.protocol.roster, records.objections),
     )
 
 

@@ -303,6 +303,7 @@ class DecisionRow:
 
     Args:
         needed: how many signatures make it valid.
+        objection: why it was not valid any more when it came; else empty.
     """
 
     number: int
@@ -313,11 +314,13 @@ class DecisionRow:
     reason: str
     signatures: tuple[Signature, ...]
     needed: int
+    objection: str = ""
 
     @property
     def is_valid(self) -> bool:
-        """Whether it has the signatures it needs."""
-        return len({item.fingerprint for item in self.signatures}) >= self.needed
+        """Whether it has the signatures it needs, and had them when it came."""
+        count = len({item.fingerprint for item in self.signatures})
+        return not self.objection and count >= self.needed
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from common.command_line import run_command
 from common.crypto.keys import SigningKey
 from common.errors import CohortiumError, ConfigError, StoreError
 from common.ids import Digest, SiteId, StudyId
+from common.limits import CLOCK_SKEW_S_MAX
+from common.protocol.monitoring.notice_checks import judge_decision
 from common.protocol.monitoring.notice_codec import read_notice
 from common.protocol.monitoring.notices import Action
 from common.protocol.monitoring.roster import Standing
@@ -122,7 +124,7 @@ def test_a_board_keeps_decisions_as_a_chain_and_takes_each_once(
 
     def take(data: bytes) -> None:
         with side.database.transaction() as connection:
-            take_decision(connection, data, roster=world.roster, now_s=world.clock.seconds)
+            take_decision(connection, data, rosters=[world.roster], now_s=world.clock.seconds)
 
     def held() -> tuple[KeptDecision, ...]:
         with side.database.transaction() as connection:
@@ -151,7 +153,7 @@ def test_the_coordinator_suspends_the_site_that_the_board_pauses(
     site = SITE_IDS[0]
     data = _decide(world, Action.PAUSE_SITE, site_id=SiteId(site))
     for _ in range(2):
-        assert acting.board.act(data, world.roster).outcome == "done"
+        assert acting.board.act(data, [world.roster]).outcome == "done"
     sites = SiteDirectory(consortium.database, consortium.clock)
     assert site not in {item.site_id for item in sites.active_sites()}
     assert len(acting.board.log()) == 1
@@ -164,7 +166,7 @@ def test_the_coordinator_rolls_back_once_in_the_deciders_names_and_tells_the_sit
         acting.actions.promote(version, person="Dr. North", reason="better")
     data = _decide(world, Action.ROLL_BACK, model_version=FIRST)
     for _ in range(2):
-        assert acting.board.act(data, world.roster).outcome == "done"
+        assert acting.board.act(data, [world.roster]).outcome == "done"
     assert acting.actions.aliases()["champion"] == FIRST
     (*_, last) = acting.actions.log()
     assert (last.action, last.person, len(acting.actions.log())) == ("rollback", "ada, ben", 3)
@@ -184,9 +186,9 @@ def test_a_rollback_that_a_crash_cut_short_is_not_made_twice(
     with monkeypatch.context() as patch:
         patch.setattr(acting.board, "_log", die)
         with pytest.raises(StoreError):
-            acting.board.act(data, world.roster)
+            acting.board.act(data, [world.roster])
     assert acting.actions.aliases()["champion"] == FIRST
-    assert acting.board.act(data, world.roster).outcome == "done"
+    assert acting.board.act(data, [world.roster]).outcome == "done"
     assert acting.actions.aliases()["champion"] == FIRST
     assert len(acting.actions.log()) == 3
 
@@ -195,7 +197,7 @@ def test_a_rollback_to_a_version_that_is_not_the_previous_one_is_not_possible(
     world: World, acting: Acting
 ) -> None:
     acting.actions.promote(SECOND, person="Dr. North", reason="better")
-    done = acting.board.act(_decide(world, Action.ROLL_BACK, model_version=FIRST), world.roster)
+    done = acting.board.act(_decide(world, Action.ROLL_BACK, model_version=FIRST), [world.roster])
     assert done.outcome == "not possible"
     assert "previous champion" in done.detail
     assert acting.told == []
@@ -204,7 +206,7 @@ def test_a_rollback_to_a_version_that_is_not_the_previous_one_is_not_possible(
 def test_the_coordinator_stops_a_running_study_and_says_who_decided(
     world: World, consortium: Consortium, acting: Acting
 ) -> None:
-    assert acting.board.act(_decide(world, Action.STOP), world.roster).outcome == "done"
+    assert acting.board.act(_decide(world, Action.STOP), [world.roster]).outcome == "done"
     study = consortium.books.register.find(consortium.study_id)
     assert (study.state, study.reason) == (StudyState.STOPPED, "stopped by the board: ada, ben")
 
@@ -214,7 +216,7 @@ def test_a_request_to_retrain_is_recorded_and_waits_for_a_person(
 ) -> None:
     for action in (Action.CONTINUE, Action.RETRAIN):
         held = _held(acting)
-        assert acting.board.act(_decide(world, action, held=held), world.roster).outcome == (
+        assert acting.board.act(_decide(world, action, held=held), [world.roster]).outcome == (
             "recorded"
         )
     (request,) = open_requests(consortium.database, consortium.study_id)
@@ -238,7 +240,7 @@ def test_a_decision_without_two_deciders_of_the_pinned_roster_is_refused_and_doe
     world.deciders["eve"] = SigningKey.generate()
     done = acting.board.act(
         _decide(world, Action.PAUSE_SITE, site_id=SiteId(SITE_IDS[0]), signers=signers),
-        world.roster,
+        [world.roster],
     )
     assert done.outcome == "refused"
     assert done.detail.startswith(number)
@@ -252,8 +254,65 @@ def test_a_decider_who_was_revoked_no_longer_counts(world: World, acting: Acting
             for person in world.roster.deciders
         ),
     )
-    assert acting.board.act(_decide(world), roster).outcome == "refused"
-    assert acting.board.act(_decide(world, signers=("ada", "cleo")), roster).outcome == "recorded"
+    assert acting.board.act(_decide(world), [roster]).outcome == "refused"
+    assert acting.board.act(_decide(world, signers=("ada", "cleo")), [roster]).outcome == "recorded"
+
+
+def _without_ben(world: World) -> None:
+    world.next_roster(
+        deciders=tuple(
+            replace(person, status=Standing.REVOKED) if person.name == "ben" else person
+            for person in world.roster.deciders
+        )
+    )
+
+
+def test_a_decision_whose_decider_is_revoked_since_is_open_and_blocks_none_behind_it(
+    world: World, consortium: Consortium, acting: Acting
+) -> None:
+    old = _decide(world, Action.STOP)
+    _without_ben(world)
+    found = acting.board.act(old, world.rosters)
+    assert found.outcome == "open"
+    assert "signed under roster 1, whose decider ben is revoked now" in found.detail
+    study = consortium.books.register.find(consortium.study_id)
+    assert study.state is not StudyState.STOPPED
+    assert open_requests(consortium.database, consortium.study_id) == (found,)
+    anew = _decide(world, Action.STOP, held=_held(acting), signers=("ada", "cleo"))
+    assert acting.board.act(anew, world.rosters).outcome == "done"
+    study = consortium.books.register.find(consortium.study_id)
+    assert study.state is StudyState.STOPPED
+
+
+def test_a_revoked_deciders_key_makes_no_decision_that_is_done_whatever_date_it_signs(
+    world: World, acting: Acting
+) -> None:
+    _without_ben(world)
+    roster = world.rosters[0]
+    for opened_at_s in (roster.not_before_s, world.clock.seconds):
+        made = _decide(world, Action.ROLL_BACK, model_version=FIRST, now_s=opened_at_s)
+        assert judge_decision(made, world.rosters).objection
+    assert acting.board.act(made, world.rosters).outcome == "open"
+    assert acting.told == []
+
+
+def test_a_decision_opened_after_the_only_roster_that_allows_it_had_ended_is_refused(
+    world: World, acting: Acting
+) -> None:
+    _without_ben(world)
+    late = _decide(world, now_s=world.rosters[0].not_after_s + CLOCK_SKEW_S_MAX + 1)
+    found = acting.board.act(late, world.rosters)
+    assert (found.outcome, found.detail[:2]) == ("refused", "T4")
+
+
+def test_a_decision_of_two_where_the_newest_roster_asks_for_three_is_open(
+    world: World, acting: Acting
+) -> None:
+    data = _decide(world)
+    world.next_roster(decisions_required=3)
+    found = acting.board.act(data, world.rosters)
+    assert found.outcome == "open"
+    assert "roster 2 asks for 3 deciders" in found.detail
 
 
 @pytest.mark.parametrize(
@@ -262,19 +321,19 @@ def test_a_decider_who_was_revoked_no_longer_counts(world: World, acting: Acting
 def test_changed_bytes_of_a_decision_are_refused(
     world: World, acting: Acting, change: Change
 ) -> None:
-    assert acting.board.act(change(_decide(world)), world.roster).outcome == "refused"
+    assert acting.board.act(change(_decide(world)), [world.roster]).outcome == "refused"
 
 
 def test_a_decision_that_skips_one_is_refused(world: World, acting: Acting) -> None:
     held = (KeptDecision(None, FIRST, (), b"", 0),)  # type: ignore[arg-type]
-    done = acting.board.act(_decide(world, held=held), world.roster)
+    done = acting.board.act(_decide(world, held=held), [world.roster])
     assert (done.outcome, done.detail[:2]) == ("refused", "T6")
 
 
 def test_a_study_that_the_coordinator_does_not_have_is_not_possible(
     world: World, acting: Acting
 ) -> None:
-    done = acting.board.act(_decide(world, study_id=StudyId("elsewhere")), world.roster)
+    done = acting.board.act(_decide(world, study_id=StudyId("elsewhere")), [world.roster])
     assert done.outcome == "not possible"
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from common.ids import SiteId
 from common.protocol.monitoring.notice_codec import sign_notice
 from common.protocol.monitoring.notices import Action, Decision, decision_genesis
+from common.protocol.monitoring.roster import Standing
 from common.study.report_tensors import ReportKind
 from server.monitor_board.cli import app
 from server.monitor_board.decision_book import take_decision
@@ -129,7 +130,7 @@ def test_a_decision_is_shown_with_the_signatures_that_verify(board: BoardSide) -
     notice = sign_notice(_decision(board), signers)
     before = _maker(board).newest_position()
     with board.database.transaction() as connection:
-        take_decision(connection, notice, roster=world.roster, now_s=NOW_S)
+        take_decision(connection, notice, rosters=[world.roster], now_s=NOW_S)
     assert _maker(board).newest_position() > before
     [row] = _study(board).decisions
     assert [item.name for item in row.signatures] == ["ada", "ben"]
@@ -145,6 +146,24 @@ def test_a_signature_that_does_not_verify_counts_for_nothing(board: BoardSide) -
     [row] = decision_rows([sign_notice(_decision(board), forged), b"none"], world.roster)
     assert [item.name for item in row.signatures] == ["ada"]
     assert not row.is_valid
+
+
+def test_a_decision_that_was_not_valid_any_more_when_it_came_is_shown_as_that(
+    board: BoardSide,
+) -> None:
+    world = board.world
+    notice = sign_notice(_decision(board), {name: world.deciders[name] for name in ("ada", "ben")})
+    world.next_roster(
+        deciders=tuple(
+            dataclasses.replace(person, status=Standing.REVOKED) if person.name == "ben" else person
+            for person in world.roster.deciders
+        )
+    )
+    with board.database.transaction() as connection:
+        take_decision(connection, notice, rosters=world.rosters, now_s=NOW_S)
+    [row] = _study(board).decisions
+    assert not row.is_valid
+    assert row.objection == "signed under roster 1, whose decider ben is revoked now"
 
 
 def test_news_in_the_store_move_its_position_and_nothing_else_does(board: BoardSide) -> None:
