@@ -43,10 +43,12 @@ from site_client.training.workspace import Workspace
 
 STUDIES_KEPT_MAX: Final = 8
 ROWS_AT_ONCE: Final = 2048
-"""Patients of one piece of a batch, of one row each: activations stay in bounds."""
+"""Patients of one piece of a batch: activations stay in bounds."""
 GROUPS_AT_ONCE: Final = 320
-"""The same where a patient has several rows: above what a common batch of 256 draws, with few more
+"""The same where a patient has many numbers: above what a common batch of 256 draws, with few more
 that a core's cache does not hold."""
+FEW_NUMBERS: Final = 256
+"""A patient's, in one row."""
 _NORM_MARGIN: Final = 1e-6
 
 
@@ -143,7 +145,8 @@ def write_total(
         write_sum: the clipped sum of a piece.
         flat: whose `gradient` it writes.
     """
-    at_once = ROWS_AT_ONCE if whole.x.dim() == 2 else GROUPS_AT_ONCE
+    has_few = whole.x.dim() == 2 and whole.x.shape[1] <= FEW_NUMBERS
+    at_once = ROWS_AT_ONCE if has_few else GROUPS_AT_ONCE
     # About one size: what a piece costs at least, a small last one would cost too.
     pieces = max(1, -(-len(rows) // at_once))
     size = max(EVEN, -(-len(rows) // (pieces * EVEN)) * EVEN)
