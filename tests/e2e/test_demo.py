@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -84,13 +85,22 @@ def _check_monitoring(after: dict[str, Any]) -> None:
     assert older in page
 
 
+def _study_runs(folder: Path) -> bool:
+    """Return whether this demo's ServerApp is there; another federation's may be as well."""
+    for pid in pids_of("flwr-serverapp"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                return True
+    return False
+
+
 def test_ctrl_c_ends_every_process_and_a_second_demo_touches_nothing_of_a_running_one(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "demo"
     demo = _demo(folder)
     deadline = time.monotonic() + 180
-    while not pids_of("flwr-serverapp"):  # a study runs
+    while not _study_runs(folder):
         assert demo.poll() is None, demo.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.2)
