@@ -27,6 +27,8 @@ def _demo(folder: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts what runs in the background deaf to Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         # No data sets: a clone on a fresh machine has none.
         env={**os.environ, "COHORTIUM_DATA": str(folder / "none")},
     )
