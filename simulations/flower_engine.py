@@ -1,8 +1,8 @@
-"""The study on Flower's simulation engine: sites answer in Ray's worker processes, also on a cluster.
+"""The study on Flower's simulation engine: sites answer in Ray's workers, also on a cluster.
 
-The coordinator's own loop runs in a `ServerApp` over Flower's Grid; a `ClientApp`'s turn is one site's
-answer to one envelope. Ray's workers keep nothing of a site: it lies in the folder, which every
-machine of a cluster must see under the same path.
+The coordinator's own loop runs in a `ServerApp` over Flower's Grid; a `ClientApp`'s turn is one
+site's answer to one envelope. Ray's workers keep nothing of a site: it lies in the folder, which
+every machine of a cluster must see under the same path.
 
 `server.flower_channel` is not used here: it finds couriers by their enrolled keys and asks again
 after 15 s, for a courier may die. Here nodes have no keys, every message says which site it is for,
@@ -179,22 +179,17 @@ class _GridChannel:
     def ask(
         self, requests: Mapping[SiteId, Callable[[], bytes]], *, deadline_s: float
     ) -> Iterator[Arrived | Missing]:
-        """Ask all sites and yield their answers in the order in which they were asked.
+        """Ask all sites and yield their answers as they come.
 
         Every site answers, so the deadline is never met: simulated time is not the clock's.
         """
         waiting = deque(requests.items())
-        order = deque(requests)
         asked: dict[str, tuple[SiteId, int]] = {}
-        came: dict[SiteId, bytes] = {}
-        while order:
+        while waiting or asked:
             self._send(waiting, asked)
             for message in self._pull(asked):
                 site_id, _ = asked.pop(str(message.metadata.reply_to_message_id))
-                came[site_id] = _read(message)
-            while order and order[0] in came:
-                site_id = order.popleft()
-                yield Arrived(site_id, came.pop(site_id))
+                yield Arrived(site_id, _read(message))
 
     def _send(
         self,
@@ -273,10 +268,8 @@ def answer_turn(sites: Answers, message: Message) -> Message:
 
     try:
         site_id = parse_site_id(str(message.content[_SITE][_SITE]))
-        envelope = unpack_envelope(message.content)
-        if envelope is None:
-            raise _engine_failed("a request without an envelope")
-        content = pack_envelope(sites.answer(site_id, envelope))
+        # An envelope that is none is refused by the site itself.
+        content = pack_envelope(sites.answer(site_id, unpack_envelope(message.content) or b""))
     except CohortiumError as error:
         content = RecordDict({_FAILURE: ConfigRecord(record_of(error))})
     except Exception as error:

@@ -1,0 +1,102 @@
+"""Each rival's own virtual environment, made when it is first asked for, outside the repository."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+FOLDER_VARIABLE: Final = "COHORTIUM_PEERS"
+TORCH: Final = "torch==2.13.0"
+OPACUS: Final = "opacus==1.6.0"
+INSTALL_LIMIT_S: Final = 1800
+_READY: Final = "installed.txt"
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One framework.
+
+    Args:
+        name: on the command line.
+        title: in the table.
+        packages: with exact versions.
+        script: in `rivals/`.
+    """
+
+    name: str
+    title: str
+    packages: tuple[str, ...]
+    script: str
+
+
+RIVALS: Final = (
+    Rival("plain", "plain loop, Opacus", (), "plain.py"),
+    Rival("pfl", "pfl-research 0.6.0", ("pfl==0.6.0",), "pfl_job.py"),
+    Rival("flower", "Flower 1.41.0 on Ray", ("flwr[simulation]==1.41.0",), "flower_job.py"),
+    Rival("nvflare", "NVIDIA FLARE 2.9.0", ("nvflare==2.9.0",), "nvflare_job.py"),
+)
+
+
+class NotInstalled(Exception):
+    """A rival cannot be installed here; says why in one line."""
+
+
+def environments_folder() -> Path:
+    """Return where the environments lie: `COHORTIUM_PEERS`, or the user's cache."""
+    if given := os.environ.get(FOLDER_VARIABLE):
+        return Path(given)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "cohortium" / "peers"
+
+
+def python_of(rival: Rival, folder: Path, *, may_install: bool) -> Path:
+    """Return a rival's interpreter, after installing what it needs.
+
+    Raises:
+        NotInstalled: when it is not there and cannot be, or must not be, installed.
+    """
+    home = folder / rival.name
+    python = home / "bin" / "python"
+    wanted = "\n".join((TORCH, OPACUS, *rival.packages)) + "\n"
+    ready = home / _READY
+    if ready.exists() and ready.read_text() == wanted:
+        return python
+    if not may_install:
+        raise NotInstalled(f"{rival.title} is not in {home}, and --no-install was given")
+    if home.exists():
+        shutil.rmtree(home)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    print(f"installing {rival.title} into {home} (about 1.5 GB) ...", file=sys.stderr, flush=True)
+    _run([sys.executable, "-m", "venv", str(home)], rival)
+    # torch first and alone: together pip may choose another build of it.
+    for packages in ([TORCH], [TORCH, OPACUS, *rival.packages]):
+        _run([str(python), "-m", "pip", "install", "--quiet", *packages], rival)
+    ready.write_text(wanted)
+    return python
+
+
+def installed(python: Path) -> str:
+    """Return a short digest of all packages of an environment, for the record."""
+    done = subprocess.run(
+        [str(python), "-m", "pip", "freeze"], capture_output=True, text=True, check=False
+    )
+    return hashlib.sha256(done.stdout.encode()).hexdigest()[:12]
+
+
+def _run(command: Sequence[str], rival: Rival) -> None:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=INSTALL_LIMIT_S
+        )
+    except subprocess.TimeoutExpired:
+        raise NotInstalled(f"{rival.title}: pip took more than {INSTALL_LIMIT_S} s") from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+        raise NotInstalled(f"{rival.title} cannot be installed: {lines[-1][:200]}")
