@@ -12,57 +12,31 @@ a worker that dies ends the run, and a site that is asked twice would only train
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
-import os
-import secrets
-import signal
-import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from common.errors import CohortiumError, ConfigError, InternalError, ServiceError
+from common.errors import CohortiumError, ServiceError
 from common.ids import SiteId, parse_site_id
 from server.site_channel import Arrived, Missing, SiteChannel
-from simulations.error_record import error_of, record_of
+from simulations.ray_cluster import QUIET, environment, need_ray, own_ray
+from simulations.site_worker import error_of_record, error_record
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid, ServerApp
 
-ADDRESS: Final = "RAY_ADDRESS"
-"""Ray's own variable: a cluster that runs already. Without it Ray starts here, on loopback."""
 POLL_S: Final = 0.02
 TURNS_WAITING: Final = 16
 """Messages under way for each worker: Flower hands them out ten times a second."""
 BYTES_WAITING: Final = 64 << 20
 """Envelopes under way; above it only one for each worker."""
-OBJECT_STORE_BYTES: Final = 256 << 20
 _SITE: Final = "site"
-_ANSWER: Final = "answer"
 _FAILURE: Final = "failure"
-_PATH_MAX: Final = 40  # Ray's sockets lie below it, and a socket's path has 107 characters at most
-_QUIET: Final = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_enable_metrics_collection": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-
-
-_ALONE: Final = {
-    "RAY_AUTH_MODE": "token",
-    # Without it Ray takes 127.0.0.1 for a mistake and listens on every address of the machine.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-}
 
 
 class Answers(Protocol):
@@ -70,6 +44,10 @@ class Answers(Protocol):
 
     def answer(self, site_id: SiteId, envelope: bytes) -> bytes:
         """Return a site's sealed reply to a sealed request."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open in this process: another worker may have the site's next turn."""
         ...
 
 
@@ -94,8 +72,8 @@ def run_over_flower(
         ServiceError: when Flower, Ray or one of its workers fails.
         CohortiumError: what the loop or a site raised.
     """
-    _need_ray()
-    with _environment(_QUIET), _quiet_logs(), _own_ray(workers) as turns:
+    need_ray()
+    with environment(QUIET), _quiet_logs(), own_ray(workers) as turns:
         from flwr.simulation import run_simulation
 
         server = _Server(loop, site_ids, turns)
@@ -241,7 +219,8 @@ def _read(message: Message) -> bytes:
         # Flower's own words may repeat a worker's; its number says enough.
         raise _engine_failed(f"Flower's error {int(message.error.code)} in place of an answer")
     if _FAILURE in message.content:
-        raise error_of(dict(message.content[_FAILURE]))
+        record = message.content[_FAILURE]
+        raise error_of_record({key: str(value) for key, value in record.items()})
     envelope = unpack_envelope(message.content)
     if envelope is None:
         raise _engine_failed("an answer without an envelope")
@@ -270,11 +249,11 @@ def answer_turn(sites: Answers, message: Message) -> Message:
         site_id = parse_site_id(str(message.content[_SITE][_SITE]))
         # An envelope that is none is refused by the site itself.
         content = pack_envelope(sites.answer(site_id, unpack_envelope(message.content) or b""))
-    except CohortiumError as error:
-        content = RecordDict({_FAILURE: ConfigRecord(record_of(error))})
     except Exception as error:
-        # What another exception says may be text of a patient's row.
-        content = RecordDict({_FAILURE: ConfigRecord(record_of(_bug(error)))})
+        record: dict[str, Any] = dict(error_record(error))
+        content = RecordDict({_FAILURE: ConfigRecord(record)})
+    finally:
+        sites.close()
     return Message(content=content, reply_to=message)
 
 
@@ -286,78 +265,6 @@ def _wait_for_nodes(grid: Grid, count: int, stopped: threading.Event) -> list[in
             return nodes[:count]
         time.sleep(POLL_S)
     raise _Stopped
-
-
-@contextlib.contextmanager
-def _own_ray(workers: int | None) -> Iterator[int]:
-    """Start Ray on loopback, or join the cluster of `RAY_ADDRESS`; give the number of workers."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    address = os.environ.get(ADDRESS, "")
-    with contextlib.ExitStack() as stack:
-        options: dict[str, Any] = {"address": address}
-        if not address:
-            folder = tempfile.gettempdir()
-            scratch = tempfile.TemporaryDirectory(
-                prefix="ray-",
-                dir=folder if len(folder) <= _PATH_MAX else "/tmp",  # noqa: S108 - a fresh one
-                ignore_cleanup_errors=True,  # Ray's last process may still write its log
-            )
-            options = {
-                "address": "local",
-                "num_cpus": workers or os.cpu_count() or 1,
-                "include_dashboard": False,
-                "object_store_memory": OBJECT_STORE_BYTES,
-                "_node_ip_address": "127.0.0.1",
-                "_temp_dir": stack.enter_context(scratch),
-            }
-            stack.enter_context(_environment(_ALONE))
-            # Otherwise whoever may open a port of this machine could run code as we.
-            stack.enter_context(_environment({"RAY_AUTH_TOKEN": secrets.token_hex(32)}))
-        import ray
-
-        _read_environment_again(is_alone=not address)
-        stack.callback(ray.shutdown)
-        try:
-            ray.init(
-                **options,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                runtime_env={"env_vars": _of_workers()},
-            )
-        except Exception as error:
-            raise _no_ray(address, type(error).__name__) from None
-        for number, handler in handlers.items():
-            # Ray ends the process by itself on SIGTERM, past everything that we would close.
-            if threading.current_thread() is threading.main_thread() and handler is not None:
-                signal.signal(number, handler)
-        yield max(1, int(ray.cluster_resources().get("CPU", 1)))
-
-
-def _read_environment_again(*, is_alone: bool) -> None:
-    """Let Ray see our variables: it reads some when it is imported, which may have been before."""
-    from ray._private import ray_constants
-    from ray._raylet import AuthenticationTokenLoader, Config
-
-    ray_constants.ENABLE_RAY_CLUSTER = not is_alone
-    AuthenticationTokenLoader.instance().reset_cache()
-    Config.initialize("")
-
-
-def _of_workers() -> dict[str, str]:
-    """Return the environment of Ray's workers: our modules, one thread, and no word to anybody."""
-    return {**_QUIET, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables while the block lasts, and put all back: Flower itself changes some."""
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @contextlib.contextmanager
@@ -376,42 +283,10 @@ def _quiet_logs() -> Iterator[None]:
         logger.disabled = was
 
 
-def _need_ray() -> None:
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError(
-            "Flower's simulation engine does not start",
-            expected="Ray, which it runs on",
-            arrived="no such package",
-            todo="install cohortium[simulation-flower], or use --engine local",
-        )
-
-
-def _no_ray(address: str, seen: str) -> ConfigError:
-    return ConfigError(
-        "Ray does not start" if not address else "the Ray cluster cannot be joined",
-        expected="a Ray that starts on this machine"
-        if not address
-        else f"a cluster at {ADDRESS} = {address} with this Ray and this Python",
-        arrived=seen,
-        todo="free memory and disk, or use --engine local"
-        if not address
-        else "check it with `ray status`, or unset the variable to run on this machine",
-    )
-
-
 def _engine_failed(seen: str) -> ServiceError:
     return ServiceError(
         "Flower's simulation engine did not finish the study",
         expected="an answer of every site from a worker process",
         arrived=seen,
         todo="look whether memory ran out, take fewer workers with --workers, or --engine local",
-    )
-
-
-def _bug(error: Exception) -> InternalError:
-    return InternalError(
-        "a site's code failed in a worker process",
-        expected="an answer",
-        arrived=type(error).__name__,
-        todo="run it with --engine local --workers 1 to see where, and report it",
     )

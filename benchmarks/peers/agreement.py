@@ -23,11 +23,12 @@ from opacus.optimizers import DPOptimizer
 from torch import nn
 
 from benchmarks.peers.common_job import common_plan, common_sites, rival_model, task
+from common.ids import SiteId
 from common.privacy.accountant import epsilon_of
 from common.privacy.calibration import plan_mechanisms
 from common.privacy.mechanism import MechanismRecord
 from common.study.columns import initial_parameters
-from simulations.federation import run_in_memory
+from simulations.engine import run_study
 from simulations.randomness import reproducible
 from simulations.virtual_site import VirtualSite
 from site_client.training.noisy_optimizer import SENSITIVITY_MARGIN
@@ -60,10 +61,10 @@ def plain_loop_with_our_draws(*, sites: int, rounds: int, seed: int, ours: Any) 
     model = rival_model(initial_parameters(plan))
     accountants = [RDPAccountant() for _ in range(sites)]
     virtual = common_sites(plan, sites)
-    streams = [reproducible(seed)(site.site_id) for site in virtual]  # type: ignore[arg-type]
-    for _ in range(rounds):
+    streams = [reproducible(seed)(SiteId(site.site_id)) for site in virtual]
+    for number in range(1, rounds + 1):
         trained = [
-            _trained(model, site, stream(), accountant)
+            _trained(model, site, stream(number), accountant)
             for site, stream, accountant in zip(virtual, streams, accountants, strict=True)
         ]
         with torch.no_grad():
@@ -149,7 +150,7 @@ def main() -> None:
     """Run the job of `PEERS_SITES` and `PEERS_ROUNDS` both ways and print the record."""
     seed = int(sys.argv[1])
     plan = common_plan(sites=task.SITES, rounds=task.ROUNDS)
-    result = run_in_memory(plan, common_sites(plan, task.SITES), randomness=reproducible(seed))
+    result = run_study(plan, common_sites(plan, task.SITES), seed=seed)
     alike = plain_loop_with_our_draws(
         sites=task.SITES, rounds=task.ROUNDS, seed=seed, ours=result.parameters
     )
