@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from simulations.virtual_site import VirtualSite
 from site_client.training.noisy_optimizer import SENSITIVITY_MARGIN
 from site_client.training.randomness import Randomness
 from site_client.training.slots import draw, seat
+
+HALF_A_THOUSANDTH: Final = 0.0005
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,8 @@ def main() -> None:
                 "epsilon_plain": alike.epsilon_rdp,
                 "epsilon_ledger": alike.epsilon_pld,
                 "largest_difference": alike.largest_difference,
-                "is_alike": round(auroc, 3) == round(alike.auroc, 3)
-                and round(alike.epsilon_of_records, 3) == round(alike.epsilon_rdp, 3),
+                "is_alike": abs(auroc - alike.auroc) < HALF_A_THOUSANDTH
+                and abs(alike.epsilon_of_records - alike.epsilon_rdp) < HALF_A_THOUSANDTH,
             }
         )
     )

@@ -1,26 +1,23 @@
-"""The common job by our simulator, in a process of its own: `python -m benchmarks.peers.ours`."""
+"""The common job by our simulator, in its own process: `python -m benchmarks.peers.ours`."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-import numpy as np
+import sys
 
 from benchmarks.peers.common_job import common_plan, common_sites, rival_model, task
-from simulations.federation import run_in_memory
-from simulations.randomness import reproducible
+from simulations.engine import EngineSettings, run_study
 
 
 def main() -> None:
+    """Run it by the engine named on the command line, or the local one, and tell the figures."""
     plan = common_plan(sites=task.SITES, rounds=task.ROUNDS)
-    result = run_in_memory(plan, common_sites(plan, task.SITES), randomness=reproducible(task.SEED))
-    if path := os.environ.get("PEERS_MODEL"):
-        np.savez(Path(path), **result.parameters)
-    first = result.sites[0].statement
+    settings = EngineSettings(engine="flower" if sys.argv[1:] == ["flower"] else "local")
+    sites = common_sites(plan, task.SITES)
+    result = run_study(plan, sites, seed=task.SEED, settings=settings)
+    statement = result.sites[0].statement
     task.tell(
         auroc=task.auroc(rival_model(result.parameters)),
-        ledger_epsilon=None if first is None else first.epsilon_spent,
+        ledger_epsilon=None if statement is None else statement.epsilon_spent,
         refusals=sum(len(site.refusals) for site in result.sites),
     )
 
