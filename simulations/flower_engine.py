@@ -180,7 +180,7 @@ class _GridChannel:
         ):
             site_id, make = waiting.popleft()
             envelope = make()
-            message = _message(site_id, envelope, self._nodes[site_id])
+            message = message_to(site_id, envelope, self._nodes[site_id])
             [message_id, *_] = [*self._grid.push_messages([message]), ""]
             if not message_id:
                 raise _engine_failed("a message that was not taken")
@@ -201,7 +201,8 @@ class _Stopped(Exception):
     """Somebody has ended the run; says nothing to anybody."""
 
 
-def _message(site_id: SiteId, envelope: bytes, node_id: int) -> Message:
+def message_to(site_id: SiteId, envelope: bytes, node_id: int) -> Message:
+    """Return the message that asks one site; any node can work it."""
     from flwr.app import ConfigRecord, Message
 
     from common.flower_content import pack_envelope

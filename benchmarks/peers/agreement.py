@@ -79,7 +79,7 @@ def plain_loop_with_our_draws(*, sites: int, rounds: int, seed: int, ours: Any) 
         epsilon_of_records=epsilon_by_opacus(records),
         epsilon_pld=epsilon_of(records, delta=task.DELTA),
         largest_difference=max(
-            float((parameter - other).abs().max())
+            float((parameter - other).detach().abs().max())
             for parameter, other in zip(
                 model.parameters(), rival_model(ours).parameters(), strict=True
             )
