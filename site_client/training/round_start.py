@@ -8,6 +8,7 @@ never left would carry its noised sums into the release: twice the steps for one
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,21 @@ import torch
 from common.canonical import digest_bytes
 from common.ids import Digest
 from common.protocol.arrays import Parameters
+
+
+@dataclass(frozen=True)
+class OptimizerMemory:
+    """What the next round of a study needs of its earlier ones: post-processed noised sums.
+
+    Args:
+        received: digest of the model with which the newest round began; None before the first.
+        start: the optimiser's state when that round began.
+        now: its state after the last step.
+    """
+
+    received: Digest | None
+    start: dict[str, Any]
+    now: dict[str, Any]
 
 
 class RoundStart:
