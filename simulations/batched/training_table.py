@@ -15,8 +15,7 @@ from typing import Final, Generic, TypeVar
 from common.ids import Digest
 from common.protocol.arrays import Parameters
 from common.study.plan_bytes import plan_digest
-from simulations.batched.local_round import LocalResult, LocalRound, local_round
-from simulations.batched.stacked_model import knows
+from simulations.batched.local_round import LocalResult, LocalRound, local_round, pays
 from simulations.batched.stacked_rounds import train_rounds
 from site_client.features.matrix import FeatureMatrix
 from site_client.training.dp_sgd_engine import STUDIES_KEPT_MAX, DpSgdEngine
@@ -39,6 +38,8 @@ class TrainingTable:
 
     def __init__(self) -> None:
         self._local = threading.local()
+        self._single = DpSgdEngine()
+        self._single_lock = threading.Lock()
 
     def seat(self) -> TrainingSeat:
         """Return a new site's training engine."""
@@ -67,6 +68,25 @@ class TrainingTable:
             return train_rounds([ready])[0]
         return guest.wait(ready)
 
+    def train_single(
+        self,
+        patients: FeatureMatrix,
+        base: Parameters,
+        task: TrainingTask,
+        randomness: Randomness,
+        memory: OptimizerMemory | None,
+    ) -> LocalResult:
+        """Return a round's result by `DpSgdEngine`, which all sites at this table take turns with.
+
+        Args:
+            patients, base, task, randomness: as in `TrainingEngine.train`.
+            memory: of the site's earlier rounds of this study.
+        """
+        with self._single_lock:
+            self._single.recall(task, memory)
+            update = self._single.train(patients, base, task, randomness)
+            return LocalResult(update, self._single.memory(task))
+
     def _answer_group(
         self, asked: list[tuple[Key, Callable[[], Reply]]]
     ) -> Iterator[tuple[Key, Reply]]:
@@ -87,8 +107,7 @@ class TrainingTable:
 class TrainingSeat:
     """One site's place: a `TrainingEngine` that keeps the site's optimiser state by study.
 
-    A plan whose model cannot be stacked, or whose patients have several samples, is trained by
-    `DpSgdEngine`.
+    What cannot be stacked, or would gain nothing by it, is trained by `DpSgdEngine` (`pays`).
 
     Args:
         table: where it stands.
@@ -96,18 +115,17 @@ class TrainingSeat:
 
     def __init__(self, table: TrainingTable) -> None:
         self._table = table
-        self._single: DpSgdEngine | None = None
         self._memories: OrderedDict[Digest, OptimizerMemory] = OrderedDict()
 
     def train(
         self, patients: FeatureMatrix, base: Parameters, task: TrainingTask, randomness: Randomness
     ) -> TrainedUpdate:
         """Return one round's update and its mechanism record; see `TrainingEngine`."""
-        if not knows(task.plan) or patients.x.ndim != 2:
-            self._single = self._single or DpSgdEngine()
-            return self._single.train(patients, base, task, randomness)
         known = self._memories.get(plan_digest(task.plan))
-        done = self._table.train(local_round(patients, base, task, randomness, known))
+        if pays(patients, task):
+            done = self._table.train(local_round(patients, base, task, randomness, known))
+        else:
+            done = self._table.train_single(patients, base, task, randomness, known)
         self.recall(task, done.memory)
         return done.update
 

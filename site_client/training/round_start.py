@@ -45,6 +45,7 @@ class RoundStart:
         self._inner = inner
         self._vector = vector
         self._received: Digest | None = None
+        self._fresh = copy.deepcopy(dict(inner.state[vector]))
         self._state: dict[str, Any] = {}
 
     def begin(self, base: Parameters) -> None:
@@ -55,3 +56,14 @@ class RoundStart:
         else:
             self._received = received
             self._state = copy.deepcopy(dict(self._inner.state[self._vector]))
+
+    def memory(self) -> OptimizerMemory:
+        """Return where the study stands; its tensors are the optimiser's own."""
+        return OptimizerMemory(self._received, self._state, dict(self._inner.state[self._vector]))
+
+    def recall(self, memory: OptimizerMemory | None) -> None:
+        """Stand where `memory` was taken; None: before the first round."""
+        if memory is None:
+            memory = OptimizerMemory(None, {}, self._fresh)
+        self._received, self._state = memory.received, memory.start
+        self._inner.state[self._vector] = copy.deepcopy(memory.now)
