@@ -17,9 +17,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from common.errors import CohortiumError, ServiceError
+from common.errors import CohortiumError, ConfigError, ServiceError
 from common.ids import SiteId, parse_site_id
 from server.site_channel import Arrived, Missing, SiteChannel
 from simulations.ray_cluster import QUIET, environment, need_ray, own_ray
@@ -41,6 +42,11 @@ _FAILURE: Final = "failure"
 
 class Answers(Protocol):
     """Sites that lie in a folder; it is sent to Ray's workers, so it can be pickled."""
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie, on every machine."""
+        ...
 
     def answer(self, site_id: SiteId, envelope: bytes) -> bytes:
         """Return a site's sealed reply to a sealed request."""
@@ -249,7 +255,8 @@ def answer_turn(sites: Answers, message: Message) -> Message:
     try:
         site_id = parse_site_id(str(message.content[_SITE][_SITE]))
         # An envelope that is none is refused by the site itself.
-        content = pack_envelope(sites.answer(site_id, unpack_envelope(message.content) or b""))
+        envelope = unpack_envelope(message.content) or b""
+        content = pack_envelope(_in_folder(sites).answer(site_id, envelope))
     except Exception as error:
         record: dict[str, Any] = dict(error_record(error))
         content = RecordDict({_FAILURE: ConfigRecord(record)})
@@ -282,6 +289,17 @@ def _quiet_logs() -> Iterator[None]:
         yield
     finally:
         logger.disabled = was
+
+
+def _in_folder(sites: Answers) -> Answers:
+    if sites.folder.is_dir():
+        return sites
+    raise ConfigError(
+        "a machine of the Ray cluster cannot work a site",
+        expected="the run's folder, under the same path on every machine of the cluster",
+        arrived="no such folder there",
+        todo="name a folder that all machines share, or unset RAY_ADDRESS to run on this one",
+    )
 
 
 def _engine_failed(seen: str) -> ServiceError:

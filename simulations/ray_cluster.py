@@ -35,10 +35,11 @@ QUIET: Final = {
 }
 
 
+_MANY_MACHINES: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _ALONE: Final = {
     "RAY_AUTH_MODE": "token",
     # Without it Ray takes 127.0.0.1 for a mistake and listens on every address of the machine.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    _MANY_MACHINES: "0",
 }
 
 
@@ -69,7 +70,7 @@ def own_ray(workers: int | None) -> Iterator[int]:
             stack.enter_context(environment({"RAY_AUTH_TOKEN": secrets.token_hex(32)}))
         import ray
 
-        _read_environment_again(is_alone=not address)
+        _read_environment_again()
         stack.callback(ray.shutdown)
         try:
             ray.init(
@@ -88,7 +89,7 @@ def own_ray(workers: int | None) -> Iterator[int]:
         yield max(1, int(resources.get("CPU", 1)))
 
 
-def _read_environment_again(*, is_alone: bool) -> None:
+def _read_environment_again() -> None:
     """Let Ray see our variables: it reads some when it is imported, which may have been before."""
     from ray._private import ray_constants
     from ray._raylet import (  # type: ignore[attr-defined]
@@ -96,7 +97,8 @@ def _read_environment_again(*, is_alone: bool) -> None:
         Config,
     )
 
-    ray_constants.ENABLE_RAY_CLUSTER = not is_alone
+    words = os.environ.get(_MANY_MACHINES, "1" if sys.platform == "linux" else "0")
+    ray_constants.ENABLE_RAY_CLUSTER = words.lower() in ("1", "true")
     AuthenticationTokenLoader.instance().reset_cache()
     Config.initialize("")
 

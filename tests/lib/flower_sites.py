@@ -28,6 +28,7 @@ class Echo:
 
     refusing: str = ""
     failing: str = ""
+    folder: Path = Path(__file__).parent
 
     def answer(self, site_id: SiteId, envelope: bytes) -> bytes:
         """Return the envelope after the site's id."""
@@ -69,8 +70,7 @@ class Watched:
         self, requests: dict[SiteId, Callable[[], bytes]], *, deadline_s: float
     ) -> Iterator[Arrived | Missing]:
         """Ask, then look."""
-        for event in self.channel.ask(requests, deadline_s=deadline_s):
-            yield event
+        yield from self.channel.ask(requests, deadline_s=deadline_s)
         self.listening |= listening_addresses(descendants(os.getpid()))
 
 

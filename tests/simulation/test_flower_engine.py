@@ -131,6 +131,14 @@ def test_an_error_of_a_turn_goes_back_in_our_words_and_another_only_by_its_type(
     assert "John" not in str(other.content["failure"])
 
 
+def test_a_machine_that_does_not_see_the_runs_folder_says_what_a_cluster_needs(
+    tmp_path: Path,
+) -> None:
+    reply = answer_turn(Echo(folder=tmp_path / "elsewhere"), message_to(SITE, b"", 1))
+    assert reply.content["failure"]["type"] == ConfigError.__name__
+    assert "share" in reply.content["failure"]["todo"]
+
+
 def test_without_ray_the_engine_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
