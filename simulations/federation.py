@@ -38,7 +38,7 @@ from server.registry.store import ModelRegistry
 from server.relevance import Relevance, rank_candidates
 from server.round_book import Answer, Outcome, Round, RoundBook
 from server.selection_rounds import SelectionCounts, read_counts
-from server.site_channel import Arrived, Missing
+from server.site_channel import Arrived, Missing, SiteChannel
 from server.site_directory import SiteDirectory
 from server.storage.database import Database
 from server.storage.tables import metadata
@@ -84,12 +84,14 @@ class FederationResult:
         version: its digest.
         rounds: as the coordinator recorded them, the final evaluation last.
         sites: by id.
+        answers: of all sites in all rounds, oldest first.
     """
 
     parameters: Parameters
     version: Digest
     rounds: tuple[Round, ...]
     sites: tuple[SiteOutcome, ...]
+    answers: tuple[Answer, ...] = ()
 
     @property
     def auroc_mean(self) -> float:
@@ -109,6 +111,7 @@ def run_in_memory(
     randomness: SiteRandomness | None = None,
     folder: Path | None = None,
     progress: Progress = lambda begun, rounds: None,
+    around_channel: Callable[[SiteChannel], SiteChannel] = lambda channel: channel,
 ) -> FederationResult:
     """Run all rounds of a plan and score the final model.
 
@@ -118,6 +121,7 @@ def run_in_memory(
         randomness: of each site; `reproducible(0)` when not given.
         folder: empty, for the coordinator's books and the sites' logs; removed when not given.
         progress: told before each round.
+        around_channel: puts something around the channel, such as one that counts bytes.
 
     Raises:
         RoundFailed: when too few sites answer.
@@ -127,7 +131,13 @@ def run_in_memory(
     check_trains(plan)
     rounds = plan.training.rounds + 1 + (plan_mechanisms(plan).scaling is not None)
     with run_consortium(
-        plan, sites, randomness=randomness, folder=folder, progress=progress, rounds=rounds
+        plan,
+        sites,
+        randomness=randomness,
+        folder=folder,
+        progress=progress,
+        rounds=rounds,
+        around_channel=around_channel,
     ) as (books, running):
         return _result(plan, books, running)
 
@@ -174,6 +184,7 @@ def run_consortium(
     folder: Path | None = None,
     progress: Progress = lambda begun, rounds: None,
     rounds: int,
+    around_channel: Callable[[SiteChannel], SiteChannel] = lambda channel: channel,
 ) -> Iterator[tuple[Books, list[RunningSite]]]:
     """Run a plan to its end and give its books and sites while the block lasts.
 
@@ -190,7 +201,8 @@ def run_consortium(
         if folder is None:
             made = tempfile.TemporaryDirectory(prefix="cohortium-simulation-")
             folder = Path(temporary.enter_context(made))
-        with _run(plan, sites, randomness or reproducible(0), folder, progress, rounds) as ran:
+        randomness = randomness or reproducible(0)
+        with _run(plan, sites, randomness, folder, progress, rounds, around_channel) as ran:
             yield ran
 
 
@@ -213,6 +225,7 @@ def _run(
     folder: Path,
     progress: Progress,
     rounds: int,
+    around_channel: Callable[[SiteChannel], SiteChannel],
 ) -> Iterator[tuple[Books, list[RunningSite]]]:
     clock = SystemClock()
     keys = CoordinatorKeys(SigningKey.generate(), OpeningKey.generate())
@@ -233,7 +246,7 @@ def _run(
     try:
         study = books.register.register(plan, keys.signing)
         books.register.start_run(study.study_id, "simulation", restarts=0)
-        channel = _ProcessChannel(running, rounds=rounds, progress=progress)
+        channel = around_channel(_ProcessChannel(running, rounds=rounds, progress=progress))
         Coordinator(
             books.register.find(study.study_id),
             books=books,
@@ -324,6 +337,7 @@ def _result(plan: StudyPlan, books: Books, sites: Sequence[RunningSite]) -> Fede
             _site_outcome(plan, parameters, site, [a for a in answers if a.site_id == site.site_id])
             for site in sorted(sites, key=lambda item: item.site_id)
         ),
+        answers=answers,
     )
 
 
