@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from common.command_line import print_json
-from common.errors import ConfigError
 
 if TYPE_CHECKING:
-    from common.study.plan import StudyPlan
     from simulations.run import StudyRun
-    from simulations.virtual_site import VirtualSite
+
+
+class Engine(StrEnum):
+    """What works the sites."""
+
+    LOCAL = "local"
+    FLOWER = "flower"
 
 
 def register(app: typer.Typer) -> None:
@@ -47,6 +51,12 @@ def run_plan(
         int, typer.Option(min=20, help="A part of a data set with fewer patients is left out.")
     ] = 50,
     seed: Annotated[int, typer.Option(min=0, help="Of division, sampling and noise.")] = 1,
+    engine: Annotated[
+        Engine, typer.Option(help="local: processes of this machine; flower: Flower on Ray.")
+    ] = Engine.LOCAL,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; as many as pay if not given.")
+    ] = None,
     baselines: Annotated[
         str | None,
         typer.Option(help="Names with commas; all when not given. See docs/simulating-a-study.md."),
@@ -65,23 +75,28 @@ def run_plan(
 
     from common.study.plan_file import read_plan
     from common.study.selection_words import check_trains
+    from simulations.engine import EngineSettings
     from simulations.run import ALL_BASELINES, default_folder, run
+    from simulations.site_choice import choose_sites
 
     # SIGTERM ends the run as Ctrl-C does, so that no process is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     study_plan = read_plan(plan)
     check_trains(study_plan)
-    divided = _sites(
+    divided = choose_sites(
         study_plan,
-        data,
-        {"by": by, "label-skew": label_skew, "by-quantity": by_quantity, "by-time": by_time},
+        data=data,
+        by=by,
+        label_skew=label_skew,
+        by_quantity=by_quantity,
+        by_time=by_time,
         sites=sites,
         patients=patients,
         patients_min=patients_min,
         seed=seed,
     )
     console = Console(stderr=True)
-    for words in getattr(divided, "left_out", ()):
+    for words in divided.left_out:
         console.print(f"left out: {words}", highlight=False)
     if data is not None:
         console.print(
@@ -96,6 +111,7 @@ def run_plan(
             divided,
             folder=out or default_folder(study_plan, seed),
             seed=seed,
+            settings=EngineSettings(engine=engine.value, workers=workers),
             baselines=() if no_baselines else names,
             resume=resume,
             progress=bars.show,
@@ -104,66 +120,6 @@ def run_plan(
         print_json(_record(found))
     else:
         _tell(found)
-
-
-def _sites(
-    plan: StudyPlan,
-    data: Path | None,
-    ways: dict[str, Any],
-    *,
-    sites: int,
-    patients: int,
-    patients_min: int,
-    seed: int,
-) -> Sequence[VirtualSite]:
-    chosen = [name for name, value in ways.items() if value is not None]
-    if data is None:
-        from simulations.forecast_population import describe_simulated, simulated_population
-        from simulations.partition import Partition
-
-        if chosen:
-            raise ConfigError(
-                f"--{chosen[0]} is refused",
-                expected="--data with it: a data set to be divided",
-                arrived="no data set",
-                todo=f"name one with --data, or leave out --{chosen[0]} for invented patients",
-            )
-        made = simulated_population(plan, sites=sites, patients=patients)(seed)
-        return Partition(tuple(made), f"invented: {describe_simulated(sites, patients)}")
-    if len(chosen) != 1:
-        raise ConfigError(
-            "the data set cannot be divided",
-            expected=f"exactly one of {', '.join(f'--{name}' for name in ways)}",
-            arrived=", ".join(f"--{name}" for name in chosen) or "none of them",
-            todo="say how patients belong to sites; docs/simulating-a-study.md describes each way",
-        )
-    return _divided(plan, data, chosen[0], ways[chosen[0]], sites, patients_min, seed)
-
-
-def _divided(
-    plan: StudyPlan, data: Path, way: str, value: Any, sites: int, patients_min: int, seed: int
-) -> Sequence[VirtualSite]:
-    from simulations import partition
-    from simulations.data_set import DataSet
-
-    source = DataSet.read(data)
-    match way:
-        case "by":
-            column = Path(value) if value.endswith(".csv") else value
-            return partition.by_column(source, plan, column, patients_min=patients_min)
-        case "label-skew":
-            return partition.by_label_skew(
-                source, plan, sites=sites, alpha=value, seed=seed, patients_min=patients_min
-            )
-        case "by-quantity":
-            return partition.by_quantity(
-                source, plan, sites=sites, exponent=value, seed=seed, patients_min=patients_min
-            )
-        case _:
-            column = None if value == "index-date" else value
-            return partition.by_time(
-                source, plan, column=column, sites=sites, patients_min=patients_min
-            )
 
 
 class _Bars:

@@ -77,8 +77,8 @@ def _bought(study_run: StudyRun) -> Figure | None:
     _whiskers(axes, rows, "federated_minus", np.arange(len(rows)), BLUE)
     axes.axvline(0, color=INK, linewidth=1)
     axes.set_yticks(range(len(rows)), [WORDS[name] for name in rows.baseline])
-    axes.invert_yaxis()
-    axes.set_xlabel("AUROC of the federation minus AUROC of the baseline, mean of sites, 95 %")
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("AUROC of the federation minus that of the baseline, mean of sites; 95 %")
     return figure
 
 
@@ -104,6 +104,7 @@ def _sites(study_run: StudyRun) -> Figure | None:
             y = places[list(own.site_id)].to_numpy()
             axes.plot(own.auroc, y, mark, color=colour, markersize=5, label=WORDS[name], alpha=0.9)
     axes.set_yticks(places.to_numpy(), list(places.index) if is_named else [""] * len(places))
+    axes.set_ylim(-0.6, len(places) - 0.4)
     axes.set_xlabel("AUROC on the site's own held-out patients; whiskers: 95 %")
     axes.set_ylabel("" if is_named else f"{len(places)} sites")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 - 0.6 / len(together)), ncols=2,
@@ -120,7 +121,7 @@ def _groups(study_run: StudyRun) -> Figure | None:
     figure, axes = new_figure(1.2 + 0.35 * len(rows))
     _whiskers(axes, rows, "auroc", np.arange(len(rows)), BLUE)
     axes.set_yticks(range(len(rows)), list(rows.group))
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("AUROC of the federation's model, held-out patients of all sites, 95 %")
     return figure
 

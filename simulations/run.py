@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from common.study.plan_file import plan_digest, read_plan
 from common.study.selection_words import check_trains
 from server.round_book import Round
 from simulations.baselines import ALL_BASELINES, check_names, train_baselines
-from simulations.federation import FederationResult, SiteOutcome, run_in_memory
+from simulations.engine import EngineSettings, run_study
 from simulations.partition import Partition
 from simulations.plain_rounds import Trainee
-from simulations.randomness import reproducible
 from simulations.run_folder import RunFolder
 from simulations.run_tables import calibration_table, groups_table, rounds_table, sites_table
+from simulations.study_result import FederationResult, SiteOutcome
 from simulations.traffic import CountedChannel, read_traffic
 from simulations.virtual_site import VirtualSite
 
@@ -77,6 +77,7 @@ def run(
     *,
     folder: Path | None = None,
     seed: int = 1,
+    settings: EngineSettings | None = None,
     baselines: Sequence[str] = ALL_BASELINES,
     resume: bool = False,
     keep_work: bool = False,
@@ -89,6 +90,7 @@ def run(
         sites: such as a `Partition`.
         folder: not there yet, or this run's own to resume; `default_folder` when not given.
         seed: of sampling and noise.
+        settings: how the sites are worked.
         baselines: which to train; none of them with ().
         resume: go on with a run that was interrupted, or read one that has ended.
         keep_work: keep the engine's own files.
@@ -105,13 +107,27 @@ def run(
     check_names(baselines)
     home = RunFolder(folder or default_folder(plan, seed))
     progress("reading patients", 0, len(sites))
-    trainees = [Trainee(s.site_id, s.declared_cohort_size, s.matrix(plan)) for s in sites]
-    record = home.claim(plan, _identity(plan, sites, seed), resume=resume)
+    settings = settings or EngineSettings()
+    # Features are made once: the study, the baselines and the fingerprints take the same.
+    ready = [replace(site, patients=site.matrix(plan)) for site in sites]
+    trainees = [
+        Trainee(site.site_id, site.declared_cohort_size, site.matrix(plan)) for site in ready
+    ]
+    record = home.claim(plan, _identity(plan, ready, seed), resume=resume)
     if record["state"] == "finished":
         return open_run(home.path)
     seconds: dict[str, float] = {}
     begun = time.perf_counter()
-    result = _federate(plan, sites, home, seed=seed, progress=progress)
+    result = run_study(
+        plan,
+        ready,
+        seed=seed,
+        folder=home.work,
+        settings=settings,
+        resume=resume,
+        progress=lambda begun, rounds: progress("rounds", begun - 1, rounds),
+        around_channel=lambda channel: CountedChannel(channel, file=home.traffic),
+    )
     seconds["study"] = time.perf_counter() - begun
     home.write_bytes(home.model.name, encode_parameters(result.parameters))
     begun = time.perf_counter()
@@ -137,6 +153,7 @@ def run(
         record={
             **record,
             "state": "finished",
+            "settings": asdict(settings),
             "baselines": list(baselines),
             "divided": sites.words if isinstance(sites, Partition) else "as given",
             "left_out": list(sites.left_out) if isinstance(sites, Partition) else [],
@@ -172,25 +189,6 @@ def open_run(folder: Path) -> StudyRun:
     )
 
 
-def _federate(
-    plan: StudyPlan,
-    sites: Sequence[VirtualSite],
-    home: RunFolder,
-    *,
-    seed: int,
-    progress: Progress,
-) -> FederationResult:
-    home.forget_work()
-    return run_in_memory(
-        plan,
-        sites,
-        randomness=reproducible(seed),
-        folder=home.work,
-        progress=lambda begun, rounds: progress("rounds", begun - 1, rounds),
-        around_channel=lambda channel: CountedChannel(channel, file=home.traffic),
-    )
-
-
 def _write(study_run: StudyRun, home: RunFolder) -> None:
     from simulations.figures import draw_run
     from simulations.run_report import report_of
@@ -211,7 +209,6 @@ def _identity(plan: StudyPlan, sites: Sequence[VirtualSite], seed: int) -> dict[
         "study": plan.study.id,
         "plan_digest": plan_digest(plan),
         "seed": seed,
-        "settings": {},
         "sites": {site.site_id: site.fingerprint(plan) for site in sites},
     }
 

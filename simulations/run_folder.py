@@ -34,7 +34,7 @@ _SOFTWARE: Final = (
     "cohortium", "numpy", "torch", "opacus", "dp-accounting", "pandas", "pyarrow", "scipy",
     "matplotlib", "flwr", "ray",
 )  # fmt: skip
-_IDENTITY: Final = ("plan_digest", "seed", "sites", "settings")
+_IDENTITY: Final = ("plan_digest", "seed", "sites")
 """What a run is: a folder with another of these belongs to another run."""
 
 
@@ -75,7 +75,7 @@ class RunFolder:
 
         Args:
             plan: written beside it.
-            identity: plan digest, seed, sites, settings; a folder of another run is refused.
+            identity: plan digest, seed, sites; a folder of another run is refused.
             resume: go on with a run that is there.
 
         Raises:

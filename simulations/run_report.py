@@ -143,8 +143,8 @@ def _bought(study_run: StudyRun) -> Iterator[Part]:
         "Each baseline trains the same model for the same rounds and steps from the same start, "
         "and is scored on the same held-out patients; what differs is who trains together and "
         "whether noise is added. Without noise means that each patient's gradient is still clipped "
-        "as the plan says. AUROC is the mean of the sites' own; intervals are of the patients' sampling "
-        "(DeLong), not of the luck of one seed."
+        "as the plan says. AUROC is the mean of the sites' own; intervals are of the patients' "
+        "sampling (DeLong), not of the luck of one seed."
     )
     yield Picture(
         "bought",

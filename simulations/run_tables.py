@@ -22,8 +22,8 @@ from simulations.exact_performance import (
     placements,
     predict,
 )
-from simulations.federation import FederationResult
 from simulations.plain_rounds import Trainee
+from simulations.study_result import FederationResult
 from simulations.traffic import Sizes
 from site_client.features.matrix import FeatureMatrix, split
 
