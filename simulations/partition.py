@@ -7,6 +7,7 @@ division that leaves fewer than two sites is refused.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -375,7 +376,8 @@ def _numbered(word: str, number: int, of: int) -> str:
 def _site_ids(texts: Sequence[str]) -> list[str]:
     """Return a site id for each text, different ones for different texts."""
     slugs = [
-        re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:50].strip("-") or "site"
+        re.sub(r"[^a-z0-9]+", "-", _without_accents(text.lower())).strip("-")[:50].strip("-")
+        or "site"
         for text in texts
     ]
     taken: Counter[str] = Counter()
@@ -387,6 +389,14 @@ def _site_ids(texts: Sequence[str]) -> list[str]:
             name += "x"
         ids.append(name)
     return ids
+
+
+def _without_accents(text: str) -> str:
+    return "".join(
+        letter
+        for letter in unicodedata.normalize("NFKD", text)
+        if not unicodedata.combining(letter)
+    )
 
 
 def _natural(text: str) -> tuple[Any, ...]:
