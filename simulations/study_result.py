@@ -54,7 +54,8 @@ class FederationResult:
         version: its digest.
         rounds: as the coordinator recorded them, the final evaluation last.
         sites: by id.
-        answers: of all sites in all rounds, oldest first.
+        answers: of every site in every round, as the coordinator recorded them, oldest first; a
+            round that was asked again has those of each time.
     """
 
     parameters: Parameters
@@ -101,15 +102,15 @@ def read_result(plan: StudyPlan, books: Books, sites: SitesInFolder) -> Federati
         bytes_max=PARAMETERS_BYTES_MAX,
     )
     answers = books.rounds.answers(study_id)
-    of_site: defaultdict[SiteId, list[Answer]] = defaultdict(list)
+    by_site: defaultdict[SiteId, list[Answer]] = defaultdict(list)
     for answer in answers:
-        of_site[answer.site_id].append(answer)
+        by_site[answer.site_id].append(answer)
     return FederationResult(
         parameters=parameters,
         version=version,
         rounds=books.rounds.rounds(study_id),
         sites=tuple(
-            _site_outcome(plan, parameters, site_id, sites.features(site_id), of_site[site_id])
+            _site_outcome(plan, parameters, site_id, sites.features(site_id), by_site[site_id])
             for site_id in sorted(sites.sites)
         ),
         answers=answers,
