@@ -38,7 +38,9 @@ def run_plan(
     plan: Annotated[Path, typer.Argument(help="The study plan, a TOML file.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="TOML file with a source as in site.toml; without it patients are invented."),
+        typer.Option(
+            help="TOML with a source as in site.toml; if not given, patients are invented."
+        ),
     ] = None,
     by: Annotated[
         str | None,
