@@ -148,12 +148,13 @@ def score_exactly(
     Args:
         plan: of the study.
         parameters: of the model, with its scaling if it has one.
-        patients: held out.
+        patients: held out, of whom the first sample is scored, as in an evaluation.
     """
     if len(patients.y) == 0:
         return None, None
     trained, scaling = split_model(parameters)
-    probabilities = score(plan, trained, scale(patients, plan, scaling).x)
+    patients = scale(patients, plan, scaling).first_samples()
+    probabilities = score(plan, trained, patients.x)
     accuracy = float(np.mean((probabilities >= 0.5) == (patients.y == 1)))
     if patients.y.min() == patients.y.max():
         return None, accuracy
