@@ -83,7 +83,9 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(record, indent=2) + "\n")
     titles = {rival.name: rival.title for rival in (OURS, OURS_ON_RAY, *RIVALS)}
-    print_table(options.job, titles, runs)
+    print_table(
+        options.job, titles, runs, our_epsilon=None if alike is None else alike["epsilon_ours"]
+    )
     for line in ratio_lines(titles, runs):
         print(line)
     if alike is not None:

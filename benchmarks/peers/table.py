@@ -10,8 +10,13 @@ _OURS = "ours"
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def print_table(job: str, titles: Mapping[str, str], runs: Runs) -> None:
-    """Print one line for each program: medians over its finished runs, with ratios to ours."""
+def print_table(
+    job: str, titles: Mapping[str, str], runs: Runs, *, our_epsilon: float | None
+) -> None:
+    """Print one line for each program: medians over its finished runs, with ratios to ours.
+
+    `our_epsilon` is of our ledgers' records by the rivals' accountant, if that was computed.
+    """
     print(
         f"\n| {job} | runs | wall s (range) | of ours | CPU s | of ours | PSS MB | RSS MB "
         "| processes | AUROC | ε (RDP) |\n|---|---|---|---|---|---|---|---|---|---|---|"
@@ -22,7 +27,7 @@ def print_table(job: str, titles: Mapping[str, str], runs: Runs) -> None:
             print(f"| {titles[name]} | 0 of {len(all_runs)} | did not finish | | | | | | | | |")
             continue
         wall = [run["wall_s"] for run in done]
-        epsilon = [e for run in done if (e := run["told"].get("epsilon")) is not None]
+        epsilon = done[0]["told"].get("epsilon", our_epsilon)
         cells = (
             titles[name],
             f"{len(done)} of {len(all_runs)}",
@@ -34,7 +39,7 @@ def print_table(job: str, titles: Mapping[str, str], runs: Runs) -> None:
             f"{_median(done, 'rss_mb'):.0f}",
             f"{max(run['processes'] for run in done)}",
             f"{statistics.mean(run['told']['auroc'] for run in done):.3f}",
-            f"{epsilon[0]:.3f}" if epsilon else "",
+            "" if epsilon is None else f"{epsilon:.3f}",
         )
         print(f"| {' | '.join(cells)} |")
 
