@@ -8,6 +8,7 @@ together; replies are given in the order asked, because a sum of floats depends 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ import torch
 
 from common.ids import SiteId
 from common.study.plan import StudyPlan
+from common.study.scaling import model_shapes
 from server.site_channel import Arrived, Missing, SiteChannel
 from simulations.site_turn import SitesInFolder
 from simulations.site_worker import Group
@@ -70,11 +72,13 @@ class ProcessChannel:
 
     def __init__(self, sites: SitesInFolder) -> None:
         self._sites = sites
+        shapes = model_shapes(sites.plan).values()
+        self._model_bytes = 4 * sum(math.prod(shape) for shape in shapes)
 
     def ask(self, requests: Requests, *, deadline_s: float) -> Iterator[Arrived | Missing]:
         """Ask each site; every site answers, so the deadline is never met."""
         waiting = deque(requests.items())
-        size = 1
+        size = _group_max(self._model_bytes)
         while waiting:
             group = _take_group(waiting, size=size)
             for site_id, reply in self._sites.answer_together(dict(group)):

@@ -1,8 +1,8 @@
 """A table at which sites wait for each other's rounds, and train them all at once.
 
 Each site's real task runs in its own thread up to `train`; there it waits. When every site of the
-group waits or has ended (refused, failed), one thread trains for all, and each site goes on in turn:
-gate, ledger and seal are its own. Threads hand on one baton, so that no two of them ever run.
+group waits or has ended (refused, failed), one thread trains for all, and each site goes on in
+turn: gate, ledger and seal are its own. Threads hand on one baton: no two of them ever run.
 """
 
 from __future__ import annotations
