@@ -15,6 +15,7 @@ import pytest
 
 from common.errors import BudgetError, CohortiumError, ConfigError, InternalError
 from common.ids import SiteId
+from common.study.plan import StudyPlan
 from server.site_channel import SiteChannel
 from simulations.engine import EngineSettings, run_study
 from simulations.flower_engine import answer_turn, message_to, run_over_flower
@@ -34,17 +35,22 @@ needs_ray = pytest.mark.skipif(
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@needs_ray
-@pytest.mark.slow
-def test_flowers_engine_gives_the_local_engines_model_and_listens_on_loopback_only() -> None:
-    # Momentum is state that a site keeps from round to round: here in files, for workers have none.
-    plan = make_plan(
+def momentum_plan() -> StudyPlan:
+    """Return a plan whose optimiser keeps a state from round to round."""
+    return make_plan(
         model={"kind": "mlp", "hidden": [8]},
         training__rounds=3,
         training__optimizer={"kind": "sgd", "learning_rate": 0.2, "momentum": 0.9},
         training__quorum=3,
         training__update_norm_max=30.0,
     )
+
+
+@needs_ray
+@pytest.mark.slow
+def test_flowers_engine_gives_the_local_engines_model_and_listens_on_loopback_only() -> None:
+    # Momentum is state that a site keeps from round to round: here in files, for workers have none.
+    plan = momentum_plan()
     sites = small_sites(plan, 3)
     local = run_study(plan, sites, seed=4, settings=EngineSettings(workers=1))
     watched: list[Watched] = []
@@ -67,6 +73,25 @@ def test_flowers_engine_gives_the_local_engines_model_and_listens_on_loopback_on
 
 @needs_ray
 @pytest.mark.slow
+def test_a_run_that_one_engine_began_goes_on_with_the_other_to_the_same_model(
+    tmp_path: Path,
+) -> None:
+    plan = momentum_plan()
+    sites = small_sites(plan, 3)
+    alone = EngineSettings(workers=1)
+    whole = run_study(plan, sites, seed=4, settings=alone)
+    run_study(plan, sites, seed=4, settings=alone, folder=tmp_path / "run", rounds_max=1)
+    settings = EngineSettings(engine="flower", workers=1)
+    resumed = run_study(
+        plan, sites, seed=4, settings=settings, folder=tmp_path / "run", resume=True
+    )
+    assert len(resumed.rounds) == len(whole.rounds)
+    for name, value in whole.parameters.items():
+        np.testing.assert_allclose(resumed.parameters[name], value, rtol=0, atol=1e-6)
+
+
+@needs_ray
+@pytest.mark.slow
 def test_a_sites_refusal_to_be_worked_ends_the_run_in_its_own_words() -> None:
     ids = [SiteId("site-0"), SiteId("site-1")]
 
@@ -85,6 +110,7 @@ def test_ctrl_c_and_sigterm_leave_no_process(number: signal.Signals) -> None:
     script = """
 import signal
 from common.ids import SiteId
+from common.study.plan import StudyPlan
 from simulations.flower_engine import run_over_flower
 from tests.lib.flower_sites import Echo
 signal.signal(signal.SIGINT, signal.default_int_handler)
