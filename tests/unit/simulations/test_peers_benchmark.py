@@ -29,7 +29,8 @@ subprocess.run([sys.executable, "-c", {BURN!r}], start_new_session=True, env={{}
 """
 LEAVES_ONE = """
 import subprocess, sys
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)  # left behind"], start_new_session=True)
+script = "import time; time.sleep(60)  # left behind"
+subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
 """
 
 
