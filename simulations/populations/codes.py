@@ -18,6 +18,7 @@ Kind = Literal["laboratory", "vital", "condition", "drug", "answer"]
 LOCAL: Final = "LAB"
 """Vocabulary of the hospital's own codes."""
 
+
 @dataclass(frozen=True)
 class Code:
     """One code as recorded.

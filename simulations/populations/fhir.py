@@ -1,7 +1,7 @@
 """Generated records as FHIR R4 resources in NDJSON, the files of a bulk export.
 
 Lines are joined column by column: no text of ours needs escaping, and a million lines take seconds.
-Every resource is marked as test data (HL7 v3 ActReason, HTEST).
+Every patient is marked as test data (HL7 v3 ActReason, HTEST).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ _SYSTEMS: Final = {
     "LAB": "urn:generated:laboratory",
 }
 _UCUM: Final = "http://unitsofmeasure.org"
+_ACT_CODE: Final = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 _CLASSES: Final = ("IMP", "EMER", "AMB")
 _META: Final = (
     '"meta":{"security":[{"system":"http://terminology.hl7.org/CodeSystem/v3-ActReason",'
@@ -51,6 +52,7 @@ _RESOURCE_OF: Final = {
     "drug": "MedicationAdministration",
     "answer": "Observation",
 }
+_RESOURCES: Final = ("Observation", "Condition", "MedicationAdministration")
 
 
 class FhirWriter:
@@ -73,7 +75,7 @@ class FhirWriter:
         subject = pa.array(subject_ids(records.history.patients)[contacts.patient])
         self._write(
             "Encounter",
-            ',"status":"finished","class":{"code":"',
+            f',"status":"finished","class":{{"system":"{_ACT_CODE}","code":"',
             words(contacts.visit_class, _CLASSES),
             '"},"subject":{"reference":"Patient/',
             subject,
@@ -91,7 +93,8 @@ class FhirWriter:
 
     def _add_events(self, records: Records) -> None:
         events = records.events
-        kinds = np.array([item.kind for item in CODES])[events.code]
+        resources = np.array([_RESOURCES.index(_RESOURCE_OF[item.kind]) for item in CODES])
+        resource = resources[events.code]
         subject, when = pa.array(of_events(records)), _zoned(events.time_s)
         concepts = words(events.code, [_concept(place) for place in range(len(CODES))])
         value = compute.binary_join_element_wise(
@@ -121,7 +124,7 @@ class FhirWriter:
                 None,
             ),
         ):
-            rows = pa.array(np.flatnonzero([_RESOURCE_OF[item] == kind for item in kinds]))
+            rows = pa.array(np.flatnonzero(resource == _RESOURCES.index(kind)))
             self._write(
                 kind,
                 begins,
@@ -142,7 +145,7 @@ class FhirWriter:
         else:
             names = pa.array(np.arange(self._written, self._written + rows))
             begins = (
-                f'{{"resourceType":"{kind}",{_META},"id":"generated-',
+                f'{{"resourceType":"{kind}","id":"generated-',
                 names.cast(pa.string()),
                 '"',
             )

@@ -178,14 +178,14 @@ class Hospital(_Dials):
     @property
     def declared_cohort_size(self) -> int:
         """Public size: the number of patients rounded down to two digits."""
-        step = 10 ** max(len(str(self.patients)) - 2, 0)
+        step: int = 10 ** max(len(str(self.patients)) - 2, 0)
         return self.patients // step * step
 
     @model_validator(mode="after")
     def _fits(self) -> Hospital:
         if not self.begins <= self.ends:
             raise ValueError("`begins` is after `ends`")
-        if not EARLIEST <= self.begins or self.ends > LATEST:
+        if self.begins < EARLIEST or self.ends > LATEST:
             raise ValueError(f"`begins` and `ends` are between {EARLIEST} and {LATEST}")
         check_measurements(self.missing, "missing")
         check_measurements(self.coding.loinc, "coding.loinc")

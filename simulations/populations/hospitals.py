@@ -41,7 +41,9 @@ def read_hospitals(path: Path) -> tuple[Hospital, ...]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         found = _HospitalsFile.model_validate(document)
-        return tuple(Hospital.model_validate({**found.defaults, **item}) for item in found.hospitals)
+        return tuple(
+            Hospital.model_validate({**found.defaults, **item}) for item in found.hospitals
+        )
     except ValidationError as error:
         arrived = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'the hospital'}: {item['msg']}"

@@ -182,7 +182,11 @@ def _clinical(records: Records, table: str) -> dict[str, pa.Array]:
 def _vocabulary() -> dict[str, dict[str, pa.Array]]:
     standard = set(_STANDARD.tolist())
     known = {**CONCEPTS, **{name: number for number, name in _OWN_CONCEPTS.items()}}
-    is_source = {CONCEPTS[item.vocabulary, item.code] for item in CODES if item.standard and not item.is_local} - standard
+    is_source = {
+        CONCEPTS[item.vocabulary, item.code]
+        for item in CODES
+        if item.standard and not item.is_local
+    } - standard
     mapped = {
         (CONCEPTS[item.vocabulary, item.code], CONCEPTS[item.standard])
         for item in CODES

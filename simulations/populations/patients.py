@@ -62,7 +62,9 @@ def _patients(hospital: Hospital, seed: int, block: int, *, first: int, size: in
     first_s = seconds(hospital.begins) + MINUTE_S * draw("first stay").integers(
         0, minutes, size, dtype=np.int64
     )
-    shift = sum((item.age_years * drifted(item, first_s) for item in hospital.drift), np.zeros(size))
+    shift = sum(
+        (item.age_years * drifted(item, first_s) for item in hospital.drift), np.zeros(size)
+    )
     score = draw("age").normal(size=size)
     age = np.clip(
         mix.age_mean_years + shift + mix.age_deviation_years * score,
@@ -165,8 +167,10 @@ def _values(
         score = item.severity * severity + np.sqrt(1 - item.severity**2) * _together(
             lasting[patient], own
         )
-        raw = item.mean * np.exp(item.spread * score) if item.is_log else (
-            item.mean + item.spread * score
+        raw = (
+            item.mean * np.exp(item.spread * score)
+            if item.is_log
+            else (item.mean + item.spread * score)
         )
         decimals = item.units[item.unit].decimals
         columns.append(np.round(np.clip(raw, item.low, item.high), decimals))
@@ -186,8 +190,8 @@ def _emergency(fraction: float, admitted: Whole, lots: Floats) -> Whole:
 
 
 def _no_leap_day(day: Whole) -> Whole:
-    """Return the days, 29 February a day earlier: countries differ in when who is born then ages."""
+    """Return the days, 29 February a day earlier: countries differ in when that ages."""
     date = day.astype("datetime64[D]")
     is_february = date.astype("datetime64[M]").astype(np.int64) % 12 == 1
     is_29th = (date - date.astype("datetime64[M]")).astype(np.int64) == 28
-    return day - (is_february & is_29th)
+    return np.asarray(day - (is_february & is_29th), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What is true of a block of generated patients: who they are, their stays, and what came of them."""
+"""What is true of a block of generated patients: who they are, their stays, and what came of it."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class Patients:
         """Return who is in a disparity's group."""
         if disparity.group == "aged_75_or_more":
             return self.age_years >= 75
-        return self.is_male == (disparity.group == "male")
+        return np.asarray(self.is_male == (disparity.group == "male"))
 
 
 @dataclass(frozen=True)
 class Stays:
-    """Stays in hospital, in order of patient and time; the first row of a patient is the first stay.
+    """Stays in hospital, in order of patient and time.
 
     Args:
         patient: int64 [stays], place in the block's patients.

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from simulations.populations.codes import LOCAL, PLACES, unmapped_code, without_dot
 from simulations.populations.contacts import Contacts, contacts_of
 from simulations.populations.drift import DAY_S, seconds
 from simulations.populations.hospital import Hospital
 from simulations.populations.people import Flags, Floats, History, Whole
-from simulations.populations.units import UNIT_PLACES, recorded_units
+from simulations.populations.units import recorded_units
 from simulations.populations.variables import (
     CONDITIONS,
     DRUGS,
@@ -23,6 +22,9 @@ from simulations.populations.variables import (
 )
 
 NONE: Final = -1
+CLINIC_MEASURES: Final = frozenset({"creatinine", "glucose", "systolic_bp"})
+"""What the outpatient clinic measures."""
+_MEASURED_AFTER_S: Final = 600
 _DIAGNOSED_AFTER_S: Final = 7_200
 _ASKED_AFTER_S: Final = 10_800
 _GIVEN_AFTER_S: Final = 18_000
@@ -137,50 +139,59 @@ def _measured(
     unmapped = history.stream(f"unmapped {item.name}").random(len(stays)) < (
         history.hospital.coding.unmapped
     )
-    parts = [
-        (stays.patient, stays.admitted_s, times, values, missing, unmapped),
-        (
-            clinic.patient,
-            clinic.time_s,
-            clinic.time_s[:, None] + 600,
-            at_clinic,
-            missing_there | (item.name not in CLINIC_MEASURES),
-            np.zeros(len(clinic), bool),
-        ),
-    ]
-    found, last = [], np.empty(0)
-    for patient, begun_s, when, numbers, is_missing, is_unmapped in parts:
-        used = recorded_units(history.hospital, item, begun_s)
-        recorded = np.round(numbers * used.factor[:, None] + used.offset[:, None], 6)
-        recorded = _rounded(recorded, used.decimals)
-        code = _codes(history, item, used.usual, is_unmapped)
-        kept = ~is_missing
-        width = when.shape[1]
-        found.append(
-            Events(
-                np.repeat(patient[kept], width),
-                when[kept].reshape(-1),
-                np.repeat(code[kept], width),
-                recorded[kept].reshape(-1),
-                np.repeat(used.said[kept], width),
-                np.full(int(kept.sum()) * width, NONE),
-            )
-        )
-        if not len(last):
-            last = np.where(
-                is_missing | is_unmapped, np.nan, used.read_back(recorded[:, -1])
-            )
-    return _in_order(found), last
+    in_stays = _Series(stays.patient, stays.admitted_s, times, values, ~missing, unmapped, "stay")
+    at_clinics = _Series(
+        clinic.patient,
+        clinic.time_s,
+        clinic.time_s[:, None] + _MEASURED_AFTER_S,
+        at_clinic,
+        ~missing_there & (item.name in CLINIC_MEASURES),
+        np.zeros(len(clinic), bool),
+        "clinic",
+    )
+    found, last = _recorded(history, item, in_stays)
+    there, _ = _recorded(history, item, at_clinics)
+    return _in_order([found, there]), last
 
 
-CLINIC_MEASURES: Final = frozenset({"creatinine", "glucose", "systolic_bp"})
+@dataclass(frozen=True)
+class _Series:
+    """Readings of one measurement: a row for each stay or visit, a column for each time."""
+
+    patient: Whole
+    begun_s: Whole
+    time_s: Whole
+    values: Floats
+    is_made: Flags
+    is_unmapped: Flags
+    where: str
+
+
+def _recorded(history: History, item: Measurement, series: _Series) -> tuple[Events, Floats]:
+    """Return the records, and the last value of each row as a right reader reads it."""
+    used = recorded_units(history.hospital, item, series.begun_s)
+    numbers = series.values * used.factor[:, None] + used.offset[:, None]
+    recorded = _rounded(numbers, used.decimals)
+    code = _codes(history, item, used.usual, series)
+    made, width = series.is_made, series.time_s.shape[1]
+    events = Events(
+        np.repeat(series.patient[made], width),
+        series.time_s[made].reshape(-1),
+        np.repeat(code[made], width),
+        recorded[made].reshape(-1),
+        np.repeat(used.said[made], width),
+        np.full(int(made.sum()) * width, NONE),
+    )
+    is_read = made & ~series.is_unmapped
+    return events, np.where(is_read, used.read_back(recorded[:, -1]), np.nan)
 
 
 def _near(item: Measurement, values: Floats, rng: np.random.Generator) -> Floats:
     """Return other readings of the same patient, by about a third of the usual spread apart."""
     apart = 0.3 * item.spread * rng.normal(size=values.shape)
     moved = values * np.exp(apart) if item.is_log else values + apart
-    return np.round(np.clip(moved, item.low, item.high), item.units[item.unit].decimals)
+    near: Floats = np.clip(moved, item.low, item.high)
+    return near.round(item.units[item.unit].decimals)
 
 
 def _rounded(values: Floats, decimals: Whole) -> Floats:
@@ -210,19 +221,19 @@ def _missing(
     return np.asarray(found | (lot[1] >= kept_share))
 
 
-def _codes(history: History, item: Measurement, usual: Whole, unmapped: Flags) -> Whole:
+def _codes(history: History, item: Measurement, usual: Whole, series: _Series) -> Whole:
     """Return under which code each row is recorded."""
     coding = history.hospital.coding
     if coding.local_codes:
         code = np.full(len(usual), PLACES[item.name, LOCAL, item.local_code])
     elif chosen := coding.loinc.get(item.name):
         weights = np.array(list(chosen.values()))
-        lot = history.stream(f"code of {item.name} {len(usual)}").random(len(usual))
+        lot = history.stream(f"code of {item.name} {series.where}").random(len(usual))
         place = np.searchsorted(np.cumsum(weights)[:-1] / weights.sum(), lot, side="right")
         code = np.array([PLACES[item.name, "LOINC", loinc] for loinc in chosen])[place]
     else:
         code = usual
-    return np.where(unmapped, PLACES[item.name, LOCAL, unmapped_code(item)], code)
+    return np.where(series.is_unmapped, PLACES[item.name, LOCAL, unmapped_code(item)], code)
 
 
 def _diagnosed(history: History) -> Flags:
@@ -231,7 +242,9 @@ def _diagnosed(history: History) -> Flags:
     coded_share = np.full(len(has), 1 - history.hospital.coding.diagnoses_unrecorded)
     for disparity in history.hospital.disparities:
         is_in = history.patients.among(disparity)
-        coded_share = np.where(is_in, coded_share * (1 - disparity.diagnoses_unrecorded), coded_share)
+        coded_share = np.where(
+            is_in, coded_share * (1 - disparity.diagnoses_unrecorded), coded_share
+        )
     lot = history.stream("diagnoses").random(has.shape)
     return np.asarray(has & (lot < coded_share[:, None]))
 
@@ -290,5 +303,3 @@ def _deaths(history: History) -> Whole:
     entered = died + np.asarray(delay * DAY_S, dtype=np.int64)
     is_entered = (died >= 0) & (entered < seconds(hospital.taken_on) + DAY_S)
     return np.where(is_entered, died, NONE)
-
-

@@ -1,8 +1,8 @@
 """The known risk model: each stay's probability of death within 30 days, and who dies.
 
 Log-odds are `INTERCEPT` plus `WEIGHTS` times what is true at the index date, 24 hours after the
-admission: completed years of age, sex, smoking, conditions, drugs, and each measurement's last value
-before the index date. Hospital, groups and drift shift it by their dials.
+admission: completed years of age, sex, smoking, conditions, drugs, and the last value of each
+measurement before it. Hospital, groups and drift shift it by their dials.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ _MINUTES: Final = PREDICTION_DAYS * 24 * 60
 _NONE: Final = -1
 
 
-def with_outcomes(
-    hospital: Hospital, patients: Patients, stays: Stays, *, died: Floats
-) -> Stays:
+def with_outcomes(hospital: Hospital, patients: Patients, stays: Stays, *, died: Floats) -> Stays:
     """Return the stays with risk and outcome; none is left after a death.
 
     Args:
@@ -51,14 +49,12 @@ def with_outcomes(
     found = replace(
         stays, age_years=ages, log_odds=log_odds, risk=risk, died_s=died_s, left_s=left_s
     )
-    before = np.cumsum(dies) - dies
+    before: Whole = np.cumsum(dies) - dies
     at_first = np.maximum.accumulate(np.where(stays.ordinal == 1, before, 0))
     return found.chosen(before == at_first)
 
 
-def _log_odds(
-    hospital: Hospital, patients: Patients, stays: Stays, ages: Whole
-) -> Floats:
+def _log_odds(hospital: Hospital, patients: Patients, stays: Stays, ages: Whole) -> Floats:
     terms = risk_terms(patients, stays, ages)
     shift = np.full(len(stays), INTERCEPT + hospital.log_odds)
     factors = {name: np.ones(len(stays)) for name in WEIGHTS}
@@ -75,9 +71,7 @@ def _log_odds(
     )
 
 
-def risk_terms(
-    patients: Patients, stays: Stays, ages: Whole
-) -> dict[str, Floats]:
+def risk_terms(patients: Patients, stays: Stays, ages: Whole) -> dict[str, Floats]:
     """Return what each of `WEIGHTS` is multiplied with, float64 [stays]."""
     who = stays.patient
     terms = {
@@ -94,9 +88,7 @@ def risk_terms(
     return terms
 
 
-def completed_years(
-    born_day: Whole, at_s: Whole
-) -> Whole:
+def completed_years(born_day: Whole, at_s: Whole) -> Whole:
     """Return completed years of age."""
     born = born_day.astype("datetime64[D]")
     now = (at_s // DAY_S).astype("datetime64[D]")

@@ -1,4 +1,4 @@
-"""The files beside a generated hospital's data: `site.toml`, and `data.toml` with its source alone."""
+"""Files beside a generated hospital's data: `site.toml`, and `data.toml` with its source alone."""
 
 from __future__ import annotations
 

@@ -78,7 +78,9 @@ class TablesWriter:
         )
         who, at = pa.array(of_events(records)), instants(events.time_s)
         code = words(events.code, [written(place) for place in range(len(CODES))])
-        table = np.array([list(_COLUMNS).index(_TABLE_OF[item.kind]) for item in CODES])[events.code]
+        table = np.array([list(_COLUMNS).index(_TABLE_OF[item.kind]) for item in CODES])[
+            events.code
+        ]
         columns = {
             "value": numbers(events.value),
             "unit": words(events.unit, UNITS),
