@@ -23,7 +23,8 @@ from simulations.populations.columns import (
     subject_ids,
     words,
 )
-from simulations.populations.records import Records
+from simulations.populations.people import Whole
+from simulations.populations.records import Events, Records
 from simulations.populations.units import UNITS
 from simulations.populations.variables import SMOKING
 
@@ -53,6 +54,8 @@ _RESOURCE_OF: Final = {
     "answer": "Observation",
 }
 _RESOURCES: Final = ("Observation", "Condition", "MedicationAdministration")
+_LINES_AT_ONCE: Final = 100_000
+"""A line takes several times as much memory as the record it is made of."""
 
 
 class FhirWriter:
@@ -85,17 +88,19 @@ class FhirWriter:
             _zoned(contacts.end_s),
             '"}}\n',
         )
-        self._add_events(records)
+        subject, events = of_events(records), records.events
+        for first in range(0, len(events), _LINES_AT_ONCE):
+            rows = slice(first, first + _LINES_AT_ONCE)
+            self._add_events(subject[rows], events.part(rows))
         self._blocks += 1
 
     def close(self) -> None:
         """Everything is written already."""
 
-    def _add_events(self, records: Records) -> None:
-        events = records.events
+    def _add_events(self, subjects: Whole, events: Events) -> None:
         resources = np.array([_RESOURCES.index(_RESOURCE_OF[item.kind]) for item in CODES])
         resource = resources[events.code]
-        subject, when = pa.array(of_events(records)), _zoned(events.time_s)
+        subject, when = pa.array(subjects), _zoned(events.time_s)
         concepts = words(events.code, [_concept(place) for place in range(len(CODES))])
         value = compute.binary_join_element_wise(
             '"valueQuantity":{"value":',
@@ -153,7 +158,7 @@ class FhirWriter:
         columns = [part if isinstance(part, str) else part.cast(pa.string()) for part in parts]
         lines = compute.binary_join_element_wise(*begins, *columns, "")
         path = self._folder / f"{kind}.{self._blocks:03d}.ndjson"
-        with path.open("wb") as stream:
+        with path.open("ab") as stream:
             for chunk in lines.chunks if isinstance(lines, pa.ChunkedArray) else [lines]:
                 # Each line ends itself, so that the array's own buffer is the file.
                 if len(chunk):
@@ -203,6 +208,6 @@ def _concept(place: int) -> str:
     return f'{{"coding":[{{"system":"{_SYSTEMS[item.vocabulary]}","code":"{item.code}"}}]}}'
 
 
-def _zoned(time_s: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pa.Array:
+def _zoned(time_s: Whole) -> pa.Array:
     text = compute.replace_substring(instants(time_s), " ", "T")
     return compute.binary_join_element_wise(text, "Z", "")

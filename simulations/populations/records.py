@@ -54,6 +54,10 @@ class Events:
         """Number of events."""
         return len(self.patient)
 
+    def part(self, rows: slice) -> Events:
+        """Return some of the events."""
+        return Events(*(getattr(self, name)[rows] for name in Events.__dataclass_fields__))
+
 
 @dataclass(frozen=True)
 class Records:

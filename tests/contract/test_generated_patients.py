@@ -1,4 +1,4 @@
-"""One population in four forms: every reader gives what the truth and an independent recount say."""
+"""One population in four forms: every reader gives what the truth and a recount say."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,20 @@ from common.errors import ConfigError, StoreError
 from common.study.plan_file import read_plan
 from simulations import cli
 from simulations.patient_source import PatientSource
-from simulations.populations import Form, Hospital, Population, generate, read_hospitals
+from simulations.populations import (
+    CaseMix,
+    Coding,
+    Disparity,
+    Drift,
+    Form,
+    Hospital,
+    Missing,
+    Population,
+    generate,
+    read_hospitals,
+)
 from simulations.populations.site_files import read_source
+from simulations.populations.variables import INTERCEPT, WEIGHTS
 from site_client.config import SitePaths, read_site_config
 from tests.lib.generated import PLAN, columns_of
 
@@ -124,3 +137,15 @@ def test_an_unknown_form_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     answer = CliRunner().invoke(cli.app, ["generate", "--as", "hl7v2", "--out", str(tmp_path)])
     assert isinstance(answer.exception, ConfigError)
     assert "omop, fhir, meds, csv" in str(answer.exception.expected)
+
+
+def test_the_page_names_every_dial_and_states_every_weight() -> None:
+    page = (EXAMPLE.parents[1] / "synthetic-populations.md").read_text()
+    table = page.partition("## The dials")[2].partition("## The truth")[0]
+    for model in (Hospital, CaseMix, Coding, Missing, Drift, Disparity):
+        for name in model.model_fields:
+            if name not in ("case_mix", "coding", "missing", "drift", "disparities"):
+                assert re.search(rf"[`.]{name}`", table), (model.__name__, name)
+    for name, weight in WEIGHTS.items():
+        assert f"| `{name}` | {weight} |" in page, name
+    assert f"log-odds are \N{MINUS SIGN}{-INTERCEPT} plus" in page
