@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pandas
 import pytest
 
 from common.clock import SystemClock
+from common.errors import DataSourceError
 from common.study.plan import StudyPlan
 from common.study.plan_file import read_plan
 from simulations.patient_source import PatientSource
-from simulations.populations import Form, Hospital
+from simulations.populations import Drift, Form, Hospital
 from simulations.populations.site_files import read_source
 from site_client.config import SitePaths
 from site_client.preflight import check_site
@@ -195,6 +197,17 @@ def test_a_site_check_takes_each_form_as_it_is_written(written: Path) -> None:
         for question in ("site.toml is complete", "the data fit the plan"):
             assert about[question].is_ok, (form, question, about[question].answer)
         assert result.quality is not None
+
+
+def test_a_unit_that_the_records_do_not_say_is_met_by_the_readers_refusal(tmp_path: Path) -> None:
+    wrong = Drift(begins=date(2020, 1, 1), units={"creatinine": "umol/L"}, units_labelled=False)
+    hospital = Hospital(site_id="mislabelled", patients=80, drift=(wrong,))
+    for form in Form:
+        write(hospital, tmp_path / form, form)
+        with pytest.raises(DataSourceError, match="too many values of creatinine_last"):
+            _rows(tmp_path / form, read_plan(PLAN))
+    true = truth_of(hospital)
+    assert (true["creatinine_read"] / true["creatinine"]).median() == pytest.approx(88.4, rel=0.01)
 
 
 def test_nobody_generated_looks_like_somebody(written: Path) -> None:
