@@ -34,7 +34,7 @@ class CaseMix(_Dials):
     """Who comes.
 
     Args:
-        age_mean_years, age_deviation_years: at the first stay; kept between 18 and 95.
+        age_mean_years, age_deviation_years: at the first stay; kept between 18 and 93.
         male_fraction: share of men.
         severity: shift of every stay's severity, in its standard deviations. Sicker patients have
             higher creatinine, heart rate, lower blood pressure and more conditions.
@@ -54,7 +54,7 @@ class Coding(_Dials):
     """In which words.
 
     Args:
-        diagnoses: vocabulary of diagnoses; with `diagnoses_until`, another one before that day.
+        diagnoses: vocabulary of diagnoses.
         diagnoses_before, changed_on: the vocabulary in use until a day.
         icd_dots: whether ICD codes have their dot.
         diagnoses_unrecorded: share of patients' conditions that nobody ever codes.
