@@ -36,6 +36,7 @@ def test_a_model_trained_without_privacy_reaches_the_true_risks_auroc() -> None:
     assert slope == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.slow
 def test_what_is_not_recorded_costs_auroc() -> None:
     gaps = {name: Missing(share=0.7) for name in ("creatinine", "hemoglobin", "systolic_bp")}
     found, true, _ = _trained(
