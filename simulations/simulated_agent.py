@@ -108,7 +108,7 @@ class SimulatedAgent:
         self._round = 0
         self._database = _open_database(folder.database, is_durable=settings.is_durable)
         signing, opening = keys.site(site_id)
-        coordinator = keys.coordinator()
+        coordinator = keys.coordinator
         self._tasks = SiteTasks(
             SiteConfig(
                 site=SiteSection(id=site_id, declared_cohort_size=settings.declared_cohort_size),
@@ -191,6 +191,8 @@ def write_template(path: Path) -> None:
 
 def _open_database(path: Path, *, is_durable: bool) -> SiteDatabase:
     database = SiteDatabase(path)
+    # Of many sites that are open together: a site's records of a few rounds.
+    database.rows("PRAGMA cache_size = -256")
     if not is_durable:
         # What was committed survives a kill of the process, not a power cut: nobody is harmed.
         database.rows("PRAGMA synchronous = OFF")
