@@ -237,3 +237,12 @@ def test_the_example_plans_keep_their_promise_by_opacus_too(name: str) -> None:
         accountant.history = [(train.noise_multiplier, train.sampling_probability, steps)]
         theirs = accountant.get_epsilon(plan.privacy.delta, eps_error=0.01)
     assert theirs <= plan.privacy.epsilon + 0.02
+
+
+def test_an_event_that_was_composed_before_costs_exactly_what_a_fresh_composition_says() -> None:
+    record = DpSgdSteps(noise_multiplier=1.31, sampling_probability=0.07, steps=5)
+    for rounds in (1, 2, 7, 3):  # a ledger asks after every round; what one step costs is kept
+        fresh = pld.from_gaussian_mechanism(
+            1.31, sampling_prob=0.07, value_discretization_interval=1e-3
+        ).self_compose(5 * rounds)
+        assert epsilon_of([record] * rounds, delta=1e-5) == fresh.get_epsilon_for_delta(1e-5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from site_client.training.engine import TrainedUpdate, TrainingTask
 from site_client.training.randomness import Randomness
 from tests.lib.plans import make_plan
 
+ROOT = Path(__file__).parents[2]
 SIZES = (40, 300, 77, 1100, 1)
 MODELS: dict[str, dict[str, Any]] = {
     "logistic_regression": {"kind": "logistic_regression"},
@@ -309,3 +312,23 @@ def test_few_row_counts_are_used_so_that_sites_of_about_one_size_meet() -> None:
     counts = {local_round._rows_at_once(slots, 1 / 12) for slots in range(1, 3000)}
     assert len(counts) <= 14
     assert max(counts) <= 320
+
+
+@pytest.mark.slow
+def test_a_batched_study_loads_neither_opacus_nor_scikit_learn_nor_torchs_compiler() -> None:
+    program = """
+import sys
+from tests.simulation.test_batched_training import MODELS, _patients, _plan
+from simulations.engine import EngineSettings, run_study
+from simulations.virtual_site import VirtualSite
+for name in [name for name in sys.modules if name.split(".")[0] in ("opacus", "sklearn")]:
+    raise SystemExit(f"loaded before: {name}")
+plan = _plan("mlp")
+sites = [VirtualSite(f"s{count}", count, _patients(plan, count)) for count in (150, 200)]
+run_study(plan, sites, settings=EngineSettings(workers=1))
+print(sorted({"opacus", "sklearn", "torch._dynamo"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]", done.stderr

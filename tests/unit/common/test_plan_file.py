@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from common import limits
+from common.canonical import digest_bytes
 from common.errors import PlanError
 from common.study.plan_file import (
     parse_plan,
@@ -254,3 +255,13 @@ def test_the_steward_s_page_explains_every_key() -> None:
         assert f"`{key}`" in page, key
     for part in set(schema["properties"]) - {"plan_version"}:
         assert f"[{part}]" in page, part
+
+
+def test_a_digest_that_was_kept_is_of_the_very_plan_and_of_no_copy_of_it() -> None:
+    plan = make_plan()
+    first = plan_digest(plan)
+    changed = plan.model_copy(update={"fairness_groups": ()})
+    assert plan_digest(changed) == digest_bytes("study-plan", plan_bytes(changed)) != first
+    for _ in range(200):  # more plans than are kept
+        plan_digest(plan.model_copy())
+    assert plan_digest(plan) == first
