@@ -4,7 +4,7 @@ The checks, in this order; each refuses with a number of the board's table:
     (1) what every receiver checks: size, shape, roster, site, key, signature, suite, receivers
         (`check_report`: B13, B1, B2, B12, B3, B4, B5)
     (2) the caller's certificate is of the site in the header (B2)
-    (3) the coordinator has not suspended the site (B12)
+    (3) the coordinator has admitted the site (B12); one that is suspended from training reports on
     (4) the chain: what the store has at, before and after this place fits (B8)
 The fourth runs inside the transaction that stores (server/relay_store.py). A gap is no refusal
 here: a relay restored from a backup must not stop a site for ever; boards find gaps.
@@ -60,12 +60,12 @@ class RelayView:
     Args:
         newest: the newest pinned roster.
         earlier: those before it whose grace is not over.
-        active_sites: those that the coordinator has admitted and not suspended.
+        admitted_sites: those that the coordinator has admitted, suspended from training or not.
     """
 
     newest: MonitoringRoster
     earlier: tuple[MonitoringRoster, ...]
-    active_sites: frozenset[str]
+    admitted_sites: frozenset[str]
 
 
 def admit_report(envelope: bytes, *, caller: Member, view: RelayView, now_s: int) -> SealedReport:
@@ -89,10 +89,10 @@ def admit_report(envelope: bytes, *, caller: Member, view: RelayView, now_s: int
             arrived=f"a report of {header.site_id}",
             todo="send reports with the certificate that their site enrolled with",
         )
-    if header.site_id not in view.active_sites:
+    if header.site_id not in view.admitted_sites:
         raise refusal(
             "B12",
-            expected="a site that the coordinator has admitted and not suspended",
+            expected="a site that the coordinator has admitted",
             arrived=f"site {header.site_id}",
             todo="ask the coordinator",
         )

@@ -20,6 +20,7 @@ from common.clock import Clock
 from common.errors import CohortiumError, StoreError
 from common.protocol import monitoring_pb2 as wire
 from common.protocol.monitoring.refusals import refusal
+from common.protocol.monitoring.roster import Standing
 from common.protocol.monitoring.signed_notice import NoticeKind
 from server.config import RelayConfig
 from server.group_commit import GroupCommit, QueueFull
@@ -232,8 +233,16 @@ def _status(error: Exception) -> tuple[grpc.StatusCode, str]:
 def _check_member(caller: Member, view: RelayView) -> None:
     if caller.is_board:
         check_board(caller, view.newest)
-    elif caller.member_id not in view.active_sites:
-        raise refusal("B12", expected="a site that is not suspended", arrived=caller.member_id)
+        return
+    # A site that the roster does not name yet must get the roster that will.
+    is_revoked = any(
+        site.site_id == caller.member_id and site.status is Standing.REVOKED
+        for site in view.newest.sites
+    )
+    if is_revoked or caller.member_id not in view.admitted_sites:
+        raise refusal(
+            "B12", expected="an admitted site that is not revoked", arrived=caller.member_id
+        )
 
 
 def _caller(context: Any) -> Member:

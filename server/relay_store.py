@@ -202,11 +202,10 @@ class RelayStore:
             [position] = _add_notices(connection, [notice], now_s)
         return position
 
-    def active_sites(self) -> frozenset[str]:
-        """Return the sites that the coordinator has not suspended."""
-        query = select(sites.c.site_id).where(sites.c.is_active)
+    def admitted_sites(self) -> frozenset[str]:
+        """Return the sites that the coordinator has admitted, suspended or not."""
         with self._database.reading() as connection:
-            return frozenset(connection.execute(query).scalars())
+            return frozenset(connection.execute(select(sites.c.site_id)).scalars())
 
     def counts(self) -> tuple[int, int]:
         """Return how many reports and how many notices there are."""

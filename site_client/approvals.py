@@ -131,14 +131,24 @@ class Approvals:
         """Pause a study as a part of another change: both are kept, or neither."""
         connection.execute("INSERT OR IGNORE INTO paused VALUES (?)", (study_id,))
 
+    def pause_training_within(self, connection: sqlite3.Connection, study_id: StudyId) -> None:
+        """Refuse training as a part of another change; reports of the model in use go on."""
+        connection.execute("INSERT OR IGNORE INTO paused_training VALUES (?)", (study_id,))
+
     def unpause(self, study_id: StudyId) -> None:
         """Answer a study's requests again."""
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM paused WHERE study_id = ?", (study_id,))
+            connection.execute("DELETE FROM paused_training WHERE study_id = ?", (study_id,))
 
     def is_paused(self, study_id: StudyId) -> bool:
-        """Return whether this study is paused: by hospital IT, or by a decision that it follows."""
+        """Return whether nothing of a study is answered: by hospital IT, or a decision to stop."""
         return bool(self._database.rows("SELECT 1 FROM paused WHERE study_id = ?", study_id))
+
+    def is_training_paused(self, study_id: StudyId) -> bool:
+        """Return whether training is not answered: all is paused, or the board paused this site."""
+        query = "SELECT 1 FROM paused_training WHERE study_id = ?"
+        return self.is_paused(study_id) or bool(self._database.rows(query, study_id))
 
     def _check_known(self, study_id: StudyId) -> None:
         known = sorted({item.study_id for item in self.all_approvals()})

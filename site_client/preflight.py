@@ -237,7 +237,7 @@ def _approval(site: OpenSite, plan: StudyPlan, clock: Clock) -> Finding:
     todo = "read the plan and run `cohortium-site approve PLAN --as NAME --until DATE`"
     found = {item.plan_digest: item for item in site.records.approvals.all_approvals()}
     approval = found.get(plan_digest(plan))
-    if site.records.approvals.is_paused(StudyId(plan.study.id)):
+    if site.records.approvals.is_training_paused(StudyId(plan.study.id)):
         return Finding(question, False, "the study is paused here", "run `unpause` to go on")
     if approval is None:
         # Not a problem: a steward decides after `check` and `preview`.

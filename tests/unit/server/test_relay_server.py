@@ -141,21 +141,32 @@ def test_b8_a_fork_is_refused_at_its_place_and_at_its_neighbours(relaying: Relay
             assert _refused(stub.Submit, wire.SubmitRequest(envelope=envelope))[1] == "B8"
 
 
-def test_b12_a_suspended_site_is_refused_within_seconds_and_let_in_again(
+def test_a_site_that_is_suspended_from_training_reports_on_and_gets_notices(
     relaying: Relaying,
 ) -> None:
     site = relaying.sites["south"]
     database = Database.of(relaying.paths, relaying.enrolling.config)
-    directory = SiteDirectory(database, CLOCK)
-    envelope = site.seal(relaying.roster)
-    directory.suspend(site.site_id)
+    SiteDirectory(database, CLOCK).suspend(site.site_id)
     time.sleep(1.2)
     with relaying.as_site("south") as stub:
-        assert _refused(stub.Submit, wire.SubmitRequest(envelope=envelope))[1] == "B12"
-        assert _refused(stub.Notices, wire.NoticesRequest())[1] == "B12"
-        directory.readmit(site.site_id)
+        assert submit(stub, site.seal(relaying.roster))
+        assert list(stub.Notices(wire.NoticesRequest(), timeout=30))
+
+
+def test_b12_a_revoked_site_is_refused_its_reports_and_gets_no_notice(tmp_path: Path) -> None:
+    relaying = Relaying(tmp_path, sites=("north", "south"))
+    site, first = relaying.sites["south"], relaying.roster
+    revoked = replace(first.sites[1], status=Standing.REVOKED)
+    second = relaying.next_roster(sites=(first.sites[0], revoked))
+    with relaying.running(), relaying.as_board() as board:
+        board.Publish(wire.NoticeRequest(notice=relaying.signed(second)), timeout=30)
         time.sleep(1.2)
-        assert submit(stub, envelope)
+        with relaying.as_site("south") as stub:
+            request = wire.SubmitRequest(envelope=site.seal(first))
+            assert _refused(stub.Submit, request)[1] == "B12"
+            assert _refused(stub.Notices, wire.NoticesRequest())[1] == "B12"
+        with relaying.as_site("north") as stub:
+            assert list(stub.Notices(wire.NoticesRequest(), timeout=30))
 
 
 def test_only_boards_of_the_roster_collect_and_publish(relaying: Relaying) -> None:
