@@ -136,6 +136,13 @@ class RelayStore:
         with self._database.reading() as connection:
             return connection.execute(query).scalars().all()
 
+    def count_of(self, kind: NoticeKind) -> int:
+        """Return how many notices of a kind there are."""
+        table = relay_notices
+        query = select(func.count()).select_from(table).where(table.c.kind == kind.value)
+        with self._database.reading() as connection:
+            return connection.execute(query).scalar() or 0
+
     def notices_after(self, site_id: str | None, after: int, limit: int) -> Sequence[StoredNotice]:
         """Return up to `limit`, and up to a page, of notices.
 

@@ -3,8 +3,8 @@
 A decision is shown. It stops nothing by itself but, to stop: training and reports of its study at
 this site; to pause this site: training alone, for whether the model still serves patients must be
 seen all the more. That only where `[monitoring] follow_decisions` of site.toml says so; hospital IT
-takes it back with `unpause`, whatever the board says. One whose deciders are not active any more when it comes is
-shown with that objection and never followed.
+takes it back with `unpause`, whatever the board says. One whose deciders are not active any more
+when it comes is shown with that objection and never followed.
 """
 
 from __future__ import annotations
