@@ -126,6 +126,16 @@ class RelayConfig(BaseModel):
     """Of all members together."""
     receive_s_max: Annotated[int, Field(ge=1, le=3600)] = 60
     """For one message to arrive, of at most 8 MiB; a report has about 25 kB."""
+    reports_per_day_max: Annotated[int, Field(ge=1, le=10_000_000)] = 256
+    """Of one site and study; a year of weeks, made up for in one day, is about 200 shares."""
+    report_bytes_per_day_max: Annotated[int, Field(ge=1 << 20, le=1 << 50)] = 64 << 20
+    """Of one site and study."""
+    board_notices_per_day_max: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
+    """Of one board or aggregator: receipts of 10,000 sites, and room."""
+    board_notice_bytes_per_day_max: Annotated[int, Field(ge=1 << 20, le=1 << 50)] = 256 << 20
+    """Of one board or aggregator."""
+    receipt_days: Annotated[int, Field(ge=1, le=3660)] = 90
+    """How long a receipt is kept that a newer one has replaced."""
 
 
 class ServerConfig(BaseModel):

@@ -5,8 +5,10 @@ The checks, in this order; each refuses with a number of the board's table:
         (`check_report`: B13, B1, B2, B12, B3, B4, B5)
     (2) the caller's certificate is of the site in the header (B2)
     (3) the coordinator has admitted the site (B12); one that is suspended from training reports on
-    (4) the chain: what the store has at, before and after this place fits (B8)
-The fourth runs inside the transaction that stores (server/relay_store.py). A gap is no refusal
+    (4) the study is one that the coordinator has registered (B11)
+    (5) the chain: what the store has at, before and after this place fits (B8)
+    (6) the site's day has room for it in this study (B14)
+The last two run inside the transaction that stores (server/relay_store.py). A gap is no refusal
 here: a relay restored from a backup must not stop a site for ever; boards find gaps.
 """
 
@@ -30,7 +32,7 @@ Place: TypeAlias = tuple[StudyId, SiteId, int]
 
 @dataclass(frozen=True)
 class SealedReport:
-    """A report that passed checks 1 to 8.
+    """A report that passed checks 1 to 4.
 
     Args:
         place: where it stands in its site's chain.
@@ -61,15 +63,17 @@ class RelayView:
         newest: the newest pinned roster.
         earlier: those before it whose grace is not over.
         admitted_sites: those that the coordinator has admitted, suspended from training or not.
+        studies: those that the coordinator has registered.
     """
 
     newest: MonitoringRoster
     earlier: tuple[MonitoringRoster, ...]
     admitted_sites: frozenset[str]
+    studies: frozenset[str]
 
 
 def admit_report(envelope: bytes, *, caller: Member, view: RelayView, now_s: int) -> SealedReport:
-    """Run checks 1 to 3.
+    """Run checks 1 to 4.
 
     Args:
         envelope: the bytes that arrived.
@@ -78,7 +82,7 @@ def admit_report(envelope: bytes, *, caller: Member, view: RelayView, now_s: int
         now_s: seconds since 1970.
 
     Raises:
-        ProtocolError: B13, B1, B2, B12, B3, B4 or B5.
+        ProtocolError: B13, B1, B2, B12, B3, B4, B5 or B11.
         SignatureError: B2.
     """
     header = check_report(envelope, roster=view.newest, arrived_at_s=now_s, earlier=view.earlier)
@@ -96,6 +100,13 @@ def admit_report(envelope: bytes, *, caller: Member, view: RelayView, now_s: int
             arrived=f"site {header.site_id}",
             todo="ask the coordinator",
         )
+    if header.study_id not in view.studies:
+        raise refusal(
+            "B11",
+            expected="a study that the coordinator has registered",
+            arrived=f"study {header.study_id}",
+            todo="ask the coordinator, who registers a study when its plan is launched",
+        )
     return SealedReport(
         place=(header.study_id, header.site_id, header.sequence),
         previous=header.previous,
@@ -105,7 +116,7 @@ def admit_report(envelope: bytes, *, caller: Member, view: RelayView, now_s: int
 
 
 def check_chain(report: SealedReport, stored: Callable[[Place], Link | None]) -> None:
-    """Run check 9: no other report has this place, and its neighbours fit; raises B8.
+    """Run check 5: no other report has this place, and its neighbours fit; raises B8.
 
     Args:
         report: not stored yet.

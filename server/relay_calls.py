@@ -43,7 +43,9 @@ _STATUS: Final = {
     "B2": grpc.StatusCode.PERMISSION_DENIED,
     "B3": grpc.StatusCode.FAILED_PRECONDITION,
     "B8": grpc.StatusCode.ALREADY_EXISTS,
+    "B11": grpc.StatusCode.FAILED_PRECONDITION,
     "B12": grpc.StatusCode.PERMISSION_DENIED,
+    "B14": grpc.StatusCode.FAILED_PRECONDITION,  # the day's quota; calls too fast are "busy"
     "T3": grpc.StatusCode.PERMISSION_DENIED,
     "T5": grpc.StatusCode.PERMISSION_DENIED,
     "O5": grpc.StatusCode.FAILED_PRECONDITION,

@@ -47,6 +47,8 @@ from tests.lib.plans import make_plan
 STUDY = StudyId("stroke")
 ANY_DIGEST = Digest("ab" * 32)
 SITES = ("east", "north")
+STUDIES = (STUDY, StudyId("small-study"))
+"""Registered: this file's, and that of the plans and worlds beside it."""
 
 
 @dataclass
@@ -114,7 +116,8 @@ class Relaying:
         self.paths = self.enrolling.paths
         self.address = f"127.0.0.1:{relay.port}"
         self.store = RelayStore(Database.of(self.paths, self.enrolling.config), SystemClock())
-        self.register(STUDY)
+        for study_id in STUDIES:
+            self.register(study_id)
         self.authority_key = SigningKey.generate()
         self.deciders = {name: SigningKey.generate() for name in ("dr-a", "dr-b", "dr-c")}
         self.boards = {name: self._board(name) for name in ("board-a", "board-b")}

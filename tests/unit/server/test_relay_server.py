@@ -120,8 +120,33 @@ def test_each_report_that_the_roster_does_not_allow_is_refused_with_its_number(
     assert _submit_refused(relaying, "north", bytes(changed))[1] == "B2"
 
 
+def test_b11_a_report_of_a_study_that_is_not_registered_is_refused(relaying: Relaying) -> None:
+    envelope = replace(relaying.sites["north"]).seal(
+        relaying.roster, study_id=StudyId("unheard-of"), sequence=1
+    )
+    assert _submit_refused(relaying, "north", envelope) == ("FAILED_PRECONDITION", "B11")
+
+
+def test_b14_a_stolen_key_fills_no_disk_and_other_studies_and_sites_go_on(tmp_path: Path) -> None:
+    relaying = Relaying(tmp_path, sites=("north", "south"), reports_per_day_max=2)
+    other = StudyId("other-study")
+    relaying.register(other)
+    north, south = relaying.sites["north"], relaying.sites["south"]
+    sealed = [north.seal(relaying.roster) for _ in range(3)]
+    elsewhere = replace(north, sequence=0).seal(relaying.roster, study_id=other)
+    with relaying.running(), relaying.as_site("north") as stub:
+        assert [submit(stub, item) for item in sealed[:2]] == [1, 2]
+        refused = _refused(stub.Submit, wire.SubmitRequest(envelope=sealed[2]))
+        assert refused == ("FAILED_PRECONDITION", "B14")
+        assert submit(stub, elsewhere) == 3
+        with relaying.as_site("south") as second:
+            assert submit(second, south.seal(relaying.roster)) == 4
+
+
 def test_b8_a_fork_is_refused_at_its_place_and_at_its_neighbours(relaying: Relaying) -> None:
     study = StudyId("forked")
+    relaying.register(study)
+    time.sleep(1.2)
     site = replace(relaying.sites["south"])
     first = site.seal(relaying.roster, study_id=study)
     twin = replace(site, sequence=0).seal(relaying.roster, study_id=study)
