@@ -186,6 +186,7 @@ def sign(
     from server.monitor_board import rosters
 
     roster = rosters.read_file(draft)
+    rosters.check_deciders(roster)
     write_durably(out, sign_roster(roster, SigningKey.read(authority)))
     print(f"{out} is version {roster.version}, digest\n  {roster.digest}")
     print("Give it to `cohortium-coordinator relay roster`, or `cohortium-board roster publish`.")

@@ -85,6 +85,18 @@ def following_roster(
     )
 
 
+def check_deciders(roster: MonitoringRoster) -> None:
+    """Refuse a draft under which no decision could ever count; raises `EnrolmentError`."""
+    active = len(roster.active_deciders())
+    if active < roster.decisions_required:
+        raise EnrolmentError(
+            "a roster with too few deciders is not signed",
+            expected=f"at least {roster.decisions_required} active deciders, as it asks for itself",
+            arrived=str(active),
+            todo="add them with `roster add-decider`: the board could decide nothing",
+        )
+
+
 def write_draft(path: Path, roster: MonitoringRoster) -> None:
     """Write a draft; raises `StoreError`, or `ProtocolError` for what no roster can hold."""
     nobody = SigningKey.generate()
