@@ -81,6 +81,7 @@ async def _serve(
     address = f"{f'[{host}]' if ':' in host else host}:{config.port}"
     _open_port(server, address, _credentials(paths))
     await server.start()
+    probed = await _start_health(config, checks)
     logger.info("the relay is ready on %s", address)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -92,8 +93,22 @@ async def _serve(
     await checks.enter_graceful_shutdown()
     # New calls are refused at once; those that are being written are answered.
     await server.stop(STOP_WAIT_S)
+    if probed is not None:
+        await probed.stop(0)
     await calls.close()
     logger.info("the relay has stopped")
+
+
+async def _start_health(config: RelayConfig, checks: Any) -> Any:
+    """Answer health checks on loopback, where a probe has no certificate; nothing else there."""
+    if config.health_port is None:
+        return None
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    register: Any = health_pb2_grpc.add_HealthServicer_to_server  # generated without types
+    register(checks, server)
+    _open_port(server, f"127.0.0.1:{config.health_port}", None)
+    await server.start()
+    return server
 
 
 async def _expire(
@@ -160,9 +175,13 @@ def _credentials(paths: CoordinatorPaths) -> grpc.ServerCredentials:
     )
 
 
-def _open_port(server: Any, address: str, credentials: grpc.ServerCredentials) -> None:
+def _open_port(server: Any, address: str, credentials: grpc.ServerCredentials | None) -> None:
     try:
-        opened = server.add_secure_port(address, credentials)
+        opened = (
+            server.add_insecure_port(address)
+            if credentials is None
+            else server.add_secure_port(address, credentials)
+        )
     except RuntimeError:
         opened = 0
     if not opened:
@@ -170,7 +189,7 @@ def _open_port(server: Any, address: str, credentials: grpc.ServerCredentials) -
             "the relay's port cannot be opened",
             expected=f"{address} free and ours to use",
             arrived="another program's, or none of ours",
-            todo="end what holds the port, or correct listen_host and [relay] port in server.toml",
+            todo="end what holds the port, or correct listen_host and [relay] in server.toml",
         )
 
 

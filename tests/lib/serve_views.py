@@ -1,4 +1,7 @@
-"""A board's pages with an invented study, in a process of their own: folder and port as words."""
+"""A board's pages with an invented study, in a process of its own.
+
+Words: folder, port and, for TLS, the files of certificate and key.
+"""
 
 from __future__ import annotations
 
@@ -19,4 +22,5 @@ class _Views:
 
 
 if __name__ == "__main__":
-    serve(_Views(), Path(sys.argv[1]), Listen("127.0.0.1", int(sys.argv[2])))
+    folder, port, *files = sys.argv[1:]
+    serve(_Views(), Path(folder), Listen("127.0.0.1", int(port), *map(Path, files)))
