@@ -10,7 +10,7 @@ from common.canonical import Canonical, canonical_bytes, parse_canonical
 from common.clock import Clock, utc_text
 from common.crypto.keys import SigningKey, VerifyKey
 from common.crypto.signing import sign, verify
-from common.errors import ApprovalError
+from common.errors import ApprovalError, SignatureError
 from common.ids import Digest, StudyId, parse_digest, parse_study_id
 from common.protocol.fields import Fields
 from common.study.plan import StudyPlan
@@ -120,6 +120,24 @@ class Approvals:
         """Return every approval; raises `SignatureError` for one the site did not sign."""
         rows = self._database.rows("SELECT record, signature, plan, is_withdrawn FROM approvals")
         return tuple(self._parse(*row) for row in rows)
+
+    def sign_anew(self, key: SigningKey) -> None:
+        """Sign every approval by the site's next key, all or none; those it signed stay.
+
+        Raises:
+            SignatureError: one is signed by neither the next key nor the site's.
+        """
+        with self._database.transaction() as connection:
+            rows = connection.execute("SELECT plan_digest, record, signature FROM approvals")
+            for digest, record, signature in rows.fetchall():
+                try:
+                    verify(key.verify_key, _LABEL, signature, record)
+                except SignatureError:
+                    verify(self._key, _LABEL, signature, record)
+                connection.execute(
+                    "UPDATE approvals SET signature = ? WHERE plan_digest = ?",
+                    (sqlite3.Binary(sign(key, _LABEL, record)), digest),
+                )
 
     def pause(self, study_id: StudyId) -> None:
         """Refuse a study's requests with R17 until `unpause`; raises `ApprovalError` if unknown."""

@@ -45,6 +45,11 @@ class SitePaths:
         return self.keys / "signing.key"
 
     @property
+    def next_signing_key(self) -> Path:
+        """Signs nothing until the coordinator knows it; there during a key change."""
+        return self.keys / "next-signing.key"
+
+    @property
     def opening_key(self) -> Path:
         """Opens the coordinator's requests."""
         return self.keys / "opening.key"
