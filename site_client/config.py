@@ -179,8 +179,8 @@ class MonitoringSection(_Part):
     """What the site does about the board's decisions.
 
     Args:
-        follow_decisions: pause a study here when the board decides to stop it, or to pause this
-            site; otherwise the decision is only shown.
+        follow_decisions: pause a study here when the board decides to stop it, and its training
+            when the board pauses this site; otherwise the decision is only shown.
     """
 
     follow_decisions: bool = True
