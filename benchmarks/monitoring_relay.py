@@ -47,6 +47,7 @@ from common.protocol.monitoring.roster import (
     roster_genesis,
 )
 from common.protocol.monitoring.roster_file import sign_roster
+from server.books import open_books
 from server.config import CoordinatorPaths, RelayConfig, ServerConfig
 from server.consortium import found_consortium
 from server.relay_rosters import pin_given_roster
@@ -54,6 +55,7 @@ from server.relay_store import RelayStore
 from server.storage.database import Database
 from server.storage.tables import sites as sites_table
 from simulations.deployment import free_port
+from tests.lib.plans import make_plan
 
 STUDY = StudyId("stroke")
 DIGEST = Digest("ab" * 32)
@@ -106,7 +108,12 @@ class BenchSite:
 def found(folder: Path, count: int) -> tuple[CoordinatorPaths, ServerConfig, list[BenchSite]]:
     """Make a consortium with a relay and so many enrolled sites."""
     port = free_port()
-    relay = RelayConfig(port=free_port(), calls_per_minute_max=1_000_000)
+    relay = RelayConfig(
+        port=free_port(),
+        calls_per_minute_max=1_000_000,
+        reports_per_day_max=10_000_000,
+        report_bytes_per_day_max=1 << 50,
+    )
     config = ServerConfig(
         consortium="Benchmark",
         host="127.0.0.1",
@@ -119,6 +126,8 @@ def found(folder: Path, count: int) -> tuple[CoordinatorPaths, ServerConfig, lis
     found_consortium(paths.home, config, clock=SystemClock())
     authority = Authority.from_pem(paths.ca_certificate.read_text(), TlsKey.read(paths.ca_key))
     made = [_site(SiteId(f"site-{number:04d}"), authority, folder) for number in range(count)]
+    books = open_books(paths, config)
+    books.register.register(make_plan(study__id=STUDY), SigningKey.read(paths.signing_key))
     with Database.of(paths, config).transaction() as connection:
         for site in made:
             text = site.signing_key.verify_key.to_text()

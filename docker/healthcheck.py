@@ -21,7 +21,27 @@ def coordinator() -> bool:
     context = ssl.create_default_context(cafile=str(HOME / "ca.crt"))
     url = f"https://127.0.0.1:{config['port']}/health"
     with urllib.request.urlopen(url, context=context, timeout=4) as answer:
-        return bool(answer.status == 200)
+        return bool(answer.status == 200) and relay()
+
+
+def relay() -> bool:
+    """Return whether the relay, where there is one with a health port, answers that it serves."""
+    config = tomllib.loads((HOME / "server.toml").read_text())
+    port = config.get("relay", {}).get("health_port")
+    if port is None:
+        return True
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    # A proxy of the environment is not for loopback.
+    options = [("grpc.enable_http_proxy", 0)]
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+            asked = health_pb2.HealthCheckRequest()
+            answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=4)
+    except grpc.RpcError:
+        return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def agent() -> bool:
@@ -46,7 +66,26 @@ def board() -> bool:
         return store.execute("SELECT 1 FROM alembic_version").fetchone() is not None
 
 
-_PROBES = {"coordinator": coordinator, "agent": agent, "courier": courier, "board": board}
+def web() -> bool:
+    """Return whether the board's pages answer on loopback, over TLS or not."""
+    context = ssl.create_default_context()
+    # Whose certificate it is does not matter to whether this container's own service is alive.
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    port = int(tomllib.loads((HOME / "board.toml").read_text()).get("web_port", 8460))
+    with urllib.request.urlopen(
+        f"https://127.0.0.1:{port}/health", context=context, timeout=4
+    ) as answer:
+        return bool(answer.status == 200)
+
+
+_PROBES = {
+    "coordinator": coordinator,
+    "relay": relay,
+    "agent": agent,
+    "courier": courier,
+    "board": board,
+    "web": web,
+}
 
 if __name__ == "__main__":
     try:

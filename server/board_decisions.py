@@ -79,7 +79,7 @@ class BoardDecisions:
         actions: ModelActions,
         clock: Clock,
         *,
-        tell_sites: Callable[[Digest], None],
+        tell_sites: Callable[[Digest], object],
     ) -> None:
         self._database = database
         self._books = books

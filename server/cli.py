@@ -157,6 +157,43 @@ def admit(
         print(f"For monitoring reports it joins with `--relay {config.relay_address}`.")
 
 
+@app.command("change-key")
+def change_key(
+    context: typer.Context,
+    request: Annotated[Path, typer.Argument(help="The request with the site's next key.")],
+    out: Annotated[Path, typer.Option(help="Where to write the enrolment file.")],
+    fingerprint: Annotated[str, typer.Option(help="The next key's, as the site read it to you.")],
+    key_epoch: Annotated[int, typer.Option(help="The next key's number, as the site told you.")],
+    countersignature: Annotated[
+        str, typer.Option(help="By the site's enrolled key over the change, in base64.")
+    ],
+    json: Json = False,
+) -> None:
+    """Give an enrolled site its next signing key, which the one before has countersigned."""
+    import base64
+
+    from common.protocol.enrolment import read_request
+
+    paths, config = open_config(context)
+    try:
+        word = base64.b64decode(countersignature, validate=True)
+    except ValueError:
+        word = b""  # refused below as no countersignature
+    site = _directory(context).change_key(
+        read_request(request),
+        fingerprint=fingerprint,
+        key_epoch=key_epoch,
+        countersignature=word,
+        paths=paths,
+        config=config,
+        answer=out,
+    )
+    if json:
+        print_json({"site_id": site.site_id, "fingerprint": site.verify_key.fingerprint})
+        return
+    print(f"{site.site_id} signs with its next key from now on; send {out} to it: it joins again.")
+
+
 @app.command()
 def suspend(context: typer.Context, site: SiteArgument) -> None:
     """Stop asking a site and accepting from it; touches no other site."""

@@ -179,32 +179,14 @@ def champion(paths: CoordinatorPaths, config: ServerConfig) -> str | None:
     return _actions(paths, config).aliases().get("champion")
 
 
-def tell_sites(
-    paths: CoordinatorPaths, config: ServerConfig, version: str, *, is_silent: bool = False
-) -> None:
-    """Let the relay carry the promotion, where there is one."""
-    import time
-
-    from common.clock import SystemClock
-    from common.crypto.keys import SigningKey
-    from server.books import open_books
-    from server.promotions import announce
-    from server.relay_store import RelayStore
+def tell_sites(paths: CoordinatorPaths, config: ServerConfig, version: str) -> None:
+    """Let the relay carry the promotion, where there is one, and say so."""
+    from server.promotions import announce_version
     from server.storage.database import Database
 
-    if config.relay is None:
-        return
-    books, database = open_books(paths, config), Database.of(paths, config)
-    database.migrate()
-    model = books.registry.find(version)
-    promotion = announce(
-        RelayStore(database, SystemClock()),
-        model,
-        books.rounds.read_parameters(model.version),
-        key=SigningKey.read(paths.signing_key),
-        now_s=int(time.time()),
-    )
-    if not is_silent:
+    Database.of(paths, config).migrate()
+    promotion = announce_version(paths, config, version)
+    if promotion is not None:
         print(f"It goes to the sites as promotion {promotion.sequence} of {promotion.study_id}.")
 
 

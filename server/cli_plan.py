@@ -64,6 +64,7 @@ def check(file: PlanFile, json: Json = False) -> None:
                 else None,
                 "columns": len(feature_columns(plan)),
                 "parameters": parameters,
+                "monitoring": _monitoring_record(plan),
             }
         )
         return
@@ -97,6 +98,40 @@ def check(file: PlanFile, json: Json = False) -> None:
         f"  model:    {plan.model.kind}, {len(feature_columns(plan))} columns, "
         f"{parameters} parameters"
     )
+    for line in _monitoring_lines(plan):
+        print(f"  reports:  {line}")
+
+
+def _monitoring_record(plan: StudyPlan) -> dict[str, float] | None:
+    from dataclasses import asdict
+
+    from common.study.report_epsilon import report_epsilon
+
+    found = report_epsilon(plan)
+    return None if found is None else asdict(found)
+
+
+def _monitoring_lines(plan: StudyPlan) -> list[str]:
+    """Say what the reports after training cost, and to whom."""
+    from common.study.report_epsilon import report_epsilon
+
+    found, monitoring = report_epsilon(plan), plan.monitoring
+    if found is None or monitoring is None:
+        return []
+    lines = [
+        f"epsilon {found.planned:g} for the reports of one period, at delta {plan.privacy.delta:g}"
+    ]
+    if monitoring.mode == "sum":
+        lines = [
+            f"{lines[0]}, against whoever sees sums over {monitoring.sum_sites_min} or more sites",
+            f"epsilon {found.at_site:.3f} of one period against both aggregators together: each "
+            "site adds a part of the noise",
+        ]
+    count = monitoring.periods_max
+    return [
+        *lines,
+        f"epsilon {found.of_all:.3f} for all reports of {count} periods: a site is charged this",
+    ]
 
 
 def _tell_selection(plan: StudyPlan, selection: SelectionMechanisms) -> None:
@@ -127,7 +162,10 @@ def show(file: PlanFile) -> None:
     from common.study.plan_file import read_plan
     from common.study.plan_toml import plan_toml
 
-    print(plan_toml(read_plan(file)), end="")
+    plan = read_plan(file)
+    print(plan_toml(plan), end="")
+    for line in _monitoring_lines(plan):
+        print(f"# reports: {line}")
 
 
 @app.command()

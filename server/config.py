@@ -126,6 +126,18 @@ class RelayConfig(BaseModel):
     """Of all members together."""
     receive_s_max: Annotated[int, Field(ge=1, le=3600)] = 60
     """For one message to arrive, of at most 8 MiB; a report has about 25 kB."""
+    reports_per_day_max: Annotated[int, Field(ge=1, le=10_000_000)] = 256
+    """Of one site and study; a year of weeks, made up for in one day, is about 200 shares."""
+    report_bytes_per_day_max: Annotated[int, Field(ge=1 << 20, le=1 << 50)] = 64 << 20
+    """Of one site and study."""
+    board_notices_per_day_max: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
+    """Of one board or aggregator: receipts of 10,000 sites, and room."""
+    board_notice_bytes_per_day_max: Annotated[int, Field(ge=1 << 20, le=1 << 50)] = 256 << 20
+    """Of one board or aggregator."""
+    health_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """TCP on 127.0.0.1 alone, without TLS: gRPC's health check and nothing else, for probes."""
+    receipt_days: Annotated[int, Field(ge=1, le=3660)] = 90
+    """How long a receipt is kept that a newer one has replaced."""
 
 
 class ServerConfig(BaseModel):
@@ -151,8 +163,12 @@ class ServerConfig(BaseModel):
     def _two_ports(self) -> Self:
         if self.port == self.operator_port:
             raise ValueError("port and operator_port must differ")
-        if self.relay is not None and self.relay.port in (self.port, self.operator_port):
-            raise ValueError("the relay's port must differ from port and operator_port")
+        if self.relay is not None:
+            taken = [self.port, self.operator_port, self.relay.port]
+            if self.relay.health_port is not None:
+                taken.append(self.relay.health_port)
+            if len(set(taken)) < len(taken):
+                raise ValueError("the relay's ports must differ from port and operator_port")
         return self
 
     @property

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from common.clock import SystemClock
 from common.crypto.keys import SigningKey
 from common.ids import StudyId
 from common.protocol.monitoring.notice_checks import COORDINATOR
 from common.protocol.monitoring.notice_codec import read_notice, sign_notice
 from common.protocol.monitoring.notices import Promotion
 from common.protocol.monitoring.signed_notice import NoticeKind
+from server.books import open_books
+from server.config import CoordinatorPaths, ServerConfig
 from server.registry.store import ModelVersion
 from server.relay_notices import admit_promotion
 from server.relay_store import RelayStore
+from server.storage.database import Database
 
 
 def announce(
@@ -44,6 +48,28 @@ def announce(
     )
     store.append_notices([notice])
     return promotion
+
+
+def announce_version(
+    paths: CoordinatorPaths, config: ServerConfig, version: str
+) -> Promotion | None:
+    """Let the coordinator's relay carry a registered version; None where there is no relay.
+
+    Raises:
+        RegistryError: no such version.
+        StoreError, KeyFileError: the store cannot be written, or the coordinator's key not read.
+    """
+    if config.relay is None:
+        return None
+    books, clock = open_books(paths, config), SystemClock()
+    model = books.registry.find(version)
+    return announce(
+        RelayStore(Database.of(paths, config), clock),
+        model,
+        books.rounds.read_parameters(model.version),
+        key=SigningKey.read(paths.signing_key),
+        now_s=clock.now_s(),
+    )
 
 
 def _newest(store: RelayStore, study_id: StudyId) -> Promotion | None:

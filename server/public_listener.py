@@ -241,8 +241,9 @@ class PublicServer(uvicorn.Server):
             sock=self._listener,
             ssl=config.ssl,
             backlog=BACKLOG,
-            ssl_handshake_timeout=HANDSHAKE_S,
-            ssl_shutdown_timeout=CLOSE_S,
+            # Without TLS, on loopback, asyncio refuses to be told of its times.
+            ssl_handshake_timeout=HANDSHAKE_S if config.ssl else None,
+            ssl_shutdown_timeout=CLOSE_S if config.ssl else None,
         )
         self.servers = [server]
         self.started = True

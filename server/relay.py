@@ -4,9 +4,11 @@ The checks, in this order; each refuses with a number of the board's table:
     (1) what every receiver checks: size, shape, roster, site, key, signature, suite, receivers
         (`check_report`: B13, B1, B2, B12, B3, B4, B5)
     (2) the caller's certificate is of the site in the header (B2)
-    (3) the coordinator has not suspended the site (B12)
-    (4) the chain: what the store has at, before and after this place fits (B8)
-The fourth runs inside the transaction that stores (server/relay_store.py). A gap is no refusal
+    (3) the coordinator has admitted the site (B12); one that is suspended from training reports on
+    (4) the study is one that the coordinator has registered (B11)
+    (5) the chain: what the store has at, before and after this place fits (B8)
+    (6) the site's day has room for it in this study (B14)
+The last two run inside the transaction that stores (server/relay_store.py). A gap is no refusal
 here: a relay restored from a backup must not stop a site for ever; boards find gaps.
 """
 
@@ -30,7 +32,7 @@ Place: TypeAlias = tuple[StudyId, SiteId, int]
 
 @dataclass(frozen=True)
 class SealedReport:
-    """A report that passed checks 1 to 8.
+    """A report that passed checks 1 to 4.
 
     Args:
         place: where it stands in its site's chain.
@@ -60,16 +62,18 @@ class RelayView:
     Args:
         newest: the newest pinned roster.
         earlier: those before it whose grace is not over.
-        active_sites: those that the coordinator has admitted and not suspended.
+        admitted_sites: those that the coordinator has admitted, suspended from training or not.
+        studies: those that the coordinator has registered.
     """
 
     newest: MonitoringRoster
     earlier: tuple[MonitoringRoster, ...]
-    active_sites: frozenset[str]
+    admitted_sites: frozenset[str]
+    studies: frozenset[str]
 
 
 def admit_report(envelope: bytes, *, caller: Member, view: RelayView, now_s: int) -> SealedReport:
-    """Run checks 1 to 3.
+    """Run checks 1 to 4.
 
     Args:
         envelope: the bytes that arrived.
@@ -78,7 +82,7 @@ def admit_report(envelope: bytes, *, caller: Member, view: RelayView, now_s: int
         now_s: seconds since 1970.
 
     Raises:
-        ProtocolError: B13, B1, B2, B12, B3, B4 or B5.
+        ProtocolError: B13, B1, B2, B12, B3, B4, B5 or B11.
         SignatureError: B2.
     """
     header = check_report(envelope, roster=view.newest, arrived_at_s=now_s, earlier=view.earlier)
@@ -89,12 +93,19 @@ def admit_report(envelope: bytes, *, caller: Member, view: RelayView, now_s: int
             arrived=f"a report of {header.site_id}",
             todo="send reports with the certificate that their site enrolled with",
         )
-    if header.site_id not in view.active_sites:
+    if header.site_id not in view.admitted_sites:
         raise refusal(
             "B12",
-            expected="a site that the coordinator has admitted and not suspended",
+            expected="a site that the coordinator has admitted",
             arrived=f"site {header.site_id}",
             todo="ask the coordinator",
+        )
+    if header.study_id not in view.studies:
+        raise refusal(
+            "B11",
+            expected="a study that the coordinator has registered",
+            arrived=f"study {header.study_id}",
+            todo="ask the coordinator, who registers a study when its plan is launched",
         )
     return SealedReport(
         place=(header.study_id, header.site_id, header.sequence),
@@ -105,7 +116,7 @@ def admit_report(envelope: bytes, *, caller: Member, view: RelayView, now_s: int
 
 
 def check_chain(report: SealedReport, stored: Callable[[Place], Link | None]) -> None:
-    """Run check 9: no other report has this place, and its neighbours fit; raises B8.
+    """Run check 5: no other report has this place, and its neighbours fit; raises B8.
 
     Args:
         report: not stored yet.

@@ -20,6 +20,7 @@ from common.clock import Clock
 from common.errors import CohortiumError, StoreError
 from common.protocol import monitoring_pb2 as wire
 from common.protocol.monitoring.refusals import refusal
+from common.protocol.monitoring.roster import Standing
 from common.protocol.monitoring.signed_notice import NoticeKind
 from server.config import RelayConfig
 from server.group_commit import GroupCommit, QueueFull
@@ -42,7 +43,9 @@ _STATUS: Final = {
     "B2": grpc.StatusCode.PERMISSION_DENIED,
     "B3": grpc.StatusCode.FAILED_PRECONDITION,
     "B8": grpc.StatusCode.ALREADY_EXISTS,
+    "B11": grpc.StatusCode.FAILED_PRECONDITION,
     "B12": grpc.StatusCode.PERMISSION_DENIED,
+    "B14": grpc.StatusCode.FAILED_PRECONDITION,  # the day's quota; calls too fast are "busy"
     "T3": grpc.StatusCode.PERMISSION_DENIED,
     "T5": grpc.StatusCode.PERMISSION_DENIED,
     "O5": grpc.StatusCode.FAILED_PRECONDITION,
@@ -232,8 +235,16 @@ def _status(error: Exception) -> tuple[grpc.StatusCode, str]:
 def _check_member(caller: Member, view: RelayView) -> None:
     if caller.is_board:
         check_board(caller, view.newest)
-    elif caller.member_id not in view.active_sites:
-        raise refusal("B12", expected="a site that is not suspended", arrived=caller.member_id)
+        return
+    # A site that the roster does not name yet must get the roster that will.
+    is_revoked = any(
+        site.site_id == caller.member_id and site.status is Standing.REVOKED
+        for site in view.newest.sites
+    )
+    if is_revoked or caller.member_id not in view.admitted_sites:
+        raise refusal(
+            "B12", expected="an admitted site that is not revoked", arrived=caller.member_id
+        )
 
 
 def _caller(context: Any) -> Member:

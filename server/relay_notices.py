@@ -56,6 +56,7 @@ class RelayedNotice:
         digest: names it, byte for byte.
         content: the bytes that arrived.
         body: what travels beside it; the parameters of a promotion.
+        sender: the board or aggregator that left it; empty: the coordinator's own machine.
     """
 
     kind: str
@@ -63,9 +64,12 @@ class RelayedNotice:
     digest: Digest
     content: bytes
     body: bytes
+    sender: str = ""
 
 
-def relayed(notice: SignedNotice, content: bytes, *, body: bytes = b"") -> RelayedNotice:
+def relayed(
+    notice: SignedNotice, content: bytes, *, body: bytes = b"", sender: str = ""
+) -> RelayedNotice:
     """Return a verified notice as it is kept: a receipt for its site, all else for everybody."""
     record = notice.record
     site_id = record.get("site_id") if isinstance(record, Mapping) else None
@@ -76,6 +80,7 @@ def relayed(notice: SignedNotice, content: bytes, *, body: bytes = b"") -> Relay
         digest=digest_bytes("relay-notice", content, body),
         content=content,
         body=body,
+        sender=sender,
     )
 
 
@@ -96,7 +101,7 @@ def admit_notice(
         check(content, roster)
     else:
         verify_signed(notice, by=AUTHORITY, key=roster.authority)
-    return relayed(notice, content)
+    return relayed(notice, content, sender=caller.member_id)
 
 
 def admit_promotion(content: bytes, parameters: bytes, *, coordinator: VerifyKey) -> RelayedNotice:

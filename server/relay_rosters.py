@@ -119,7 +119,12 @@ class RosterWatch:
             after = before
         wanted = {item.version for item in (newest, *earlier)}
         self._known = {key: known for key, known in self._known.items() if key in wanted}
-        return RelayView(newest, tuple(earlier), self._store.active_sites())
+        return RelayView(
+            newest,
+            tuple(earlier),
+            self._store.admitted_sites(),
+            self._store.registered_studies(),
+        )
 
     def _roster(self, version: int) -> MonitoringRoster | None:
         if self._known.get(version) is None:

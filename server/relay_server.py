@@ -17,23 +17,26 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from common import limits
-from common.clock import SystemClock
+from common.clock import Clock, SystemClock
 from common.crypto.key_files import read_secret
-from common.errors import ConfigError, ServiceError
+from common.errors import CohortiumError, ConfigError, ServiceError
 from server.config import CoordinatorPaths, RelayConfig, read_config
 from server.relay_calls import MonitoringCalls
+from server.relay_expiry import expire_notices
+from server.relay_quotas import RelayQuotas
 from server.relay_rosters import RosterWatch
 from server.relay_store import RelayStore
 from server.storage.database import Database
 
 STOP_WAIT_S: Final = 10.0
+EXPIRE_EVERY_S: Final = 3600.0
 CALLS_MAX: Final = 4096
 _HANDSHAKE_MS: Final = 10_000  # TLS and the first frame of HTTP/2; two round trips
 _KEEPALIVE_MS: Final = 60_000
 _KEEPALIVE_WAIT_MS: Final = 20_000
 _PING_MS_MIN: Final = 20_000  # a caller that pings more often is sent away
 _IDLE_MS: Final = 600_000
-_AGE_MS: Final = 6 * 3600_000  # a suspended member's connection does not live for ever
+_AGE_MS: Final = 6 * 3600_000  # a revoked member's connection does not live for ever
 _AGE_GRACE_MS: Final = 900_000
 _STREAMS_MAX: Final = 16  # of one connection
 _METADATA_BYTES_MAX: Final = 8 << 10
@@ -60,7 +63,7 @@ def serve(home: Path) -> None:
             todo="add it, see docs/operating-a-coordinator.md",
         )
     with _only_relay(paths):
-        store = RelayStore(Database.of(paths, config), SystemClock())
+        store = RelayStore(Database.of(paths, config), SystemClock(), RelayQuotas(config.relay))
         asyncio.run(_serve(paths, config.listen_host, config.relay, store))
 
 
@@ -68,7 +71,8 @@ async def _serve(
     paths: CoordinatorPaths, host: str, config: RelayConfig, store: RelayStore
 ) -> None:
     clock = SystemClock()
-    calls = MonitoringCalls(store, RosterWatch(store, clock), clock, config)
+    rosters = RosterWatch(store, clock)
+    calls = MonitoringCalls(store, rosters, clock, config)
     server = grpc.aio.server(options=_options(config), maximum_concurrent_rpcs=CALLS_MAX)
     server.add_generic_rpc_handlers((calls.handlers(),))
     checks = health.HealthServicer()
@@ -77,17 +81,56 @@ async def _serve(
     address = f"{f'[{host}]' if ':' in host else host}:{config.port}"
     _open_port(server, address, _credentials(paths))
     await server.start()
+    probed = await _start_health(config, checks)
     logger.info("the relay is ready on %s", address)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    expiry = asyncio.create_task(_expire(store, rosters, clock, config))
     await stop.wait()
+    expiry.cancel()
     await checks.enter_graceful_shutdown()
     # New calls are refused at once; those that are being written are answered.
     await server.stop(STOP_WAIT_S)
+    if probed is not None:
+        await probed.stop(0)
     await calls.close()
     logger.info("the relay has stopped")
+
+
+async def _start_health(config: RelayConfig, checks: Any) -> Any:
+    """Answer health checks on loopback, where a probe has no certificate; nothing else there."""
+    if config.health_port is None:
+        return None
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    register: Any = health_pb2_grpc.add_HealthServicer_to_server  # generated without types
+    register(checks, server)
+    _open_port(server, f"127.0.0.1:{config.health_port}", None)
+    await server.start()
+    return server
+
+
+async def _expire(
+    store: RelayStore, rosters: RosterWatch, clock: Clock, config: RelayConfig
+) -> None:
+    """Delete, now and each hour, the notices that need not be kept."""
+    while True:
+        try:
+            newest = (await rosters.current()).newest
+            count = await asyncio.to_thread(
+                expire_notices,
+                store,
+                newest,
+                receipt_days=config.receipt_days,
+                now_s=clock.now_s(),
+            )
+            if count:
+                logger.info("%d notices were not needed any more", count)
+        except CohortiumError as error:
+            # Without a roster, or with a store at fault: the next hour tries again.
+            logger.warning("notices are not looked through: %s", error.refused)
+        await asyncio.sleep(EXPIRE_EVERY_S)
 
 
 def _options(config: RelayConfig) -> list[tuple[str, int]]:
@@ -132,9 +175,13 @@ def _credentials(paths: CoordinatorPaths) -> grpc.ServerCredentials:
     )
 
 
-def _open_port(server: Any, address: str, credentials: grpc.ServerCredentials) -> None:
+def _open_port(server: Any, address: str, credentials: grpc.ServerCredentials | None) -> None:
     try:
-        opened = server.add_secure_port(address, credentials)
+        opened = (
+            server.add_insecure_port(address)
+            if credentials is None
+            else server.add_secure_port(address, credentials)
+        )
     except RuntimeError:
         opened = 0
     if not opened:
@@ -142,7 +189,7 @@ def _open_port(server: Any, address: str, credentials: grpc.ServerCredentials) -
             "the relay's port cannot be opened",
             expected=f"{address} free and ours to use",
             arrived="another program's, or none of ours",
-            todo="end what holds the port, or correct listen_host and [relay] port in server.toml",
+            todo="end what holds the port, or correct listen_host and [relay] in server.toml",
         )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Row,
     Table,
     bindparam,
+    delete,
     func,
     insert,
     or_,
@@ -28,7 +29,9 @@ from common.errors import ProtocolError
 from common.ids import Digest
 from common.protocol.monitoring.signed_notice import NoticeKind
 from server.relay import Link, Place, SealedReport, check_chain
+from server.relay_expiry import KeptNotice
 from server.relay_notices import RelayedNotice
+from server.relay_quotas import RelayQuotas
 from server.storage.database import Database
 from server.storage.tables import (
     relay_bodies,
@@ -36,6 +39,7 @@ from server.storage.tables import (
     relay_reports,
     relay_rosters,
     sites,
+    studies,
 )
 
 PAGE_ROWS: Final = 64
@@ -80,16 +84,18 @@ class PinnedRoster:
 class RelayStore:
     """The relay's tables; every change is one transaction."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, quotas: RelayQuotas | None = None) -> None:
+        """Args: quotas: what members may leave in a day; none on the coordinator's own machine."""
         self._database = database
         self._clock = clock
+        self._quotas = quotas or RelayQuotas(None)
 
     def append_reports(self, reports: Sequence[SealedReport]) -> list[int | Exception]:
-        """Store reports, and return for each its position or the refusal of its chain (B8).
+        """Store reports, and return for each its position, or its refusal: B8, B14.
 
         The same bytes again get the position that they have.
         """
-        with self._database.transaction() as connection:
+        with self._quotas.counting(self._database) as connection:
             positions = _positions(connection, relay_reports, [item.digest for item in reports])
             chain = _neighbours(connection, reports)
             position = _last_position(connection, relay_reports)
@@ -103,6 +109,10 @@ class RelayStore:
                     check_chain(report, chain.get)
                 except ProtocolError as error:
                     answers.append(error)
+                    continue
+                refused = self._quotas.refuse_report(connection, report, now_s=now_s)
+                if refused is not None:
+                    answers.append(refused)
                     continue
                 position += 1
                 rows.append(_report_row(report, position, now_s))
@@ -124,10 +134,13 @@ class RelayStore:
             page = _page(connection, columns, wanted, limit)
         return [StoredReport(*row) for row in page]
 
-    def append_notices(self, notices: Sequence[RelayedNotice]) -> list[int]:
-        """Store notices, and return their positions; the same notice keeps the position it has."""
-        with self._database.transaction() as connection:
-            return list(_add_notices(connection, notices, self._clock.now_s()))
+    def append_notices(self, notices: Sequence[RelayedNotice]) -> list[int | Exception]:
+        """Store notices, and return for each its position, or its refusal: B14.
+
+        The same notice keeps the position that it has.
+        """
+        with self._quotas.counting(self._database) as connection:
+            return list(_add_notices(connection, notices, self._clock.now_s(), self._quotas))
 
     def notices_of(self, kind: NoticeKind) -> Sequence[bytes]:
         """Return every notice of a kind, in order of position."""
@@ -135,6 +148,13 @@ class RelayStore:
         query = select(table.c.notice).where(table.c.kind == kind.value).order_by(table.c.position)
         with self._database.reading() as connection:
             return connection.execute(query).scalars().all()
+
+    def count_of(self, kind: NoticeKind) -> int:
+        """Return how many notices of a kind there are."""
+        table = relay_notices
+        query = select(func.count()).select_from(table).where(table.c.kind == kind.value)
+        with self._database.reading() as connection:
+            return connection.execute(query).scalar() or 0
 
     def notices_after(self, site_id: str | None, after: int, limit: int) -> Sequence[StoredNotice]:
         """Return up to `limit`, and up to a page, of notices.
@@ -200,16 +220,51 @@ class RelayStore:
                     )
                 )
             [position] = _add_notices(connection, [notice], now_s)
+        if isinstance(position, Exception):
+            raise position
         return position
 
-    def active_sites(self) -> frozenset[str]:
-        """Return the sites that the coordinator has not suspended."""
-        query = select(sites.c.site_id).where(sites.c.is_active)
+    def admitted_sites(self) -> frozenset[str]:
+        """Return the sites that the coordinator has admitted, suspended or not."""
         with self._database.reading() as connection:
-            return frozenset(connection.execute(query).scalars())
+            return frozenset(connection.execute(select(sites.c.site_id)).scalars())
+
+    def registered_studies(self) -> frozenset[str]:
+        """Return the studies that the coordinator has registered."""
+        with self._database.reading() as connection:
+            return frozenset(connection.execute(select(studies.c.study_id)).scalars())
+
+    def kept_notices(self, kind: NoticeKind) -> Iterator[KeptNotice]:
+        """Yield the notices of a kind, in order of position."""
+        table, after = relay_notices, 0
+        columns = (table.c.position, table.c.sender, table.c.received_at_s, table.c.notice)
+        while True:
+            query = (
+                select(*columns)
+                .where(table.c.kind == kind.value, table.c.position > after)
+                .order_by(table.c.position)
+                .limit(PAGE_ROWS)
+            )
+            with self._database.reading() as connection:
+                rows = [KeptNotice(*row) for row in connection.execute(query)]
+            yield from rows
+            if not rows:
+                return
+            after = rows[-1].position
+
+    def delete_notices(self, positions: Sequence[int]) -> int:
+        """Delete notices, never the newest of all, whose position none other gets."""
+        with self._database.transaction() as connection:
+            last = _last_position(connection, relay_notices)
+            wanted = [position for position in positions if position != last]
+            for start in range(0, len(wanted), PAGE_ROWS):
+                part = wanted[start : start + PAGE_ROWS]
+                for table in (relay_bodies, relay_notices):
+                    connection.execute(delete(table).where(table.c.position.in_(part)))
+        return len(wanted)
 
     def counts(self) -> tuple[int, int]:
-        """Return how many reports and how many notices there are."""
+        """Return the last positions of reports and of notices: how many came."""
         with self._database.reading() as connection:
             return _last_position(connection, relay_reports), _last_position(
                 connection, relay_notices
@@ -281,13 +336,20 @@ def _report_row(report: SealedReport, position: int, now_s: int) -> dict[str, ob
 
 
 def _add_notices(
-    connection: Connection, notices: Sequence[RelayedNotice], now_s: int
-) -> Iterator[int]:
+    connection: Connection,
+    notices: Sequence[RelayedNotice],
+    now_s: int,
+    quotas: RelayQuotas | None = None,
+) -> Iterator[int | Exception]:
     positions = _positions(connection, relay_notices, [notice.digest for notice in notices])
     last = _last_position(connection, relay_notices)
     for notice in notices:
         if notice.digest in positions:
             yield positions[notice.digest]
+            continue
+        refused = quotas and quotas.refuse_notice(connection, notice, now_s=now_s)
+        if refused:
+            yield refused
             continue
         last += 1
         positions[notice.digest] = last
@@ -300,6 +362,7 @@ def _add_notices(
                 notice=notice.content,
                 body_bytes=len(notice.body),
                 received_at_s=now_s,
+                sender=notice.sender,
             )
         )
         for part, start in enumerate(range(0, len(notice.body), BODY_PART_BYTES)):

@@ -23,6 +23,8 @@ from common.protocol.enrolment import (
     request_digest,
     write_enrolment,
 )
+from common.protocol.monitoring.roster import RosterSite, Standing
+from common.protocol.monitoring.roster_checks import is_countersigned
 from server.config import CoordinatorPaths, ServerConfig
 from server.storage.database import Database
 from server.storage.tables import roster_versions, sites
@@ -102,21 +104,55 @@ class SiteDirectory:
             else:
                 certificate = _renewed(connection, request, known, paths=paths, now_s=now_s)
             roster = self._roster(connection)
-        record = EnrolmentRecord(
-            version=1,
-            consortium=config.consortium,
-            site_id=request.site_id,
-            coordinator_verify_key=SigningKey.read(paths.signing_key).verify_key.to_text(),
-            coordinator_sealing_key=OpeningKey.read(paths.opening_key).sealing_key.to_text(),
-            coordinator_address=config.address,
-            ca_certificate=paths.ca_certificate.read_text(encoding="ascii"),
-            site_certificate=certificate,
-            request_digest=request_digest(request),
-            roster=roster,
-            issued_at_s=now_s,
-        )
-        write_enrolment(answer, record, SigningKey.read(paths.signing_key))
+        _write_answer(answer, request, certificate, roster, paths=paths, config=config, now_s=now_s)
         return self.find(parse_site_id(request.site_id))
+
+    def change_key(
+        self,
+        request: EnrolmentRequest,
+        *,
+        fingerprint: str,
+        key_epoch: int,
+        countersignature: bytes,
+        paths: CoordinatorPaths,
+        config: ServerConfig,
+        answer: Path,
+    ) -> Site:
+        """Give a site its next signing key, its other keys staying; write its enrolment file.
+
+        Args:
+            fingerprint: of the next key, as the site read it on the telephone.
+            key_epoch, countersignature: the enrolled key's word for the next one (O8).
+
+        Raises:
+            EnrolmentError: another key, another site's, or not countersigned by the enrolled one.
+        """
+        _check_fingerprint(request, fingerprint)
+        site = self.find(parse_site_id(request.site_id))
+        new, now_s = VerifyKey.from_text(request.verify_key), self._clock.now_s()
+        named = RosterSite(site.site_id, new, key_epoch, Standing.ACTIVE, countersignature)
+        is_known = new == site.verify_key
+        if not is_known and not is_countersigned(
+            named, old=site.verify_key, consortium=config.consortium
+        ):
+            raise _refuse_key(f"a key that {site.site_id}'s enrolled key has countersigned")
+        node_key = parse_node_public_key(request.node_public_key).decode()
+        if (request.sealing_key, node_key) != (site.sealing_key.to_text(), site.node_public_key):
+            raise _refuse_key(f"{site.site_id}'s enrolled sealing and node keys beside the next")
+        with self._database.transaction() as connection:
+            if not is_known:
+                connection.execute(
+                    update(sites)
+                    .where(sites.c.site_id == site.site_id)
+                    .values(verify_key=request.verify_key)
+                )
+                self._new_roster(connection, f"another signing key of {site.site_id}")
+            known = select(sites.c.certificate).where(sites.c.site_id == site.site_id)
+            held = connection.execute(known).scalar_one()
+            certificate = _renewed(connection, request, held, paths=paths, now_s=now_s)
+            roster = self._roster(connection)
+        _write_answer(answer, request, certificate, roster, paths=paths, config=config, now_s=now_s)
+        return self.find(site.site_id)
 
     def _insert(
         self,
@@ -266,6 +302,41 @@ class SiteDirectory:
                 for row in rows
             ),
         )
+
+
+def _write_answer(
+    answer: Path,
+    request: EnrolmentRequest,
+    certificate: str,
+    roster: Roster,
+    *,
+    paths: CoordinatorPaths,
+    config: ServerConfig,
+    now_s: int,
+) -> None:
+    record = EnrolmentRecord(
+        version=1,
+        consortium=config.consortium,
+        site_id=request.site_id,
+        coordinator_verify_key=SigningKey.read(paths.signing_key).verify_key.to_text(),
+        coordinator_sealing_key=OpeningKey.read(paths.opening_key).sealing_key.to_text(),
+        coordinator_address=config.address,
+        ca_certificate=paths.ca_certificate.read_text(encoding="ascii"),
+        site_certificate=certificate,
+        request_digest=request_digest(request),
+        roster=roster,
+        issued_at_s=now_s,
+    )
+    write_enrolment(answer, record, SigningKey.read(paths.signing_key))
+
+
+def _refuse_key(expected: str) -> EnrolmentError:
+    return EnrolmentError(
+        "a change of a site's key is refused",
+        expected=expected,
+        arrived="another",
+        todo="call the site; one whose key was lost enrols under another id",
+    )
 
 
 def _issue(request: EnrolmentRequest, *, paths: CoordinatorPaths, now_s: int) -> str:

@@ -1,4 +1,7 @@
-"""`up`: keep SuperLink, SuperExec and relay running, couriers registered, and studies going."""
+"""`up`: keep SuperLink, SuperExec and relay running, couriers registered, studies going.
+
+Where there is a relay, the board's decisions are acted on as they come.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,14 @@ from common.errors import CohortiumError, ServiceError
 from common.protocol.round_states import StudyState
 from server.books import Books
 from server.config import HOME_VARIABLE, CoordinatorPaths, ServerConfig
+from server.decision_watch import DecisionWatch
 from server.flower_control import FlowerControl, RunStatus, loopback_without_proxy
 from server.run_lock import is_run_alive
 from server.study_register import Study
 
 TICK_S: Final = 0.5
 SYNC_EVERY_S: Final = 2.0
+DECISIONS_EVERY_S: Final = 5.0
 RESTARTS_MAX: Final = 20
 BACK_OFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 STABLE_AFTER_S: Final = 30.0
@@ -87,7 +92,9 @@ class Supervisor:
                 ],
             ),
         ]
+        self._decisions: DecisionWatch | None = None
         if config.relay is not None:
+            self._decisions = DecisionWatch(paths, config)
             command = [sys.executable, "-P", "-m", "server.relay_main", str(paths.home)]
             self._services.append(_Service("relay", command))
 
@@ -95,7 +102,7 @@ class Supervisor:
         """Run until SIGTERM or SIGINT, then stop every child."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
-        next_sync = 0.0
+        next_sync = next_look = 0.0
         try:
             while not self._stop.wait(TICK_S):
                 for service in self._services:
@@ -103,6 +110,9 @@ class Supervisor:
                 if time.monotonic() >= next_sync:
                     self._sync()
                     next_sync = time.monotonic() + SYNC_EVERY_S
+                if time.monotonic() >= next_look:
+                    self._act_on_decisions()
+                    next_look = time.monotonic() + DECISIONS_EVERY_S
         finally:
             self._stop_children()
 
@@ -148,6 +158,21 @@ class Supervisor:
         except Exception as error:
             # `up` is what brings everything else back: a fault of ours must not end it.
             self._say(f"a fault of type {type(error).__name__} while looking after studies")
+
+    def _act_on_decisions(self) -> None:
+        if self._decisions is None:
+            return
+        try:
+            for item in self._decisions.look():
+                self._say(
+                    f"the board's decision {item.number} of {item.study_id or 'no study'}, "
+                    f"{item.action or 'unreadable'}: {item.outcome}; {item.detail}"
+                )
+        except CohortiumError as error:
+            # Nothing is lost: what was not logged is looked at again.
+            self._say_once(f"the board's decisions wait: {error.refused} ({error.arrived})")
+        except Exception as error:
+            self._say(f"a fault of type {type(error).__name__} while acting on decisions")
 
     def _sync_nodes(self, control: FlowerControl) -> None:
         """Let every site's courier log in; whether it is suspended is asked at each request."""

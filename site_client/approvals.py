@@ -10,7 +10,7 @@ from common.canonical import Canonical, canonical_bytes, parse_canonical
 from common.clock import Clock, utc_text
 from common.crypto.keys import SigningKey, VerifyKey
 from common.crypto.signing import sign, verify
-from common.errors import ApprovalError
+from common.errors import ApprovalError, SignatureError
 from common.ids import Digest, StudyId, parse_digest, parse_study_id
 from common.protocol.fields import Fields
 from common.study.plan import StudyPlan
@@ -121,6 +121,24 @@ class Approvals:
         rows = self._database.rows("SELECT record, signature, plan, is_withdrawn FROM approvals")
         return tuple(self._parse(*row) for row in rows)
 
+    def sign_anew(self, key: SigningKey) -> None:
+        """Sign every approval by the site's next key, all or none; those it signed stay.
+
+        Raises:
+            SignatureError: one is signed by neither the next key nor the site's.
+        """
+        with self._database.transaction() as connection:
+            rows = connection.execute("SELECT plan_digest, record, signature FROM approvals")
+            for digest, record, signature in rows.fetchall():
+                try:
+                    verify(key.verify_key, _LABEL, signature, record)
+                except SignatureError:
+                    verify(self._key, _LABEL, signature, record)
+                connection.execute(
+                    "UPDATE approvals SET signature = ? WHERE plan_digest = ?",
+                    (sqlite3.Binary(sign(key, _LABEL, record)), digest),
+                )
+
     def pause(self, study_id: StudyId) -> None:
         """Refuse a study's requests with R17 until `unpause`; raises `ApprovalError` if unknown."""
         self._check_known(study_id)
@@ -131,14 +149,24 @@ class Approvals:
         """Pause a study as a part of another change: both are kept, or neither."""
         connection.execute("INSERT OR IGNORE INTO paused VALUES (?)", (study_id,))
 
+    def pause_training_within(self, connection: sqlite3.Connection, study_id: StudyId) -> None:
+        """Refuse training as a part of another change; reports of the model in use go on."""
+        connection.execute("INSERT OR IGNORE INTO paused_training VALUES (?)", (study_id,))
+
     def unpause(self, study_id: StudyId) -> None:
         """Answer a study's requests again."""
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM paused WHERE study_id = ?", (study_id,))
+            connection.execute("DELETE FROM paused_training WHERE study_id = ?", (study_id,))
 
     def is_paused(self, study_id: StudyId) -> bool:
-        """Return whether this study is paused: by hospital IT, or by a decision that it follows."""
+        """Return whether nothing of a study is answered: by hospital IT, or a decision to stop."""
         return bool(self._database.rows("SELECT 1 FROM paused WHERE study_id = ?", study_id))
+
+    def is_training_paused(self, study_id: StudyId) -> bool:
+        """Return whether training is not answered: all is paused, or the board paused this site."""
+        query = "SELECT 1 FROM paused_training WHERE study_id = ?"
+        return self.is_paused(study_id) or bool(self._database.rows(query, study_id))
 
     def _check_known(self, study_id: StudyId) -> None:
         known = sorted({item.study_id for item in self.all_approvals()})

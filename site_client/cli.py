@@ -70,6 +70,36 @@ def enroll(
     print(f"Your fingerprint, to compare by telephone:\n  {fingerprint}")
 
 
+@app.command("change-key")
+def change_key(
+    context: typer.Context,
+    organisation: Annotated[str, typer.Option(help="The hospital's name.")],
+    contact: Annotated[str, typer.Option(help="Whom to call or write to.")],
+    out: Annotated[Path, typer.Option(help="Where to write the request with the next key.")],
+    json: Json = False,
+) -> None:
+    """Make the next signing key, countersigned by the one in use; `join` takes it into use."""
+    from dataclasses import asdict
+
+    from common.clock import SystemClock
+    from site_client.key_change import begin_key_change
+
+    made = begin_key_change(
+        paths_of(context),
+        organisation=organisation,
+        contact=contact,
+        out=out,
+        clock=SystemClock(),
+    )
+    if json:
+        print_json({"request": str(out), **asdict(made)})
+        return
+    print(f"Send {out} to the coordinator and to the roster's authority, with these two lines:")
+    print(f"  --key-epoch {made.key_epoch}")
+    print(f"  --countersignature {made.countersignature}")
+    print(f"The next key's fingerprint, to compare by telephone:\n  {made.fingerprint}")
+
+
 @app.command()
 def join(
     context: typer.Context,
@@ -87,8 +117,12 @@ def join(
     json: Json = False,
 ) -> None:
     """Accept the coordinator's signed answer; its key is pinned from now on."""
+    from common.clock import SystemClock
     from site_client.enrolment import join as accept
+    from site_client.key_change import finish_key_change
 
+    if finish_key_change(paths_of(context), enrolment, SystemClock()) and not json:
+        print("The next signing key is in use now; start `run` again.")
     record = accept(
         paths_of(context),
         enrolment,

@@ -186,6 +186,7 @@ def status(context: typer.Context, study: StudyArgument, json: Json = False) -> 
         log=opened.site.records.log,
         clock=opened.clock,
         is_paused=opened.site.records.approvals.is_paused(study_id),
+        is_training_paused=opened.site.records.approvals.is_training_paused(study_id),
     )
     if json:
         print_json(asdict(found))
@@ -202,10 +203,13 @@ def status(context: typer.Context, study: StudyArgument, json: Json = False) -> 
         print(f"The next report can be made from {found.next_due} on.")
     for reason in found.blocked:
         print(f"In the way: {reason}.")
-    _show_decisions(opened, found.is_paused, asdict(found)["decisions"])
+    _show_decisions(opened, asdict(found)["decisions"])
+    if found.is_training_paused:
+        what = "The study is" if found.is_paused else "Training, not monitoring, is"
+        print(f"{what} paused here; `cohortium-site unpause STUDY` takes that back.")
 
 
-def _show_decisions(opened: _Opened, is_paused: bool, decisions: list[dict[str, object]]) -> None:
+def _show_decisions(opened: _Opened, decisions: list[dict[str, object]]) -> None:
     follows = opened.config.monitoring.follow_decisions
     for item in decisions:
         is_followed = item["is_about_this_site"] and not item["objection"]
@@ -216,8 +220,6 @@ def _show_decisions(opened: _Opened, is_paused: bool, decisions: list[dict[str, 
             print(f"  Not followed: {item['objection']}.")
     if any(item["is_about_this_site"] for item in decisions) and not follows:
         print("This site follows no decision by itself ([monitoring] follow_decisions = false).")
-    if is_paused:
-        print("The study is paused here; `cohortium-site unpause STUDY` takes that back.")
 
 
 def _open(context: typer.Context) -> _Opened:

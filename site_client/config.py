@@ -45,6 +45,11 @@ class SitePaths:
         return self.keys / "signing.key"
 
     @property
+    def next_signing_key(self) -> Path:
+        """Signs nothing until the coordinator knows it; there during a key change."""
+        return self.keys / "next-signing.key"
+
+    @property
     def opening_key(self) -> Path:
         """Opens the coordinator's requests."""
         return self.keys / "opening.key"
@@ -174,8 +179,8 @@ class MonitoringSection(_Part):
     """What the site does about the board's decisions.
 
     Args:
-        follow_decisions: pause a study here when the board decides to stop it, or to pause this
-            site; otherwise the decision is only shown.
+        follow_decisions: pause a study here when the board decides to stop it, and its training
+            when the board pauses this site; otherwise the decision is only shown.
     """
 
     follow_decisions: bool = True

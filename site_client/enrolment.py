@@ -22,7 +22,13 @@ from common.crypto.certificates import (
     make_certificate_request,
 )
 from common.crypto.key_files import write_secret
-from common.crypto.keys import OpeningKey, SigningKey, VerifyKey, is_same_fingerprint
+from common.crypto.keys import (
+    OpeningKey,
+    SealingKey,
+    SigningKey,
+    VerifyKey,
+    is_same_fingerprint,
+)
 from common.crypto.node_key import make_node_key, node_public_text, read_node_key
 from common.errors import EnrolmentError
 from common.protocol.enrolment import (
@@ -87,29 +93,51 @@ def make_request(paths: SitePaths, identity: SiteIdentity, *, out: Path, clock: 
     signing = _key(paths.signing_key, SigningKey)
     opening = _key(paths.opening_key, OpeningKey)
     _adopt_tls_key(paths)
-    tls = _key(paths.tls_key, TlsKey)
+    _key(paths.tls_key, TlsKey)
     if not paths.salt.exists():
         write_secret(paths.salt, secrets.token_bytes(SALT_BYTES))
     if not paths.node_key.exists():
         make_node_key(paths.node_key)
-    try:
-        request = EnrolmentRequest(
-            version=1,
-            site_id=identity.site_id,
-            organisation=identity.organisation,
-            contact=identity.contact,
-            verify_key=signing.verify_key.to_text(),
-            sealing_key=opening.sealing_key.to_text(),
-            node_public_key=node_public_text(read_node_key(paths.node_key)),
-            certificate_request=make_certificate_request(tls, identity.site_id),
-            created_at_s=clock.now_s(),
-        )
-    except ValidationError as error:
-        raise _refuse_identity(error) from None
+    request = own_request(
+        paths,
+        site_id=identity.site_id,
+        organisation=identity.organisation,
+        contact=identity.contact,
+        verify_key=signing.verify_key,
+        sealing_key=opening.sealing_key,
+        now_s=clock.now_s(),
+    )
     write_request(out, request, signing)
     if not paths.config.exists():
         paths.config.write_text(_TEMPLATE.format(site_id=identity.site_id), encoding="utf-8")
     return signing.fingerprint
+
+
+def own_request(
+    paths: SitePaths,
+    *,
+    site_id: str,
+    organisation: str,
+    contact: str,
+    verify_key: VerifyKey,
+    sealing_key: SealingKey,
+    now_s: int,
+) -> EnrolmentRequest:
+    """Return a request with these keys and the courier's; raises `EnrolmentError`."""
+    try:
+        return EnrolmentRequest(
+            version=1,
+            site_id=site_id,
+            organisation=organisation,
+            contact=contact,
+            verify_key=verify_key.to_text(),
+            sealing_key=sealing_key.to_text(),
+            node_public_key=node_public_text(read_node_key(paths.node_key)),
+            certificate_request=make_certificate_request(TlsKey.read(paths.tls_key), site_id),
+            created_at_s=now_s,
+        )
+    except ValidationError as error:
+        raise _refuse_identity(error) from None
 
 
 def join(

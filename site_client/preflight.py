@@ -22,6 +22,7 @@ from site_client.courier.main import CourierConfig, read_courier_config
 from site_client.open_site import OpenSite, open_site
 from site_client.quality.figures import QualityFigures
 from site_client.quality.report import QualityReport, report_quality
+from site_client.release.report_release import monitoring_commitment
 from site_client.release.site_limits import SiteLimits
 from site_client.site_features import inspected_rows
 from site_client.sources.table import PatientTable
@@ -83,6 +84,8 @@ def check_site(paths: SitePaths, plan: StudyPlan | None, *, clock: Clock) -> Pre
     )
     if courier is not None:
         findings.extend(_reach(courier, clock))
+        if courier.relay:
+            findings.append(_reach_relay(courier))
     quality: QualityReport | None = None
     if plan is not None and plan.selection is not None:
         findings.append(Finding("the plan only selects", True, words_of_selection(plan)))
@@ -97,6 +100,8 @@ def check_site(paths: SitePaths, plan: StudyPlan | None, *, clock: Clock) -> Pre
             findings.append(_cohort(config, rows.table))
             findings.extend(_plausible(quality.figures))
         findings.extend(_limits(config, plan, site))
+        if plan.monitoring is not None:
+            findings.extend(_monitoring(config, plan, site, courier))
         if site is not None:
             findings.append(_approval(site, plan, clock))
     return Preflight(tuple(findings), quality)
@@ -138,6 +143,20 @@ def _reach(courier: CourierConfig, clock: Clock) -> Iterator[Finding]:
         f"they differ by {skew_s} s",
         "set this machine's clock (NTP)",
     )
+
+
+def _reach_relay(courier: CourierConfig) -> Finding:
+    from site_client.courier.main import relay_access
+    from site_client.courier.relay_check import ask_relay
+
+    question = f"the relay of monitoring reports answers at {courier.relay}"
+    try:
+        is_ok, words = ask_relay(relay_access(courier), wait_s=_REACH_WAIT_S)
+    except CohortiumError as error:
+        return Finding(question, False, error.arrived, error.todo)
+    through = f", through {courier.proxy}" if courier.proxy else ""
+    todo = "" if is_ok else "ask the consortium's authority; a site with new keys is named anew"
+    return Finding(question, is_ok, words + through, todo)
 
 
 def _date_of_coordinator(courier: CourierConfig) -> str:
@@ -237,7 +256,7 @@ def _approval(site: OpenSite, plan: StudyPlan, clock: Clock) -> Finding:
     todo = "read the plan and run `cohortium-site approve PLAN --as NAME --until DATE`"
     found = {item.plan_digest: item for item in site.records.approvals.all_approvals()}
     approval = found.get(plan_digest(plan))
-    if site.records.approvals.is_paused(StudyId(plan.study.id)):
+    if site.records.approvals.is_training_paused(StudyId(plan.study.id)):
         return Finding(question, False, "the study is paused here", "run `unpause` to go on")
     if approval is None:
         # Not a problem: a steward decides after `check` and `preview`.
@@ -276,5 +295,37 @@ def _limits(config: SiteConfig, plan: StudyPlan, site: OpenSite | None) -> Itera
         "your limits have room for all that the plan may ever do",
         not todo,
         f"studies so far promised {charged:.3f} of epsilon_total {config.limits.epsilon_total:g}",
+        todo,
+    )
+
+
+def _monitoring(
+    config: SiteConfig, plan: StudyPlan, site: OpenSite | None, courier: CourierConfig | None
+) -> Iterator[Finding]:
+    """Whether all reports that the plan may ever make have room, before the first is charged."""
+    if courier is not None and not courier.relay:
+        # Not a problem: training needs no relay, and reports begin after it.
+        words = "not yet: before reports, `join` again with --relay HOST:PORT"
+        yield Finding("the courier knows the relay of the plan's reports", True, words)
+    commitment, most = monitoring_commitment(plan), config.limits.epsilon_monitoring
+    is_within = commitment.epsilon <= most
+    yield Finding(
+        "all reports that the plan may ever make are within your limit for them",
+        is_within,
+        f"they come to epsilon {commitment.epsilon:.3f}; epsilon_monitoring_per_study is {most:g}",
+        "" if is_within else "raise that limit if your board agrees; below it no report leaves",
+    )
+    if site is None or not is_within:
+        return
+    todo = ""
+    spending = SiteLimits.of(config.limits).for_monitoring(plan)
+    try:
+        site.records.ledger.check_commit(commitment, spending)
+    except BudgetError as error:
+        todo = f"raise a limit if your board agrees, or no report leaves ({error.arrived})"
+    yield Finding(
+        "your limits have room for the reports besides the studies",
+        not todo,
+        f"epsilon_total is {config.limits.epsilon_total:g} for all studies and all reports",
         todo,
     )

@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS source_pin (
 CREATE TABLE IF NOT EXISTS feature_pins (plan_digest TEXT PRIMARY KEY, entry_id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS scaling_pin (plan_digest TEXT PRIMARY KEY, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS paused (study_id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS paused_training (study_id TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS monitoring_trust (
   place INTEGER PRIMARY KEY CHECK (place = 1), authority TEXT NOT NULL
 );

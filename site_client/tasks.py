@@ -205,7 +205,7 @@ class SiteTasks:
         if sent is not None:
             logger.info("round %d: the same reply again", header.round_number)
             return sent
-        if self._records.approvals.is_paused(header.study_id):
+        if self._records.approvals.is_training_paused(header.study_id):
             request_checks.refuse("R17")
         plan = self._approved(request, header).plan
         planned = self._plan_mechanisms(request.plan_digest, plan)

@@ -23,7 +23,7 @@ REFUSALS: Final[dict[str, str]] = {
     "R14": "the site's data cannot be read as the mapping says; hospital IT sees the details",
     "R15": "the site's privacy ledger or release log cannot be written",
     "R16": "the site is busy with another request; ask again",
-    "R17": "hospital IT has paused this study at this site",
+    "R17": "hospital IT, or a decision that this site follows, has paused this study at this site",
     "R18": "the gate let nothing out; hospital IT sees the details",
     "R19": "the model's scaling is outside its bounds, or not the one this study began with",
     "R20": "the candidates whose pairs are asked for are not ones that the plan allows",

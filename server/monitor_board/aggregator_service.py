@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from common.clock import Clock
 from common.crypto.keys import SigningKey
-from common.errors import ConfigError, ProtocolError, TransportError
+from common.errors import CohortiumError, ConfigError, ProtocolError, TransportError
 from common.ids import BoardId, StudyId
 from common.protocol.monitoring.roster import BoardRole
 from server.monitor_board.aggregation import Aggregating
@@ -138,9 +138,21 @@ def current_state(
     )
 
 
-def watch(step: Callable[[], Step], *, every_s: float, say: Callable[[Step], None]) -> None:
-    """Do steps for ever; a relay that does not answer is tried again at the next one."""
+def watch(
+    step: Callable[[], Step],
+    *,
+    every_s: float,
+    say: Callable[[Step], None],
+    complain: Callable[[CohortiumError], None],
+) -> None:
+    """Do steps for ever; whatever a step is refused by is said, and tried again at the next one.
+
+    A relay that is away, a full disk, a database that is locked, a roster that has ended: each may
+    be mended while this runs, and a step does nothing twice.
+    """
     while True:
-        with suppress(TransportError):
+        try:
             say(step())
+        except CohortiumError as error:
+            complain(error)
         time.sleep(every_s)

@@ -60,11 +60,15 @@ def init(
     role: Annotated[
         str, typer.Option(help="board, or in a secure sum aggregator-a or aggregator-b.")
     ] = "board",
+    suite: Annotated[
+        str, typer.Option(help="Of the opening key: hybrid, or x25519 where the roster allows it.")
+    ] = "hybrid",
     json: Json = False,
 ) -> None:
     """Make a board: its keys, its store, and the card that the roster's authority is given."""
     from common.crypto.certificates import board_name
     from server.monitor_board.config import make_config
+    from server.monitor_board.opening_keys import parse_suite
     from server.monitor_board.setup import found_board
 
     board_name(board)  # an id that no certificate can have is refused here, not later
@@ -73,7 +77,7 @@ def init(
         source="the new board's configuration",
     )
     paths = paths_of(context)
-    fingerprint = found_board(paths, config)
+    fingerprint = found_board(paths, config, suite=parse_suite(suite))
     if json:
         print_json({"home": str(paths.home), "card": str(paths.card), "fingerprint": fingerprint})
         return

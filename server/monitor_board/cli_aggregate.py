@@ -10,13 +10,15 @@ from common.command_line import print_json
 from server.monitor_board.cli_context import Json, open_config
 
 if TYPE_CHECKING:
+    from common.errors import CohortiumError
     from server.monitor_board.aggregator import Step
 
 
 def aggregate(
     context: typer.Context,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Go on, a step every `poll_s` seconds.")
+        bool,
+        typer.Option("--watch/--once", help="Go on, a step every `poll_s` seconds, or do one."),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -27,8 +29,18 @@ def aggregate(
     paths, config = open_config(context)
     with service.open_aggregator(paths, config, clock=SystemClock()) as step:
         if watch:
-            service.watch(step, every_s=config.poll_s, say=lambda done: _say(done, json=json))
+            service.watch(
+                step,
+                every_s=config.poll_s,
+                say=lambda done: _say(done, json=json),
+                complain=_complain,
+            )
         _say(step(), json=json)
+
+
+def _complain(error: CohortiumError) -> None:
+    number = f"{error.number} " if error.number else ""
+    print(f"{number}{error.refused}: {error.arrived}; trying again", flush=True)
 
 
 def _say(step: Step, *, json: bool) -> None:

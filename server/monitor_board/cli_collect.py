@@ -31,7 +31,7 @@ def collect(
     json: Json = False,
 ) -> None:
     """Fetch from the relay, take what is new, publish receipts and decisions."""
-    from common.errors import StoreError, TransportError
+    from common.errors import CohortiumError
     from server.monitor_board.collecting import open_collector
     from server.monitor_board.relay_connection import connected
     from server.monitor_board.setup import read_certificate
@@ -51,7 +51,9 @@ def collect(
                     _say(done, is_json=False)
                     time.sleep(config.poll_s)
                     done = collector.once(relay)
-        except (TransportError, StoreError) as error:
+        except CohortiumError as error:
+            # A relay that is away, a database that is locked, a roster that has ended: each may be
+            # mended while this runs, and a pass does nothing twice.
             if not watch:
                 raise
             print(f"{error.refused}: {error.arrived}; trying again", flush=True)

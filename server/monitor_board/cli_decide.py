@@ -140,21 +140,20 @@ def show(
 
 @app.command()
 def publish(context: typer.Context, file: DecisionFile) -> None:
-    """Verify a decision, keep it, and send it to everybody with the next `collect`."""
+    """Verify a decision and send it with the next `collect`; it counts when the relay has it."""
     from common.clock import SystemClock
     from common.protocol.monitoring.notice_checks import verify_decision
     from server.monitor_board import rosters
-    from server.monitor_board.decision_book import take_decision
+    from server.monitor_board.decision_book import check_follows
     from server.monitor_board.notices_out import put_notice
     from server.monitor_board.roster_book import read_book
 
     data, now_s = rosters.read_bytes(file), SystemClock().now_s()
     with open_database(context).transaction() as connection:
-        rosters_held = read_book(connection).until(now_s)
-        verify_decision(data, rosters_held[-1])
-        decision = take_decision(connection, data, rosters=rosters_held, now_s=now_s)
+        decision = verify_decision(data, read_book(connection).in_force(now_s))
+        check_follows(connection, decision)
         put_notice(connection, data, now_s=now_s)
-    print(f"Decision {decision.number} of {decision.study_id} is kept; `collect` sends it.")
+    print(f"Decision {decision.number} of {decision.study_id} waits here; `collect` sends it.")
 
 
 def _roster(context: typer.Context, file: Path | None) -> MonitoringRoster:

@@ -15,12 +15,18 @@ certificate = typer.Typer(help="The board's certificate for the relay.", no_args
 
 
 @app.command()
-def rotate(context: typer.Context, json: Json = False) -> None:
+def rotate(
+    context: typer.Context,
+    suite: Annotated[str, typer.Option(help="hybrid or x25519; as before without.")] = "",
+    json: Json = False,
+) -> None:
     """Make the next opening key and a card with it; the one in use stays until it is not needed."""
+    from server.monitor_board.opening_keys import parse_suite
     from server.monitor_board.setup import rotate_opening_key
 
     paths, config = open_config(context)
-    fingerprint = rotate_opening_key(paths, config)
+    wanted = parse_suite(suite) if suite else None
+    fingerprint = rotate_opening_key(paths, config, suite=wanted)
     if json:
         print_json({"fingerprint": fingerprint, "card": str(paths.card)})
         return

@@ -41,16 +41,23 @@ def new(
     decisions: Annotated[
         int, typer.Option(help="For version 1: deciders who must sign.", min=2, max=16)
     ] = 2,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(help="Which seals count: hybrid (default), x25519; as before with --after."),
+    ] = None,
 ) -> None:
     """Begin a draft: version 1 of a consortium, or the version after another."""
     from common.clock import SystemClock
     from common.crypto.keys import SigningKey
     from common.errors import ConfigError
     from server.monitor_board import rosters
+    from server.monitor_board.opening_keys import parse_suite
 
     now_s = SystemClock().now_s()
+    suites = tuple(sorted({parse_suite(item) for item in suite or ()}))
     if after is not None:
-        roster = rosters.following_roster(rosters.read_file(after), now_s=now_s, days=days)
+        before = rosters.read_file(after)
+        roster = rosters.following_roster(before, now_s=now_s, days=days, suites=suites)
     elif authority is not None and consortium:
         key = SigningKey.read(authority).verify_key
         roster = rosters.new_roster(
@@ -61,6 +68,7 @@ def new(
             grace_days=grace_days,
             receipts_required=receipts,
             decisions_required=decisions,
+            suites=suites or (parse_suite("hybrid"),),
         )
     else:
         raise ConfigError(
@@ -178,6 +186,7 @@ def sign(
     from server.monitor_board import rosters
 
     roster = rosters.read_file(draft)
+    rosters.check_deciders(roster)
     write_durably(out, sign_roster(roster, SigningKey.read(authority)))
     print(f"{out} is version {roster.version}, digest\n  {roster.digest}")
     print("Give it to `cohortium-coordinator relay roster`, or `cohortium-board roster publish`.")

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from common.clock import utc_text
 from common.command_line import print_json, table_width
 from server.monitor_board.cli_context import Json, open_store
+from server.monitor_board.signal_words import missing_names
 
 if TYPE_CHECKING:
     from server.monitor_board.signal_types import Signal, SiteSignals
@@ -91,7 +93,14 @@ def _record(site: SiteSignals, *, every: bool) -> dict[str, Any]:
             }
             for item in _shown(site, every=every)
         ],
-        "missing": [{"kind": item.kind.value, "period": item.period} for item in site.missing],
+        "missing": [
+            {
+                "kind": item.kind.value,
+                "period": item.period,
+                "late_since": utc_text(item.late_since_s),
+            }
+            for item in site.missing
+        ],
     }
 
 
@@ -103,7 +112,7 @@ def _print(found: list[SiteSignals], *, every: bool) -> None:
     table = Table("site", "state", "reasons", "what")
     for site in found:
         lines = [item.words for item in _shown(site, every=every)]
-        lines += [f"no {item.kind.value} report of {item.period}" for item in site.missing]
+        lines += [f"no {name}" for name in missing_names(site.missing)]
         reasons = ", ".join(reason.value for reason in site.reasons)
         name = site.site_id or _TOGETHER
         table.add_row(escape(name), site.state.value, reasons, escape("\n".join(lines)))

@@ -137,7 +137,7 @@ class _Builder:
         if watch.metric in GAPS:
             gap = outside(-self._tolerances.group_gap_max, self._tolerances.group_gap_max)
             found = [
-                compare_all(batch.items, batch.items, batch.is_usable, compare=gap)
+                compare_all(batch.items, batch.items, batch.is_usable, batch.is_pooled, compare=gap)
                 for batch in reports
             ]
             track = follow_alone(found, alarm=self._alarm)

@@ -1,4 +1,8 @@
-"""The decisions of each study, as a chain: each names the one before it by its digest."""
+"""The decisions of each study, as a chain: each names the one before it by its digest.
+
+Only what the relay brought is kept, the own ones too: what it refuses, for a decider was revoked
+before it came there, stands in no chain, and the next decision does not build on it.
+"""
 
 from __future__ import annotations
 
@@ -60,15 +64,9 @@ def take_decision(
     judged = judge_decision(notice, rosters)
     decision = judged.decision
     digest = read_signed(notice).digest
-    held = read_decisions(connection, decision.study_id)
-    if any(item.digest == digest for item in held):
+    if any(item.digest == digest for item in read_decisions(connection, decision.study_id)):
         return decision
-    check_decision_follows(
-        decision,
-        study_id=decision.study_id,
-        number=len(held),
-        digest=held[-1].digest if held else None,
-    )
+    check_follows(connection, decision)
     connection.execute(
         insert(decisions).values(
             study_id=decision.study_id,
@@ -80,6 +78,17 @@ def take_decision(
         )
     )
     return decision
+
+
+def check_follows(connection: Connection, decision: Decision) -> None:
+    """Refuse a decision that does not follow those that are held; raises `ProtocolError` T6."""
+    held = read_decisions(connection, decision.study_id)
+    check_decision_follows(
+        decision,
+        study_id=decision.study_id,
+        number=len(held),
+        digest=held[-1].digest if held else None,
+    )
 
 
 def _kept(notice: bytes, digest: Digest, taken_at_s: int, objection: str) -> KeptDecision:

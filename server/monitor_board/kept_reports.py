@@ -27,6 +27,7 @@ class KeptReport:
         model_version: which model it judges.
         epsilon_spent, epsilon_remaining: of the site's monitoring account, at `delta`.
         digest: of its envelope; two boards have the same.
+        is_flagged: no honest site sends it; it is shown by itself and enters no pool.
     """
 
     study_id: StudyId
@@ -41,6 +42,7 @@ class KeptReport:
     epsilon_remaining: float
     delta: float
     digest: Digest
+    is_flagged: bool = False
 
 
 @dataclass(frozen=True)

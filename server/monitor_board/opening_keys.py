@@ -19,13 +19,29 @@ from common.crypto.keys import (
     OpeningKey,
     X25519OpeningKey,
 )
-from common.errors import KeyFileError
+from common.errors import ConfigError, KeyFileError
 from common.protocol.monitoring.report_header import ReportHeader
 
 _MAKERS: Final[dict[int, type[OpeningKey] | type[X25519OpeningKey]]] = {
     HYBRID_SUITE: OpeningKey,
     X25519_SUITE: X25519OpeningKey,
 }
+
+
+SUITE_NAMES: Final = {"hybrid": HYBRID_SUITE, "x25519": X25519_SUITE}
+"""How people name suites: ML-KEM-768 with X25519, and X25519 alone."""
+
+
+def parse_suite(text: str) -> int:
+    """Return the suite that a person names; raises `ConfigError`."""
+    if text not in SUITE_NAMES:
+        raise ConfigError(
+            "a suite is refused",
+            expected=" or ".join(SUITE_NAMES),
+            arrived=text,
+            todo="name one of them; hybrid, unless the roster allows x25519 alone",
+        )
+    return SUITE_NAMES[text]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What no honest report looks like: found in the noisy counts alone, and flagged for a person.
 
-A flagged report is used all the same: a lie that is cleverer than these checks is not found, and
-cryptography cannot make a site tell the truth. Each check's false alarms are below one in a million
+A flagged report keeps its place and is shown by itself; it enters no pool, neither of all sites
+nor of its site's past. A lie that is cleverer than these checks is not found, and cryptography
+cannot make a site tell the truth. Each check's false alarms are below one in a million
 reports (six standard deviations, or the probability stated).
 """
 

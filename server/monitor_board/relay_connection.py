@@ -25,6 +25,9 @@ from server.monitor_board.report_chain import Arrived
 CALL_S: Final = 300.0
 PAGE_REPORTS: Final = 200
 PAGE_NOTICES: Final = 1000
+PAGE_BYTES: Final = 64 << 20  # of one page; what is behind it comes with the next
+POSITION_MAX: Final = 2**53
+TIME_S_MAX: Final = 2**40
 _OPTIONS: Final = [
     ("grpc.max_receive_message_length", limits.REPORT_BYTES_MAX + (1 << 20)),
     ("grpc.keepalive_time_ms", 60_000),
@@ -70,20 +73,15 @@ class RelayConnection:
         """Return the next reports of a study behind a position, at most one page."""
         request = wire.CollectRequest(study_id=study_id, after_position=after, limit=PAGE_REPORTS)
         with self._failures():
-            return tuple(
-                Arrived(item.position, item.envelope, item.received_at_s)
-                for item in self._stub.Collect(request, timeout=CALL_S)
-            )
+            page = self._page(self._stub.Collect(request, timeout=CALL_S), after, PAGE_REPORTS)
+        return tuple(Arrived(item.position, item.envelope, item.received_at_s) for item in page)
 
     def notices(self, *, after: int) -> tuple[ArrivedNotice, ...]:
         """Return the next notices behind a position, at most one page."""
         request = wire.NoticesRequest(after_position=after, limit=PAGE_NOTICES)
         with self._failures():
-            return tuple(
-                ArrivedNotice(item.position, item.notice)
-                for item in self._stub.Notices(request, timeout=CALL_S)
-                if item.notice
-            )
+            page = self._page(self._stub.Notices(request, timeout=CALL_S), after, PAGE_NOTICES)
+        return tuple(ArrivedNotice(item.position, item.notice) for item in page)
 
     def publish(self, notice: bytes) -> None:
         """Give the relay a notice; raises `NoticeRefused`."""
@@ -93,6 +91,36 @@ class RelayConnection:
             if error.code() in _LATER:
                 raise _unreachable(self._address, error) from None
             raise NoticeRefused(str(error.details())[:20]) from None
+
+    def _page(self, call: Any, after: int, count_max: int) -> list[Any]:
+        """Return what a relay streams, as far as one page goes.
+
+        A relay is not believed: positions rise behind the asked one, times are times, and neither
+        number nor size of what it says can fill our memory.
+
+        Raises:
+            TransportError: it says what no relay says; nothing of the page is taken.
+        """
+        page: list[Any] = []
+        left = PAGE_BYTES
+        for item in call:
+            received_at_s = getattr(item, "received_at_s", 0)
+            content = item.envelope if hasattr(item, "envelope") else item.notice
+            is_right = (
+                after < item.position <= POSITION_MAX
+                and 0 <= received_at_s <= TIME_S_MAX
+                and content
+                and len(page) < count_max
+            )
+            if not is_right:
+                call.cancel()
+                raise _odd(self._address, item.position, after)
+            page.append(item)
+            after, left = item.position, left - len(content)
+            if left <= 0:
+                call.cancel()
+                break
+        return page
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
@@ -119,6 +147,15 @@ def connected(
     address = address or certificate.relay_address
     with grpc.secure_channel(address, credentials, _OPTIONS) as channel:
         yield RelayConnection(channel, address)
+
+
+def _odd(address: str, position: int, after: int) -> TransportError:
+    return TransportError(
+        "the relay says what no relay says",
+        expected=f"from {address} at most a page, positions rising behind {after}, with content",
+        arrived=f"position {position}, an odd time, nothing, or more than was asked for",
+        todo="ask the coordinator; nothing of it was taken, `collect` goes on later",
+    )
 
 
 def _unreachable(address: str, error: Any) -> CohortiumError:

@@ -17,7 +17,7 @@ from server.monitor_board.statistics.noisy_counts import SHOWN_COUNT_MIN
 from server.monitor_board.statistics.noisy_shares import Floats, NoisyShares, shares_of
 from server.monitor_board.statistics.performance_estimates import performance_intervals
 from server.monitor_board.statistics.score_scale import ScoreScale
-from server.monitor_board.statistics.sequential import Batch, Flags
+from server.monitor_board.statistics.sequential import Batch
 
 SHARE_NOISE_MAX: Final = 0.15
 """Noise in the number of patients, as a share of it, up to which tests of shares are calibrated.
@@ -34,27 +34,28 @@ _OUTCOME: Final = {
 
 def present_shares(stack: Stack) -> Batch[NoisyShares]:
     """Return a sentinel's bins among the patients who have a value."""
-    return _shares(stack.counts[..., :-1], stack.sd, stack.is_there)
+    return _shares(stack.counts[..., :-1], stack.sd, stack)
 
 
 def all_shares(stack: Stack) -> Batch[NoisyShares]:
     """Return all cells, a sentinel's missing ones last."""
-    return _shares(stack.counts, stack.sd, stack.is_there)
+    return _shares(stack.counts, stack.sd, stack)
 
 
 def score_shares(stack: Stack) -> Batch[NoisyShares]:
     """Return the score bins of [sites, bins], or of [sites, label, bins] for both labels."""
     if stack.counts.ndim == 2:
-        return _shares(stack.counts, stack.sd, stack.is_there)
-    return _shares(stack.counts.sum(axis=1), stack.sd * np.sqrt(2), stack.is_there)
+        return _shares(stack.counts, stack.sd, stack)
+    return _shares(stack.counts.sum(axis=1), stack.sd * np.sqrt(2), stack)
 
 
 def label_shares(stack: Stack) -> Batch[NoisyShares]:
     """Return the shares without and with the event of [sites, label, bins]."""
     sd = stack.sd * np.sqrt(stack.counts.shape[-1])
     counts = stack.counts.sum(axis=-1)
-    batch = _shares(counts, sd, stack.is_there)
-    return Batch(batch.items, batch.is_usable & enough_patients(counts[:, 1], noise_sd=sd))
+    batch = _shares(counts, sd, stack)
+    is_usable = batch.is_usable & enough_patients(counts[:, 1], noise_sd=sd)
+    return Batch(batch.items, is_usable, stack.is_pooled)
 
 
 def outcome_estimates(stack: Stack, scale: ScoreScale) -> Mapping[Metric, Batch[Estimates]]:
@@ -84,11 +85,11 @@ def gap_estimates(stack: Stack, scale: ScoreScale) -> Mapping[tuple[Metric, int]
     return _estimates(stack, keys, of_sites)
 
 
-def _shares(counts: Floats, sd: Floats, is_there: Flags) -> Batch[NoisyShares]:
+def _shares(counts: Floats, sd: Floats, stack: Stack) -> Batch[NoisyShares]:
     total = counts.sum(axis=-1)
     noise = sd * np.sqrt(counts.shape[-1])
-    is_usable = is_there & (total >= SHOWN_COUNT_MIN) & (noise <= SHARE_NOISE_MAX * total)
-    return Batch(shares_of(counts, sd), is_usable)
+    is_usable = stack.is_there & (total >= SHOWN_COUNT_MIN) & (noise <= SHARE_NOISE_MAX * total)
+    return Batch(shares_of(counts, sd), is_usable, stack.is_pooled)
 
 
 def _estimates(
@@ -106,5 +107,5 @@ def _estimates(
             good = places[fits]
             value[good], variance[good] = found[key].value[fits], error[fits] ** 2
             is_usable[good] = True
-        batches[key] = Batch(Estimates(value, variance), is_usable)
+        batches[key] = Batch(Estimates(value, variance), is_usable, stack.is_pooled)
     return batches

@@ -22,11 +22,13 @@ class Stack:
         counts: [sites, *shape]; 0 where there is none.
         sd: [sites], of the noise in each cell.
         is_there: [sites].
+        is_pooled: [sites], without those that are implausible; None: all.
     """
 
     counts: Floats
     sd: Floats
     is_there: Flags
+    is_pooled: Flags | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class ReportPanel:
         counts = np.zeros((len(self.sites), *shape))
         sd = np.zeros(len(self.sites))
         is_there = np.zeros(len(self.sites), dtype=np.bool_)
+        is_pooled = np.ones(len(self.sites), dtype=np.bool_)
         for place, site in enumerate(self.sites):
             report = self.reports.get((site, kind, period))
             if report is None or tensor not in report.tensors:
@@ -68,7 +71,8 @@ class ReportPanel:
                 continue
             found = report.tensors[tensor]
             counts[place], sd[place], is_there[place] = found.values, found.sd, True
-        return Stack(counts, sd, is_there)
+            is_pooled[place] = not report.is_flagged
+        return Stack(counts, sd, is_there, is_pooled)
 
 
 def build_panel(reports: Sequence[KeptReport]) -> ReportPanel:

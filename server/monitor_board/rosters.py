@@ -45,6 +45,7 @@ def new_roster(
     grace_days: int,
     receipts_required: int = 1,
     decisions_required: int = 2,
+    suites: tuple[int, ...] = (HYBRID_SUITE,),
 ) -> MonitoringRoster:
     """Return version 1 without members."""
     return MonitoringRoster(
@@ -55,7 +56,7 @@ def new_roster(
         not_before_s=now_s,
         not_after_s=now_s + days * DAY_S,
         grace_s=grace_days * DAY_S,
-        suites=(HYBRID_SUITE,),
+        suites=suites,
         sites=(),
         boards=(),
         deciders=(),
@@ -64,17 +65,36 @@ def new_roster(
     )
 
 
-def following_roster(before: MonitoringRoster, *, now_s: int, days: int) -> MonitoringRoster:
-    """Return the version after another, in force from now, with the same members."""
+def following_roster(
+    before: MonitoringRoster, *, now_s: int, days: int, suites: tuple[int, ...] = ()
+) -> MonitoringRoster:
+    """Return the version after another, in force from now, with the same members.
+
+    Args:
+        suites: other ones than before; empty: the same.
+    """
     return replace(
         before,
         version=before.version + 1,
         previous=before.digest,
         not_before_s=now_s,
         not_after_s=now_s + days * DAY_S,
+        suites=suites or before.suites,
         # A countersignature speaks for one step; the next version does not repeat it.
         sites=tuple(replace(site, countersignature=None) for site in before.sites),
     )
+
+
+def check_deciders(roster: MonitoringRoster) -> None:
+    """Refuse a draft under which no decision could ever count; raises `EnrolmentError`."""
+    active = len(roster.active_deciders())
+    if active < roster.decisions_required:
+        raise EnrolmentError(
+            "a roster with too few deciders is not signed",
+            expected=f"at least {roster.decisions_required} active deciders, as it asks for itself",
+            arrived=str(active),
+            todo="add them with `roster add-decider`: the board could decide nothing",
+        )
 
 
 def write_draft(path: Path, roster: MonitoringRoster) -> None:
@@ -148,9 +168,15 @@ def with_board(roster: MonitoringRoster, card: BoardCard) -> MonitoringRoster:
     """Return the roster with a board, or with a board's next opening key; the old one is retired.
 
     Raises:
-        EnrolmentError: the key is there already, or the board's signing key is another.
+        EnrolmentError: the key is there already or of a suite that the roster does not allow, or
+            the board's signing key is another.
     """
     key = parse_sealing_key(card.suite, card.sealing_key)
+    if card.suite not in roster.suites:
+        raise _refuse(
+            f"a key of suite {' or '.join(map(str, roster.suites))}, as the draft allows",
+            "begin the draft with `--suite`, or let the board make another key",
+        )
     signer = VerifyKey.from_text(card.verify_key)
     added = RosterBoard(
         parse_board_id(card.board_id), BoardRole(card.role), key, signer, Standing.ACTIVE

@@ -81,13 +81,16 @@ def write_card(paths: BoardPaths, config: BoardConfig, *, opening_key: str = "")
     return signing.fingerprint
 
 
-def rotate_opening_key(paths: BoardPaths, config: BoardConfig) -> str:
+def rotate_opening_key(paths: BoardPaths, config: BoardConfig, *, suite: int | None = None) -> str:
     """Make the next opening key and a card with it; return the key's fingerprint.
 
     The key in use stays: reports are sealed to it until a roster names the next one.
+
+    Args:
+        suite: of the next key; None: as before.
     """
     in_use = next(iter(OpeningKeys.read(paths.opening_keys).keys.values()))
-    made = OpeningKeys.make(paths.opening_keys, suite=in_use.suite)
+    made = OpeningKeys.make(paths.opening_keys, suite=suite or in_use.suite)
     write_card(paths, config, opening_key=made.fingerprint)
     return made.fingerprint
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from common.clock import utc_text
 from common.study.plan import CategoricalFeature, StudyPlan
 from server.monitor_board.signal_types import (
     Finding,
@@ -97,7 +98,13 @@ def finding_of(reason: Reason, names: Sequence[str], *, is_certain: bool) -> Fin
 
 def missing_names(missing: Sequence[MissingReport]) -> list[str]:
     """Return overdue reports in words."""
-    return [f"{report.kind.value} of {report.period}" for report in missing]
+    return [missing_name(report) for report in missing]
+
+
+def missing_name(report: MissingReport) -> str:
+    """Return an overdue report in words, with the day since which it is late (UTC)."""
+    day = utc_text(report.late_since_s)[:10]
+    return f"{report.kind.value} of {report.period}, late since {day}"
 
 
 def _subject(watch: Watch, plan: StudyPlan) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from common.ids import Digest, SiteId, StudyId, parse_digest, parse_site_id, parse_study_id
 from common.protocol.monitoring.roster import MonitoringRoster
@@ -149,6 +149,7 @@ class BoardStore:
         with self._database.reading() as connection:
             on_board = read_plans(connection)[study_id]
             rows = connection.execute(query).all()
+            odd = _flagged_places(connection, study_id)
             sums = kept_sums(connection, on_board.plan)
         layouts = {kind: on_board.schema(kind).layout for kind in ReportKind}
         kinds = {kind.value: kind for kind in ReportKind}
@@ -167,6 +168,7 @@ class BoardStore:
                     epsilon_remaining=remaining,
                     delta=delta,
                     digest=Digest(digest),
+                    is_flagged=(site_id, sequence) in odd,
                 )
                 for (
                     site_id,
@@ -300,3 +302,8 @@ class BoardStore:
         read = select(func.coalesce(func.sum(positions.c.position), 0)).scalar_subquery()
         with self._database.reading() as connection:
             return sum(int(value) for value in connection.execute(select(read, *counted)).one())
+
+
+def _flagged_places(connection: Connection, study_id: StudyId) -> frozenset[tuple[str, int]]:
+    query = select(flags.c.site_id, flags.c.sequence).where(flags.c.study_id == study_id)
+    return frozenset((site_id, sequence) for site_id, sequence in connection.execute(query))

@@ -6,6 +6,7 @@ whichever board was first; so a pass that is killed is simply made again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ from server.monitor_board.plan_book import PlanOnBoard, read_plans
 from server.monitor_board.roster_book import read_book
 from server.monitor_board.secure_sums import SeenShare, join_partial_sums, make_closing
 from server.monitor_board.storage.database import BoardDatabase
+
+logger = logging.getLogger("cohortium.board")
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,14 @@ class SumDesk:
             if not isinstance(sealed, SealedCheckKey):
                 continue
             held = [self.keys.keys[name] for name, _ in sealed.sealed if name in self.keys.keys]
-            if held:
-                yield open_check_key(sealed, key=held[0])
+            for key in held:
+                try:
+                    yield open_check_key(sealed, key=key)
+                except CohortiumError as error:
+                    # One that was sealed wrongly to us stops neither other sums nor older keys.
+                    logger.warning("a check key does not open here: %s", error.refused)
+                    continue
+                break
 
     def _close(
         self,

@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -131,6 +132,9 @@ relay_notices = Table(
     Column("notice", LargeBinary, nullable=False),
     Column("body_bytes", BigInteger, nullable=False),
     Column("received_at_s", BigInteger, nullable=False),
+    # the board or aggregator that left it; empty: the coordinator's own machine
+    Column("sender", String(63), nullable=False, server_default=""),
+    Index("relay_notices_sender", "sender", "received_at_s"),
 )
 
 # The parameters beside a promotion, in parts, so that no process holds them whole.

@@ -11,10 +11,13 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from common.crypto.node_key import read_node_key
 from common.errors import ConfigError, TransportError
+
+if TYPE_CHECKING:
+    from site_client.courier.report_exchange import RelayAccess
 
 BACK_OFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 STOP_WAIT_S: Final = 5.0
@@ -100,17 +103,11 @@ def start_exchange(config: CourierConfig, stop: threading.Event) -> threading.Th
     if not config.relay:
         return None
     from site_client.courier.agent_client import AgentClient
-    from site_client.courier.report_exchange import RelayAccess, ReportExchange
+    from site_client.courier.report_exchange import ReportExchange
 
-    folder = config.node_key.parent
-    access = RelayAccess(
-        address=config.relay,
-        ca_file=folder / "relay-ca.pem",
-        certificate=folder / "site.crt",
-        tls_key=folder / "tls.key",
-        proxy=config.proxy,
+    exchange = ReportExchange(
+        relay_access(config), AgentClient(config.socket), folder=config.node_key.parent
     )
-    exchange = ReportExchange(access, AgentClient(config.socket), folder=folder)
     thread = threading.Thread(
         target=exchange.run,
         kwargs={"stop": stop, "poll_s": config.relay_poll_s},
@@ -119,6 +116,20 @@ def start_exchange(config: CourierConfig, stop: threading.Event) -> threading.Th
     )
     thread.start()
     return thread
+
+
+def relay_access(config: CourierConfig) -> RelayAccess:
+    """Return how a courier reaches the relay."""
+    from site_client.courier.report_exchange import RelayAccess
+
+    folder = config.node_key.parent
+    return RelayAccess(
+        address=config.relay,
+        ca_file=folder / "relay-ca.pem",
+        certificate=folder / "site.crt",
+        tls_key=folder / "tls.key",
+        proxy=config.proxy,
+    )
 
 
 def prepare_environment(config: CourierConfig) -> None:

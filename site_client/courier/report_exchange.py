@@ -160,7 +160,7 @@ class ReportExchange:
 
     def _connected(self) -> Any:
         if self._channel is None:
-            self._channel = _open(self._access)
+            self._channel = open_channel(self._access)
         make: Any = monitoring_pb2_grpc.MonitoringStub
         return make(self._channel)
 
@@ -232,7 +232,8 @@ class Busy(Exception):
         self.wait_s = wait_s
 
 
-def _open(access: RelayAccess) -> Any:
+def open_channel(access: RelayAccess) -> Any:
+    """Return a gRPC channel to the relay, through the proxy if there is one; `KeyFileError`."""
     try:
         credentials = grpc.ssl_channel_credentials(
             access.ca_file.read_bytes(),

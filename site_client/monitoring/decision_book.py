@@ -1,9 +1,10 @@
 """The board's decisions as this site holds them, each signed by enough deciders, one after another.
 
-A decision is shown. It stops nothing by itself but training and reports of its study at this site,
-and that only where `[monitoring] follow_decisions` of site.toml says so; hospital IT takes it back
-with `unpause`, whatever the board says. One whose deciders are not active any more when it comes is
-shown with that objection and never followed.
+A decision is shown. It stops nothing by itself but, to stop: training and reports of its study at
+this site; to pause this site: training alone, for whether the model still serves patients must be
+seen all the more. That only where `[monitoring] follow_decisions` of site.toml says so; hospital IT
+takes it back with `unpause`, whatever the board says. One whose deciders are not active any more
+when it comes is shown with that objection and never followed.
 """
 
 from __future__ import annotations
@@ -80,8 +81,10 @@ class DecisionBook:
                     "INSERT INTO monitoring_objections VALUES (?, ?, ?)",
                     (decision.study_id, decision.number, judged.objection),
                 )
-            elif self._is_followed and self.stops(decision):
+            elif self._is_followed and decision.action is Action.STOP:
                 self._approvals.pause_within(connection, decision.study_id)
+            elif self._is_followed and self.stops(decision):
+                self._approvals.pause_training_within(connection, decision.study_id)
         return TAKEN
 
     def decisions(self, study_id: StudyId) -> tuple[Decision, ...]:

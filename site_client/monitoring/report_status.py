@@ -40,7 +40,7 @@ class DecisionLine:
     """One decision of the board.
 
     Args:
-        is_about_this_site: whether it is to stop training and reports here.
+        is_about_this_site: whether it is to stop the study here, or to pause its training.
         objection: why it is shown only and never followed; empty when it is valid.
     """
 
@@ -62,7 +62,8 @@ class MonitoringStatus:
         roster_version: of the pinned roster; 0 before the first.
         model_version: promoted; empty before the first promotion.
         blocked: why no report can be made or leaves, in words; empty when nothing is in the way.
-        is_paused: here, by hospital IT or a decision.
+        is_paused: here, by hospital IT or a decision to stop: no training and no report.
+        is_training_paused: so, or the board paused this site: reports go on.
         reports: made ones, oldest first, then what can be made now.
         next_due: when the next one can be made.
         decisions: the first one first.
@@ -74,6 +75,7 @@ class MonitoringStatus:
     model_version: str
     blocked: tuple[str, ...]
     is_paused: bool
+    is_training_paused: bool
     reports: tuple[ReportLine, ...]
     next_due: str
     decisions: tuple[DecisionLine, ...]
@@ -87,6 +89,7 @@ def monitoring_status(
     log: ReleaseLog,
     clock: Clock,
     is_paused: bool,
+    is_training_paused: bool,
 ) -> MonitoringStatus:
     """Return where a study's monitoring stands; raises `LedgerError` for damaged records."""
     study, blocked = _study(study_id, monitor)
@@ -102,6 +105,7 @@ def monitoring_status(
         model_version="" if study is None else study.model.promotion.model_version,
         blocked=tuple(dict.fromkeys(item for item in (*blocked, *reason) if item)),
         is_paused=is_paused,
+        is_training_paused=is_training_paused,
         reports=(*_made(study_id, mailbox, log), *_withheld(study_id, study, log), *coming),
         next_due="" if study is None else _next_due(study, clock),
         decisions=tuple(

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import fcntl
 import functools
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,13 +30,13 @@ from common.privacy.ledger import Ledger
 from common.privacy.ledger_chain import find_commitment
 from common.privacy.ledger_entry import Commitment
 from common.privacy.mechanism import MechanismRecord
-from common.privacy.patient_parts import patient_parts
 from common.privacy.spending_limits import SpendingLimits
 from common.protocol.monitoring.report_content import ReportContent, encode_content
 from common.study.plan import StudyPlan
 from common.study.plan_bytes import plan_digest
+from common.study.report_epsilon import counted_mechanisms, kind_mechanisms
 from common.study.report_periods import REFERENCE, Every, Period, period_of_ordinal
-from common.study.report_tensors import ReportKind, report_mechanisms
+from common.study.report_tensors import ReportKind
 from site_client.release.checks import check_report
 from site_client.release.release_log import LoggedReport, ReleaseLog
 from site_client.release.report_noise import NoisedCounts
@@ -73,7 +72,7 @@ class ReportRequest:
     @property
     def mechanisms(self) -> tuple[MechanismRecord, ...]:
         """Every noisy step of the report."""
-        return _mechanisms(self.plan, self.kind)
+        return kind_mechanisms(self.plan, self.kind)
 
     @property
     def number(self) -> int:
@@ -109,24 +108,17 @@ def words_of_number(number: int, every: Every) -> str:
 def monitoring_commitment(plan: StudyPlan) -> Commitment:
     """Return all that a plan's reports may ever do to a site's patients.
 
-    The reference is of the held-out patients; in the two reports of each period may be anybody, so
-    all periods compose.
-
     Raises:
         AccountingError: when no noise keeps the plan's epsilon per report.
     """
-    periods = 0 if plan.monitoring is None else plan.monitoring.periods_max
-    counted: Counter[MechanismRecord] = Counter(_mechanisms(plan, ReportKind.REFERENCE))
-    for kind in (ReportKind.CASE_MIX, ReportKind.OUTCOME):
-        for mechanism in _mechanisms(plan, kind):
-            counted[mechanism] += periods
+    planned = counted_mechanisms(plan)
     delta = plan.privacy.delta
     return Commitment(
         study_id=monitoring_account(parse_study_id(plan.study.id)),
         plan_digest=plan_digest(plan),
-        epsilon=epsilon_of_counted(counted, delta=delta),
+        epsilon=epsilon_of_counted(dict(planned), delta=delta),
         delta=delta,
-        planned=tuple(counted.items()),
+        planned=planned,
     )
 
 
@@ -279,11 +271,6 @@ def _held(lock: Path) -> Iterator[None]:
     with stream:
         fcntl.flock(stream.fileno(), fcntl.LOCK_EX)
         yield
-
-
-def _mechanisms(plan: StudyPlan, kind: ReportKind) -> tuple[MechanismRecord, ...]:
-    held_out = patient_parts(plan.evaluation).held_out
-    return report_mechanisms(plan, kind, part=held_out if kind is ReportKind.REFERENCE else None)
 
 
 def _software_version() -> str:

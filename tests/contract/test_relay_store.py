@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from common.errors import ProtocolError, StoreError
 from common.ids import Digest, SiteId, StudyId
 from common.protocol.monitoring.report_header import genesis
 from common.protocol.monitoring.signed_notice import NoticeKind
+from server.config import RelayConfig
 from server.relay import SealedReport
 from server.relay_notices import RelayedNotice
+from server.relay_quotas import DAY_S, RelayQuotas
 from server.relay_store import BODY_PART_BYTES, PAGE_BYTES, PAGE_ROWS, RelayStore
 from server.storage.database import Database
 from tests.lib.postgresql import postgresql_server
@@ -100,6 +102,75 @@ def test_reports_come_back_in_order_each_once_page_by_page(store: RelayStore) ->
     assert _everything(store, study_id="") == [item.envelope for item in chain]
     assert _everything(store, study_id="another") == []
     assert len(store.reports_after(STUDY, 2, 3)) == 3
+
+
+def _day(clock: FixedClock, database: Database, **limits: int) -> RelayStore:
+    config = RelayConfig(port=8445, **{"report_bytes_per_day_max": 1 << 20, **limits})
+    return RelayStore(database, clock, RelayQuotas(config))
+
+
+def _numbers(answers: Sequence[int | Exception]) -> list[int | str]:
+    return [item if isinstance(item, int) else getattr(item, "number", "") for item in answers]
+
+
+def test_b14_a_site_leaves_so_many_reports_of_a_study_in_a_day_also_over_a_restart(
+    database: Database,
+) -> None:
+    clock = FixedClock(10 * DAY_S)
+    chain, [other] = _chain(6), _chain(1, site_id=SiteId("east"))
+    store = _day(clock, database, reports_per_day_max=3)
+    assert _numbers(store.append_reports(chain[:4])) == [1, 2, 3, "B14"]
+    again = _day(clock, database, reports_per_day_max=3)
+    assert _numbers(again.append_reports([chain[3], chain[0], other])) == ["B14", 1, 4]
+    clock.seconds += DAY_S
+    assert _numbers(again.append_reports(chain[3:])) == [5, 6, 7]
+
+
+def test_b14_a_sites_day_has_so_many_bytes(database: Database) -> None:
+    store = _day(FixedClock(), database)
+    first, second, third = _chain(3)
+    half = replace(first, envelope=bytes(1 << 19))
+    large = replace(second, envelope=bytes((1 << 19) + 1))
+    assert _numbers(store.append_reports([half, large])) == [1, "B14"]
+    assert _numbers(store.append_reports([second, third])) == [2, 3]
+
+
+def test_b14_a_board_leaves_so_many_notices_in_a_day_and_the_coordinator_any(
+    database: Database,
+) -> None:
+    clock = FixedClock()
+    store = _day(clock, database, board_notices_per_day_max=2)
+    notices = [replace(_notice(f"{number}"), sender="board-a") for number in range(3)]
+    others = [replace(_notice("other"), sender="board-b"), _notice("own")]
+    assert _numbers(store.append_notices(notices + others)) == [1, 2, "B14", 3, 4]
+    again = _day(clock, database, board_notices_per_day_max=2)
+    assert _numbers(again.append_notices(notices)) == [1, 2, "B14"]
+    few = _day(clock, database, board_notice_bytes_per_day_max=1 << 20)
+    large = replace(_notice("x" * (1 << 20)), sender="board-c")
+    small = replace(_notice("y"), sender="board-c")
+    assert _numbers(few.append_notices([large, small])) == [5, "B14"]
+
+
+def test_what_a_rolled_back_transaction_counted_does_not_count(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _day(FixedClock(), database, reports_per_day_max=2)
+    chain = _chain(2)
+    with monkeypatch.context() as patch:
+        patch.setattr("server.relay_store._report_row", lambda *_: {"position": None})
+        with pytest.raises(StoreError):
+            store.append_reports(chain)
+    assert _numbers(store.append_reports(chain)) == [1, 2]
+
+
+def test_deleted_notices_leave_the_others_where_they_are_and_no_position_comes_twice(
+    store: RelayStore,
+) -> None:
+    store.append_notices([_notice(f"{number}", body=b"body") for number in range(4)])
+    assert store.delete_notices([1, 3, 4]) == 2
+    assert [item.position for item in store.notices_after(None, 0, 10)] == [2, 4]
+    assert store.body_part(1, 0) == b""
+    assert store.append_notices([_notice("next")]) == [5]
 
 
 def test_a_page_has_so_many_bytes_and_at_least_one_row(store: RelayStore) -> None:

@@ -17,8 +17,22 @@ SERVICES = [
 ]
 
 
-def test_there_is_a_file_for_a_federation_and_one_for_a_hospital() -> None:
-    assert set(FILES) == {"compose.yaml", "compose.site.yaml"}
+def test_there_is_a_file_for_a_federation_a_hospital_and_a_board() -> None:
+    assert set(FILES) == {"compose.yaml", "compose.site.yaml", "compose.board.yaml"}
+
+
+def test_a_board_collects_and_shows_in_two_services_with_one_folder_and_no_other() -> None:
+    services = FILES["compose.board.yaml"]["services"]
+    assert set(services) == {"board", "board-web"}
+    for service in services.values():
+        [mount] = service["volumes"]
+        assert mount.endswith(":/var/lib/cohortium")
+    words = services["board-web"]["command"]
+    assert words[:2] == ["cohortium-board", "serve"]
+    assert any(word.startswith("--certificate=") for word in words)
+    assert services["board-web"]["healthcheck"]["test"][-1] == "web"
+    [of_federation] = FILES["compose.yaml"]["services"]["board"]["volumes"]
+    assert of_federation == "${FEDERATION}/board:/var/lib/cohortium"
 
 
 @pytest.mark.parametrize(("name", "service"), SERVICES)

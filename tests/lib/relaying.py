@@ -34,6 +34,7 @@ from common.protocol.monitoring.roster import (
     roster_genesis,
 )
 from common.protocol.monitoring.roster_file import sign_roster
+from server.books import open_books
 from server.config import RelayConfig
 from server.relay_rosters import pin_given_roster
 from server.relay_store import RelayStore
@@ -41,10 +42,13 @@ from server.storage.database import Database
 from simulations.deployment import free_port
 from site_client.config import SitePaths
 from tests.lib.enrolling import Enrolling
+from tests.lib.plans import make_plan
 
 STUDY = StudyId("stroke")
 ANY_DIGEST = Digest("ab" * 32)
 SITES = ("east", "north")
+STUDIES = (STUDY, StudyId("small-study"))
+"""Registered: this file's, and that of the plans and worlds beside it."""
 
 
 @dataclass
@@ -112,6 +116,8 @@ class Relaying:
         self.paths = self.enrolling.paths
         self.address = f"127.0.0.1:{relay.port}"
         self.store = RelayStore(Database.of(self.paths, self.enrolling.config), SystemClock())
+        for study_id in STUDIES:
+            self.register(study_id)
         self.authority_key = SigningKey.generate()
         self.deciders = {name: SigningKey.generate() for name in ("dr-a", "dr-b", "dr-c")}
         self.boards = {name: self._board(name) for name in ("board-a", "board-b")}
@@ -122,6 +128,13 @@ class Relaying:
             sign_roster(self.roster, self.authority_key),
             fingerprint=self.authority_key.fingerprint,
             now_s=int(time.time()),
+        )
+
+    def register(self, study_id: StudyId) -> None:
+        """Register a study at the coordinator, without starting it."""
+        books = open_books(self.paths, self.enrolling.config)
+        books.register.register(
+            make_plan(study__id=study_id), SigningKey.read(self.paths.signing_key)
         )
 
     def next_roster(self, **changes: Any) -> MonitoringRoster:

@@ -19,10 +19,12 @@ BOARD_REFUSALS: Final[dict[str, str]] = {
     "B8": "another report of the site has this place in its chain (fork)",
     "B9": "a report before this one is missing; it is kept aside until the gap is filled",
     "B10": "the report is late, or of a period that is not over",
-    "B11": "the report is of another study, site, plan or model",
+    "B11": "the report is of another study, site, plan or model; at the relay, of a study that the "
+    "coordinator has not registered",
     "B12": "the site is suspended or revoked",
     "B13": "the report is larger than allowed",
-    "B14": "more reports arrive than a site may send; send again later",
+    "B14": "more reports arrive than a site may send, or notices than a board may, at once or in "
+    "a day; send again later",
 }
 
 

@@ -74,15 +74,6 @@ def brier(counts: Float, scores: Float) -> Float:
     return np.asarray(squared.sum(axis=-1) / counts.sum(axis=(-1, -2)))
 
 
-def expected_calibration_error(counts: Float, scores: Float) -> Float:
-    """Return the mean over patients of |events' share - score| of their bin.
-
-    Noise and chance make it larger: `calibration_error.py` corrects that.
-    """
-    gaps = np.abs(counts[..., 1, :] - counts.sum(axis=-2) * scores)
-    return np.asarray(gaps.sum(axis=-1) / counts.sum(axis=(-1, -2)))
-
-
 def observed_to_expected(counts: Float, scores: Float) -> Float:
     """Return the number of events over the sum of predictions."""
     return np.asarray(counts[..., 1, :].sum(axis=-1) / (counts.sum(axis=-2) * scores).sum(axis=-1))

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -58,10 +58,18 @@ class Batch(Generic[W]):
     Args:
         items: of all sites; anything where there is no report.
         is_usable: [sites], which have a report with enough patients under its noise.
+        is_pooled: [sites], which of those may enter a pool: the past, and all sites together; None:
+            all. An implausible report is compared and shown, and teaches nothing.
     """
 
     items: W
     is_usable: Flags
+    is_pooled: Flags | None = None
+
+    @property
+    def teaches(self) -> Flags:
+        """[sites], which have a usable report that enters pools."""
+        return self.is_usable if self.is_pooled is None else self.is_usable & self.is_pooled
 
 
 @dataclass(frozen=True)
@@ -132,18 +140,20 @@ def follow(
 
     A site without a usable reference begins with its first usable report.
     """
-    past, has_past = reference.items, reference.is_usable.copy()
+    past, has_past = reference.items, reference.teaches.copy()
     level = np.zeros(len(has_past) + 1)
     comparisons, levels = [], []
     for batch in reports:
-        found = compare_all(batch.items, past, batch.is_usable & has_past, compare=compare)
+        found = compare_all(
+            batch.items, past, batch.is_usable & has_past, batch.is_pooled, compare=compare
+        )
         level = next_level(level, found.p_value, alarm=alarm)
         is_quiet = (level[:-1] < alarm) & (level[-1] < alarm)
-        learns = np.flatnonzero(batch.is_usable & has_past & is_quiet)
+        learns = np.flatnonzero(batch.teaches & has_past & is_quiet)
         past = past.updated(learns, past.at(learns).pooled_with(batch.items.at(learns)))
-        begins = np.flatnonzero(batch.is_usable & ~has_past)
+        begins = np.flatnonzero(batch.teaches & ~has_past)
         past = past.updated(begins, batch.items.at(begins))
-        has_past = has_past | batch.is_usable
+        has_past = has_past | batch.teaches
         comparisons.append(found)
         levels.append(level)
     return Track(tuple(comparisons), np.array(levels).reshape(len(levels), len(level)))
@@ -167,39 +177,61 @@ def look_back(
     A drift that is slow enough enters the pooled past before it alarms; this sees it. One error
     rate is spent on each look, since looks share the reference.
     """
-    pool, has_pool = reports[0].items, reports[0].is_usable.copy()
+    pool, has_pool = reports[0].items, reports[0].teaches.copy()
     for batch in reports[1:]:
-        both = np.flatnonzero(batch.is_usable & has_pool)
+        both = np.flatnonzero(batch.teaches & has_pool)
         pool = pool.updated(both, pool.at(both).pooled_with(batch.items.at(both)))
-        begins = np.flatnonzero(batch.is_usable & ~has_pool)
+        begins = np.flatnonzero(batch.teaches & ~has_pool)
         pool = pool.updated(begins, batch.items.at(begins))
-        has_pool = has_pool | batch.is_usable
-    return compare_all(pool, reference.items, has_pool & reference.is_usable, compare=compare)
+        has_pool = has_pool | batch.teaches
+    return compare_all(pool, reference.items, has_pool & reference.teaches, compare=compare)
 
 
-def compare_all(report: W, past: W, is_usable: Flags, *, compare: Compare[W]) -> Comparison:
-    """Return the comparisons of the usable sites, in their places, and of all of them together."""
+def compare_all(
+    report: W, past: W, is_usable: Flags, is_pooled: Flags | None = None, *, compare: Compare[W]
+) -> Comparison:
+    """Return the comparisons of the usable sites, in their places, and of all of them together.
+
+    Args:
+        is_pooled: [sites], which of the usable ones are counted in the last; None: all.
+    """
     places = np.flatnonzero(is_usable)
     columns = len(is_usable) + 1
     nothing = np.full(columns, np.nan)
     if len(places) == 0:
         return Comparison(nothing, nothing, nothing, nothing, nothing, np.zeros(columns, np.bool_))
     now, then = report.at(places), past.at(places)
-    each, together = compare(now, then, is_pooled=False), compare(now, then, is_pooled=True)
-    where = np.append(places, columns - 1)
+    each = compare(now, then, is_pooled=False)
+    joined = np.arange(len(places)) if is_pooled is None else np.flatnonzero(is_pooled[places])
+    if len(joined) == 0:
+        return _placed(each, None, places, columns)
+    together = compare(now.at(joined), then.at(joined), is_pooled=True)
+    return _placed(each, together, places, columns)
 
-    def placed(one: Floats, all_sites: Floats) -> Floats:
+
+def _placed(
+    each: Comparison, together: Comparison | None, places: npt.NDArray[np.intp], columns: int
+) -> Comparison:
+    """Return comparisons of some sites and of all together in their places of [columns]."""
+    where = np.append(places, columns - 1) if together is not None else places
+
+    def placed(name: str) -> Floats:
         values = np.full(columns, np.nan)
-        values[where] = np.append(one, all_sites)
+        values[where] = _joined(each, together, name)
         return values
 
     is_beyond = np.zeros(columns, np.bool_)
-    is_beyond[where] = np.append(each.is_beyond, together.is_beyond)
+    is_beyond[where] = _joined(each, together, "is_beyond")
     return Comparison(
-        placed(each.estimate, together.estimate),
-        placed(each.change, together.change),
-        placed(each.low, together.low),
-        placed(each.high, together.high),
-        placed(each.p_value, together.p_value),
+        placed("estimate"),
+        placed("change"),
+        placed("low"),
+        placed("high"),
+        placed("p_value"),
         is_beyond,
     )
+
+
+def _joined(each: Comparison, together: Comparison | None, name: str) -> npt.NDArray[Any]:
+    one: npt.NDArray[Any] = getattr(each, name)
+    return one if together is None else np.append(one, getattr(together, name))

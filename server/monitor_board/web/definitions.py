@@ -60,7 +60,7 @@ DEFINITIONS: Final[Mapping[str, str]] = {
     "patients with the outcome, noisy": "Number of patients with the outcome, with its noise.",
     "AUROC": "Chance that a patient with the outcome has a higher predicted risk than one without.",
     "Brier score": "Mean squared difference between predicted risk and outcome; 0 is perfect.",
-    "expected calibration error": (
+    "expected calibration error (ECE)": (
         "Mean over patients of the distance between their bin's observed share and predicted risk, "
         "corrected for what chance and noise add; 0 is perfect."
     ),
@@ -122,7 +122,7 @@ PERFORMANCE_TITLES: Final[Mapping[str, str]] = {
     "events": "patients with the outcome, noisy",
     "auroc": "AUROC",
     "brier": "Brier score",
-    "calibration_error": "expected calibration error",
+    "calibration_error": "expected calibration error (ECE)",
     "calibration_intercept": "calibration intercept",
     "calibration_slope": "calibration slope",
     "observed_to_expected": "observed / expected",

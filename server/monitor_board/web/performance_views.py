@@ -94,7 +94,10 @@ def model_view(plan: StudyPlan, reports: Sequence[KeptReport]) -> ModelView:
     if plan.monitoring is None or not versions:
         return ModelView(versions, ())
     newest = versions[0].version
-    of_model = [report for report in reports if report.model_version == newest]
+    # An implausible report enters no sum.
+    of_model = [
+        report for report in reports if report.model_version == newest and not report.is_flagged
+    ]
     outcomes = newest_outcomes(of_model).values()
     period = max((report.period for report in outcomes), default="")
     parts = [
@@ -131,7 +134,9 @@ def fairness_view(
     if pooled is not None:
         signals |= {(ALL_SITES, *key): signal for key, signal in _gaps(pooled)}
     period = max((report.period for report in outcomes.values()), default="")
-    together = [report for report in outcomes.values() if report.period == period]
+    together = [
+        report for report in outcomes.values() if report.period == period and not report.is_flagged
+    ]
     rows: list[FairnessRow] = []
     worst: list[WorstGroup] = []
     for feature in _groups(plan):

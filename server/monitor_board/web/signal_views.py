@@ -16,6 +16,7 @@ from server.monitor_board.signal_types import (
     TrailPoint,
     Watch,
 )
+from server.monitor_board.signal_words import missing_names
 from server.monitor_board.web.definitions import METRIC_DEFINITIONS
 from server.monitor_board.web.states import RANKS
 from server.monitor_board.web.views import (
@@ -113,7 +114,7 @@ def site_view(
         site_id=ALL_SITES if site.site_id is None else str(site.site_id),
         state=site.state,
         findings=site.findings,
-        owed=tuple(f"{item.kind.value} of {item.period}" for item in site.missing),
+        owed=tuple(missing_names(site.missing)),
         signals=tuple(_signal_row(signal) for signal in ordered),
         series=tuple(_all_series(ordered, plan, trail)),
         performance=performance,

@@ -21,6 +21,7 @@ from server.board_certificates import issue_board_certificate
 from server.config import RelayConfig
 from server.monitor_board.cli import app
 from server.monitor_board.config import BoardPaths, read_config
+from server.monitor_board.decision_book import read_decisions
 from server.monitor_board.notices_out import unpublished
 from server.monitor_board.storage.database import BoardDatabase
 from tests.lib.enrolling import Enrolling
@@ -155,6 +156,8 @@ def test_a_decision_is_proposed_signed_shown_and_queued_for_the_relay(folder: Fo
     database = BoardDatabase.of(folder.paths, read_config(folder.paths))
     with database.reading() as connection:
         assert [item.kind.value for item in unpublished(connection)] == ["roster", "decision"]
+        # In no chain before the relay has it: nothing can build on what the relay refuses.
+        assert read_decisions(connection, decision.study_id) == ()
     database.close()
 
 

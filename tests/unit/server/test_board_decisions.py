@@ -25,6 +25,7 @@ from common.protocol.monitoring.signed_notice import read_signed
 from common.protocol.round_states import StudyState
 from server.board_decisions import BoardDecisions, open_requests
 from server.cli import app
+from server.decision_watch import DecisionWatch
 from server.monitor_board import decisions
 from server.monitor_board.decision_book import KeptDecision, read_decisions, take_decision
 from server.registry.actions import ModelActions
@@ -33,7 +34,7 @@ from server.relay_rosters import pin_given_roster
 from server.relay_store import RelayStore
 from server.site_directory import SiteDirectory
 from tests.lib.board_world import STUDY, World, make_board, make_world
-from tests.lib.memory_channel import SITE_IDS, Consortium, make_consortium
+from tests.lib.memory_channel import CONFIG, SITE_IDS, Consortium, make_consortium
 
 FIRST, SECOND = (digest_bytes("test", text) for text in (b"first model", b"second model"))
 Change = Callable[[bytes], bytes]
@@ -337,9 +338,7 @@ def test_a_study_that_the_coordinator_does_not_have_is_not_possible(
     assert done.outcome == "not possible"
 
 
-def test_the_coordinators_command_verifies_by_the_pinned_roster_acts_and_lists(
-    world: World, consortium: Consortium, capsys: pytest.CaptureFixture[str]
-) -> None:
+def _relay_of(world: World, consortium: Consortium) -> RelayStore:
     now_s = int(time.time())
     world.rosters = [replace(world.roster, not_before_s=now_s - 60, not_after_s=now_s + 3600)]
     store = RelayStore(consortium.database, consortium.clock)
@@ -349,6 +348,36 @@ def test_the_coordinators_command_verifies_by_the_pinned_roster_acts_and_lists(
         fingerprint=world.authority.fingerprint,
         now_s=now_s,
     )
+    return store
+
+
+def test_what_looks_after_decisions_acts_on_each_once_and_again_after_a_store_that_failed(
+    world: World, consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _relay_of(world, consortium)
+    data = _decide(world, Action.PAUSE_SITE, site_id=SiteId(SITE_IDS[0]))
+    watches = [DecisionWatch(consortium.paths, CONFIG) for _ in range(2)]
+    assert watches[0].look() == ()
+    store.append_notices([relayed(read_signed(data), data)])
+
+    def die(*_: object) -> None:
+        raise StoreError("the disk is full", expected="space", arrived="none", todo="free some")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BoardDecisions, "_log", die)
+        with pytest.raises(StoreError):
+            watches[0].look()
+    (acted,) = watches[0].look()
+    assert acted.outcome == "done"
+    assert [watch.look() for watch in (*watches, *watches)] == [()] * 4
+    sites = SiteDirectory(consortium.database, consortium.clock)
+    assert SITE_IDS[0] not in {item.site_id for item in sites.active_sites()}
+
+
+def test_the_coordinators_command_verifies_by_the_pinned_roster_acts_and_lists(
+    world: World, consortium: Consortium, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = _relay_of(world, consortium)
     site = SITE_IDS[0]
     good = _decide(world, Action.PAUSE_SITE, site_id=SiteId(site))
     bad = _decide(world, Action.STOP, signers=("ada",))

@@ -95,6 +95,16 @@ def test_the_ceremony_ends_with_a_roster_that_every_reader_takes(
     assert ceremony.party.signing.fingerprint in shown
 
 
+def test_a_roster_with_fewer_deciders_than_it_asks_for_is_not_signed(ceremony: Ceremony) -> None:
+    ceremony.first_roster()
+    draft = ceremony.at("draft")
+    ceremony.run("roster", "new", draft, "--after", ceremony.at("roster-1"))
+    ceremony.run("roster", "revoke", draft, "decider/ben")
+    sign = ("--authority", ceremony.at("authority.key"), "--out", ceremony.at("roster-2"))
+    ceremony.run("roster", "sign", draft, *sign, code=23)
+    assert not (ceremony.folder / "roster-2").exists()
+
+
 def test_a_draft_is_no_roster(ceremony: Ceremony) -> None:
     ceremony.first_roster()
     data = (ceremony.folder / "draft").read_bytes()

@@ -199,6 +199,26 @@ def test_suspend_and_readmit_are_seen_in_the_list(command: Command) -> None:
     assert command("suspend", "Not An Id")[0] == 30
 
 
+def test_plan_check_and_show_say_what_reports_cost_and_the_larger_local_epsilon_of_a_sum(
+    command: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "sum.toml"
+    text = PLAN.read_text().replace("[monitoring]\n", '[monitoring]\nmode = "sum"\n', 1)
+    path.write_text(text)
+    sealed = json.loads(command("plan", "check", str(PLAN), "--json")[1])["monitoring"]
+    summed = json.loads(command("plan", "check", str(path), "--json")[1])["monitoring"]
+    assert sealed["planned"] == summed["planned"] == 1.0
+    assert 0.99 < sealed["at_site"] <= 1.0
+    assert 2.0 < summed["at_site"] < summed["of_all"]
+    for word in ("check", "show"):
+        said = command("plan", word, str(path))[1]
+        assert f"epsilon {summed['at_site']:.3f} of one period against both aggregators" in said
+        assert "aggregators" not in command("plan", word, str(PLAN))[1]
+    path.write_text(command("plan", "show", str(path))[1])
+    again = json.loads(command("plan", "check", str(path), "--json")[1])
+    assert again["monitoring"] == summed
+
+
 def test_a_plan_is_checked_in_json(command: Command) -> None:
     code, out, _ = command("plan", "check", str(PLAN), "--json")
     record = json.loads(out)

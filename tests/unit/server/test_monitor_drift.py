@@ -7,10 +7,9 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2, chi2_contingency, ks_2samp, wasserstein_distance
+from scipy.stats import chi2, chi2_contingency, wasserstein_distance
 from scipy.stats.contingency import association
 
-from server.monitor_board.statistics.divergences import divergences
 from server.monitor_board.statistics.drift import ordered_drift, share_drift, unordered_drift
 from server.monitor_board.statistics.noisy_shares import (
     NoisyShares,
@@ -179,30 +178,3 @@ def test_sites_together_keep_the_error_rate_though_each_has_its_own_case_mix() -
     rates = (np.array(p_values) <= 0.01).mean(axis=0)
     assert (rates < 0.017).all()
     assert (rates > 0.004).all()
-
-
-def test_psi_is_its_definition_less_what_chance_adds() -> None:
-    q = np.diff(np.linspace(0, 1, 11) ** 1.15)
-    true = float(((q - EVEN) * np.log(q / EVEN)).sum())
-    rng = np.random.default_rng(4)
-    for sd in (0.0, 14.0):
-        current = rng.multinomial(2_000, q, 4_000) + rng.normal(0, sd, (4_000, 10))
-        past = rng.multinomial(20_000, EVEN, 4_000) + rng.normal(0, sd, (4_000, 10))
-        raw = _raw_psi(current, past).mean()
-        found = divergences(shares_of(current, sd), shares_of(past, sd))
-        assert abs(found.psi.mean() - true) < 0.3 * abs(raw - true) + 0.002
-        assert found.jensen_shannon.mean() == pytest.approx(np.sqrt(true / 8 / np.log(2)), rel=0.15)
-
-
-def test_kolmogorov_smirnov_without_noise_is_scipys_on_the_bins() -> None:
-    rng = np.random.default_rng(6)
-    current, past = rng.integers(0, 10, 500), rng.integers(0, 9, 800)
-    counts = [np.bincount(item, minlength=10)[None].astype(float) for item in (current, past)]
-    found = divergences(shares_of(counts[0], 0.0), shares_of(counts[1], 0.0))
-    assert found.kolmogorov_smirnov[0] == pytest.approx(ks_2samp(current, past).statistic)
-
-
-def _raw_psi(current: Floats, past: Floats) -> Floats:
-    p, q = (np.maximum(item, 0) + 0.5 for item in (current, past))
-    p, q = p / p.sum(axis=-1, keepdims=True), q / q.sum(axis=-1, keepdims=True)
-    return np.asarray(((p - q) * np.log(p / q)).sum(axis=-1))

@@ -120,8 +120,33 @@ def test_each_report_that_the_roster_does_not_allow_is_refused_with_its_number(
     assert _submit_refused(relaying, "north", bytes(changed))[1] == "B2"
 
 
+def test_b11_a_report_of_a_study_that_is_not_registered_is_refused(relaying: Relaying) -> None:
+    envelope = replace(relaying.sites["north"]).seal(
+        relaying.roster, study_id=StudyId("unheard-of"), sequence=1
+    )
+    assert _submit_refused(relaying, "north", envelope) == ("FAILED_PRECONDITION", "B11")
+
+
+def test_b14_a_stolen_key_fills_no_disk_and_other_studies_and_sites_go_on(tmp_path: Path) -> None:
+    relaying = Relaying(tmp_path, sites=("north", "south"), reports_per_day_max=2)
+    other = StudyId("other-study")
+    relaying.register(other)
+    north, south = relaying.sites["north"], relaying.sites["south"]
+    sealed = [north.seal(relaying.roster) for _ in range(3)]
+    elsewhere = replace(north, sequence=0).seal(relaying.roster, study_id=other)
+    with relaying.running(), relaying.as_site("north") as stub:
+        assert [submit(stub, item) for item in sealed[:2]] == [1, 2]
+        refused = _refused(stub.Submit, wire.SubmitRequest(envelope=sealed[2]))
+        assert refused == ("FAILED_PRECONDITION", "B14")
+        assert submit(stub, elsewhere) == 3
+        with relaying.as_site("south") as second:
+            assert submit(second, south.seal(relaying.roster)) == 4
+
+
 def test_b8_a_fork_is_refused_at_its_place_and_at_its_neighbours(relaying: Relaying) -> None:
     study = StudyId("forked")
+    relaying.register(study)
+    time.sleep(1.2)
     site = replace(relaying.sites["south"])
     first = site.seal(relaying.roster, study_id=study)
     twin = replace(site, sequence=0).seal(relaying.roster, study_id=study)
@@ -141,21 +166,32 @@ def test_b8_a_fork_is_refused_at_its_place_and_at_its_neighbours(relaying: Relay
             assert _refused(stub.Submit, wire.SubmitRequest(envelope=envelope))[1] == "B8"
 
 
-def test_b12_a_suspended_site_is_refused_within_seconds_and_let_in_again(
+def test_a_site_that_is_suspended_from_training_reports_on_and_gets_notices(
     relaying: Relaying,
 ) -> None:
     site = relaying.sites["south"]
     database = Database.of(relaying.paths, relaying.enrolling.config)
-    directory = SiteDirectory(database, CLOCK)
-    envelope = site.seal(relaying.roster)
-    directory.suspend(site.site_id)
+    SiteDirectory(database, CLOCK).suspend(site.site_id)
     time.sleep(1.2)
     with relaying.as_site("south") as stub:
-        assert _refused(stub.Submit, wire.SubmitRequest(envelope=envelope))[1] == "B12"
-        assert _refused(stub.Notices, wire.NoticesRequest())[1] == "B12"
-        directory.readmit(site.site_id)
+        assert submit(stub, site.seal(relaying.roster))
+        assert list(stub.Notices(wire.NoticesRequest(), timeout=30))
+
+
+def test_b12_a_revoked_site_is_refused_its_reports_and_gets_no_notice(tmp_path: Path) -> None:
+    relaying = Relaying(tmp_path, sites=("north", "south"))
+    site, first = relaying.sites["south"], relaying.roster
+    revoked = replace(first.sites[1], status=Standing.REVOKED)
+    second = relaying.next_roster(sites=(first.sites[0], revoked))
+    with relaying.running(), relaying.as_board() as board:
+        board.Publish(wire.NoticeRequest(notice=relaying.signed(second)), timeout=30)
         time.sleep(1.2)
-        assert submit(stub, envelope)
+        with relaying.as_site("south") as stub:
+            request = wire.SubmitRequest(envelope=site.seal(first))
+            assert _refused(stub.Submit, request)[1] == "B12"
+            assert _refused(stub.Notices, wire.NoticesRequest())[1] == "B12"
+        with relaying.as_site("north") as stub:
+            assert list(stub.Notices(wire.NoticesRequest(), timeout=30))
 
 
 def test_only_boards_of_the_roster_collect_and_publish(relaying: Relaying) -> None:

@@ -68,6 +68,42 @@ def test_a_known_change_alerts_at_its_site_with_its_reason(world: World, reason:
     assert all(site.state in (State.OK, State.WATCH) for site in others)
 
 
+def test_a_flagged_report_is_judged_by_itself_and_enters_no_pool() -> None:
+    sites, odd = SITES[:3], World(shifts={"marker_00": 3.0}, slope=0.3)
+    reports = make_reports(
+        PLAN,
+        WEEKS[:4],
+        sites=sites,
+        patients=10_000,
+        reference_patients=20_000,
+        rng=np.random.default_rng(3),
+        of_site={CHANGED: {WEEKS[2]: odd}},
+    )
+
+    def is_odd(report: KeptReport) -> bool:
+        return report.site_id == CHANGED and report.period == WEEKS[2]
+
+    flagged = _assess([replace(item, is_flagged=is_odd(item)) for item in reports])
+    without = _assess([item for item in reports if not is_odd(item)])
+    for watch in plan_watches(PLAN):
+        for site in (None, *map(SiteId, sites)):
+            shown, expected = (trail_of(board, site, watch) for board in (flagged, without))
+            for point, other in zip(shown, expected, strict=True):
+                if site == CHANGED and point.period == WEEKS[2]:
+                    assert point.p_value is not None  # it is shown all the same
+                    assert other.p_value is None
+                else:
+                    fields = ("estimate", "change", "p_value")
+                    found = [getattr(point, name) for name in fields]
+                    expected_values = [getattr(other, name) for name in fields]
+                    assert found == pytest.approx(expected_values, rel=1e-9)
+    pooled = _assess(reports)
+    watch = next(item for item in plan_watches(PLAN) if item.subject == "marker_00")
+    used, left_out = (trail_of(board, None, watch)[2].p_value for board in (pooled, flagged))
+    assert used is not None and left_out is not None
+    assert used < 1e-6 < left_out
+
+
 def test_without_a_change_no_site_alerts() -> None:
     board = _assess(_reports(SAME))
     assert State.ALERT not in {site.state for site in board.sites}

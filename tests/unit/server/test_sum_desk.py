@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.canonical import digest_bytes
 from common.clock import FixedClock
 from common.crypto.keys import SigningKey
 from common.ids import StudyId
+from common.protocol.monitoring.check_key import CheckKey, seal_check_key
 from common.protocol.monitoring.closing import SUM_SITE_ID, Closing
-from common.protocol.monitoring.notice_codec import read_notice
+from common.protocol.monitoring.notice_codec import read_notice, sign_notice
 from common.protocol.monitoring.notices import Promotion
 from common.protocol.monitoring.roster import BoardRole
-from common.protocol.monitoring.roster_file import sign_roster
+from common.protocol.monitoring.roster_file import AUTHORITY, sign_roster
 from common.study.plan_file import plan_digest
 from server.monitor_board.collector import Collector, Pass
 from server.monitor_board.inbox import Inbox
@@ -144,6 +146,18 @@ def test_the_board_closes_when_every_share_was_opened_and_keeps_one_sum(board: B
     assert (kept.site_id, kept.kind, kept.period, kept.sequence) == (SUM_SITE_ID, KIND, PERIOD, 1)
     flat = np.concatenate([tensor.values.ravel() for tensor in kept.tensors.values()])
     assert np.array_equal(flat, np.sum(reports, axis=0))
+
+
+def test_a_check_key_that_was_sealed_wrongly_to_the_board_stops_no_sum(board: Board) -> None:
+    consortium = board.consortium
+    send(board)
+    step(board, A, B)
+    assert board.collect().sums.closed == 1
+    step(board, A, B)
+    sealed = seal_check_key(CheckKey.generate(2), members=[consortium.board.opening.sealing_key])
+    wrong = dataclasses.replace(sealed, commitment=digest_bytes("test", b"another key"))
+    consortium.relay.publish(sign_notice(wrong, {AUTHORITY: consortium.authority}))
+    assert board.collect().sums.joined == 1
 
 
 def test_a_share_of_a_period_that_the_plan_does_not_have_stops_no_sum(board: Board) -> None:

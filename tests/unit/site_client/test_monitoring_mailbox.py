@@ -457,16 +457,15 @@ def test_a_model_of_another_shape_is_refused_before_anything_is_charged(tmp_path
     assert site.site.records.ledger.entries() == ()
 
 
-@pytest.mark.parametrize("action", [Action.STOP, Action.PAUSE_SITE])
 def test_a_decision_of_two_deciders_pauses_the_study_here_and_a_person_takes_it_back(
-    site: MonitoredSite, action: Action
+    site: MonitoredSite,
 ) -> None:
     approvals = site.site.records.approvals
     _make(site, "2026-02")
     assert len(site.mailbox.outbox()) == 1
-    assert site.mailbox.deliver(site.decision(action, by=("ada",))) == "refused T4"
+    assert site.mailbox.deliver(site.decision(Action.STOP, by=("ada",))) == "refused T4"
     assert not approvals.is_paused(site.study_id)
-    notice = site.decision(action)
+    notice = site.decision(Action.STOP)
     assert site.mailbox.deliver(notice) == "taken"
     assert approvals.is_paused(site.study_id)
     assert site.mailbox.outbox() == ()
@@ -474,6 +473,16 @@ def test_a_decision_of_two_deciders_pauses_the_study_here_and_a_person_takes_it_
     assert site.mailbox.deliver(notice) == "known"  # the courier brings everything again
     assert not approvals.is_paused(site.study_id)
     assert len(site.mailbox.outbox()) == 1
+
+
+def test_a_site_that_the_board_pauses_trains_no_more_and_reports_on(site: MonitoredSite) -> None:
+    approvals = site.site.records.approvals
+    assert site.mailbox.deliver(site.decision(Action.PAUSE_SITE)) == "taken"
+    assert approvals.is_training_paused(site.study_id)
+    _make(site, "2026-02")
+    assert len(site.mailbox.outbox()) == 1
+    approvals.unpause(site.study_id)
+    assert not approvals.is_training_paused(site.study_id)
 
 
 def test_a_site_that_does_not_follow_decisions_only_shows_them(tmp_path: Path) -> None:

@@ -14,18 +14,25 @@ from common.clock import SystemClock
 from common.crypto.certificates import Authority, TlsKey
 from common.crypto.keys import SigningKey
 from common.ids import parse_study_id
+from common.protocol.monitoring.roster import Standing
 from common.study.plan_file import read_plan
+from server.relay_rosters import pin_given_roster
 from simulations.deployment import free_port
 from simulations.heart_sites import heart_sites
 from site_client.config import SitePaths
+from site_client.courier.main import read_courier_config, relay_access
+from site_client.courier.relay_check import ask_relay
 from site_client.open_site import open_records
 from site_client.preflight import Finding, Preflight, check_site
+from site_client.release.report_release import monitoring_commitment
 from tests.lib.enrolling import Enrolling
 from tests.lib.https_server import https_server, running_proxy
+from tests.lib.relaying import Relaying
 from tests.lib.sites_in_process import PLAN
 
 STUDY = read_plan(PLAN)
 REACH = "the coordinator answers"
+NOW_S = int(time.time())
 
 
 class Hospital:
@@ -106,6 +113,64 @@ def test_clocks_that_differ_are_told_in_seconds(hospital: Hospital) -> None:
     found = _problem(hospital.check(now_s=int(time.time()) - 4000), "clocks")
     assert "40" in found.answer
     assert "NTP" in found.todo
+
+
+def _point_at_relay(hospital: Hospital, relay: str) -> None:
+    path = hospital.paths.courier / "courier.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "relay": relay}))
+
+
+RELAY = "the relay of monitoring reports answers"
+
+
+def test_a_relay_that_is_not_there_is_told(hospital: Hospital) -> None:
+    _point_at_relay(hospital, f"127.0.0.1:{free_port()}")
+    try:
+        assert _problem(hospital.check(), RELAY).answer == "UNAVAILABLE"
+    finally:
+        _point_at_relay(hospital, "")
+
+
+@pytest.mark.slow
+def test_the_relay_is_reached_through_the_hospitals_proxy_and_a_revoked_site_is_told(
+    tmp_path: Path,
+) -> None:
+    relaying = Relaying(tmp_path, sites=("north", "south"))
+    courier = read_courier_config(relaying.sites["north"].paths.courier)
+    first, second = relaying.roster.sites
+    revoked = relaying.next_roster(sites=(first, replace(second, status=Standing.REVOKED)))
+    with relaying.running(), running_proxy() as proxy:
+        reached = replace(
+            courier, relay=relaying.address, proxy=f"http://127.0.0.1:{proxy.server_address[1]}"
+        )
+        assert ask_relay(relay_access(reached), wait_s=20) == (True, "yes")
+        assert proxy.tunnels == [relaying.address]
+        pin_given_roster(relaying.store, relaying.signed(revoked), fingerprint="", now_s=NOW_S)
+        time.sleep(1.2)
+        south = read_courier_config(relaying.sites["south"].paths.courier)
+        is_ok, words = ask_relay(relay_access(replace(south, relay=relaying.address)), wait_s=20)
+        assert not is_ok
+        assert "revoked" in words
+
+
+def test_monitoring_limits_that_do_not_suffice_for_the_plan_are_told_before_a_report_is_due(
+    hospital: Hospital,
+) -> None:
+    question = "all reports that the plan may ever make"
+    spent = monitoring_commitment(STUDY).epsilon
+    for limit, is_ok in ((spent + 0.01, True), (spent - 0.01, False)):
+        own = f"[limits]\nepsilon_monitoring_per_study = {limit}"
+        hospital.write(
+            hospital.text.replace("[limits]", own, 1).replace(
+                "epsilon_total = ", "epsilon_total = 9", 1
+            )
+        )
+        result = hospital.check()
+        assert isinstance(result, Preflight)
+        [found] = [item for item in result.findings if item.question.startswith(question)]
+        assert found.is_ok == is_ok
+        assert f"{spent:.3f}" in found.answer
+        assert bool(found.todo) != is_ok
 
 
 def test_nobody_listening_is_told(hospital: Hospital) -> None:

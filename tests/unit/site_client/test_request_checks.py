@@ -217,6 +217,16 @@ def test_r17_a_paused_study_is_refused_until_it_goes_on(tmp_path: Path) -> None:
     assert isinstance(paused.ask(paused.envelope()), ReleasedTask)
 
 
+def test_r17_training_is_refused_where_the_board_paused_the_site(tmp_path: Path) -> None:
+    paused = make_site(tmp_path)
+    records = paused.tasks._records
+    with records.approvals._database.transaction() as connection:
+        records.approvals.pause_training_within(connection, parse_study_id(paused.plan.study.id))
+    reply = paused.ask(paused.envelope())
+    assert isinstance(reply, RefusedTask)
+    assert reply.number == "R17"
+
+
 def test_r16_a_second_request_while_the_first_is_worked_on_is_told_to_come_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
