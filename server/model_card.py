@@ -60,7 +60,7 @@ bounds written as -1 to 1.
 {% endif -%}
 ## Training
 
-{{ model }}, {{ strategy }} on the {{ aggregation }}, {{ rounds_planned }} rounds of {{ local_steps }} local steps.
+{{ model }}, {{ strategy }}, {{ rounds_planned }} rounds of {{ local_steps }} local steps.
 
 | round | sites that took part | sites that did not, and why |
 |---|---|---|
@@ -173,8 +173,8 @@ def _facts(version: ModelVersion, study: Study, report: StudyReport) -> dict[str
             for feature in plan.features
         ],
         "model": plan.model.kind.replace("_", " "),
-        "strategy": plan.training.strategy.kind,
-        "aggregation": plan.training.aggregation.kind.replace("_", " "),
+        "strategy": f"{plan.training.strategy.kind} on the "
+        + plan.training.aggregation.kind.replace("_", " "),
         "local_steps": plan.training.local_steps,
         "rounds": [
             {

@@ -72,14 +72,14 @@ def slow_norm_bounded(updates: Updates, most: float) -> list[float]:
 
 
 def slow_krum_scores(rows: Sequence[Sequence[float]], dishonest: int) -> list[Fraction]:
-    scores = []
+    scores: list[Fraction] = []
     for place, row in enumerate(rows):
         distances = sorted(
-            sum((Fraction(a) - Fraction(b)) ** 2 for a, b in zip(row, other, strict=True))
+            sum(((Fraction(a) - Fraction(b)) ** 2 for a, b in zip(row, other, strict=True)), Fraction())
             for number, other in enumerate(rows)
             if number != place
         )
-        scores.append(sum(distances[: len(rows) - dishonest - 2], Fraction(0)))
+        scores.append(sum(distances[: len(rows) - dishonest - 2], Fraction()))
     return scores
 
 

@@ -37,7 +37,7 @@ CHOICES = [
 def mean_of(aggregation: Aggregation, *updates: tuple[float, float]) -> list[float]:
     for update in updates:
         aggregation.add({"w": np.array(update, dtype=np.float32)}, weight=100)
-    return aggregation.mean()["w"].tolist()
+    return [float(value) for value in aggregation.mean()["w"]]
 
 
 @pytest.mark.parametrize(("chosen", "made"), CHOICES, ids=str)
