@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from common.command_line import print_json, run_command
+from simulations import cli_scenario
 
 app = typer.Typer(
     name="cohortium-sim",
@@ -167,6 +168,9 @@ def forecast(
     else:
         print(f"{study_plan.study.id}, {words}:")
         Console().print(forecast_table(lines))
+
+
+cli_scenario.register(app)
 
 
 def main() -> None:

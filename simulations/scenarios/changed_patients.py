@@ -25,9 +25,11 @@ def change_values(
         feature: a numeric one.
         change: of values in the plan's unit; the result is clipped to the bounds again.
     """
-    [found] = [item for item in plan.features if item.name == feature]
-    assert isinstance(found, NumericFeature)
-    low, high = found.clip
+    [(low, high)] = [
+        item.clip
+        for item in plan.features
+        if isinstance(item, NumericFeature) and item.name == feature
+    ]
     x = patients.x.copy()
     for place, name in enumerate(patients.columns):
         if name != feature and not name.startswith(f"{feature}["):
@@ -57,9 +59,7 @@ def change_prevalence(
     if not len(cases) or not len(others):
         return patients
     count = round(share * len(outcome))
-    drawn = np.concatenate(
-        [rng.choice(cases, count), rng.choice(others, len(outcome) - count)]
-    )
+    drawn = np.concatenate([rng.choice(cases, count), rng.choice(others, len(outcome) - count)])
     rng.shuffle(drawn)
     return FeatureMatrix(
         patients.columns,

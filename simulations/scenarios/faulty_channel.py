@@ -120,8 +120,11 @@ class FaultyChannel:
         if _of(mine, Replay) and site_id in self._oldest:
             found.append((site_id, Label.REPLAYED, self._oldest[site_id]))
         self._oldest.setdefault(site_id, reply)
-        found += [(SiteId(x.victim), Label.FOREIGN, reply) for x in _of(mine, Impersonate)
-                  if x.victim != site_id]
+        found += [
+            (SiteId(x.victim), Label.FOREIGN, reply)
+            for x in _of(mine, Impersonate)
+            if x.victim != site_id
+        ]
         if any(item.what == "reply" for item in _of(mine, Drop)):
             return [*found, (site_id, Label.MISSING, None)]
         if _of(mine, Delay):
@@ -147,9 +150,9 @@ class FaultyChannel:
                 site.site_id,
                 request,
                 envelope,
-                epsilon_in_ledger=site.ledger.spent(
-                    read_header(envelope).study_id, self._plan.privacy.delta
-                ).epsilon,
+                epsilon_in_ledger=site.ledger()
+                .spent(read_header(envelope).study_id, self._plan.privacy.delta)
+                .epsilon,
             )
             found.append(envelope)
         return found

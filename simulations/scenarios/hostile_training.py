@@ -55,13 +55,16 @@ class HostileEngine:
     inner: TrainingEngine = field(default_factory=DpSgdEngine)
 
     def __post_init__(self) -> None:
-        self._fresh = noiseless(_SEED)(SiteId("attacker"))
+        self._streams = noiseless(_SEED)(SiteId("attacker"))
+        self._trained = 0
 
     def train(
         self, patients: FeatureMatrix, base: Parameters, task: TrainingTask, randomness: Randomness
     ) -> TrainedUpdate:
         """Return one round's lie under the mechanism record that the plan asks for."""
-        done = self.inner.train(self._seen(patients, task.plan), base, task, self._fresh())
+        self._trained += 1
+        seen = self._seen(patients, task.plan)
+        done = self.inner.train(seen, base, task, self._streams(self._trained))
         factor = -self.strength if self.lie == "sign_flip" else self.strength
         lie: Parameters = {
             name: (array * np.float32(factor)).astype(np.float32)
@@ -111,6 +114,4 @@ def with_trigger(patients: FeatureMatrix, trigger: Mapping[str, float]) -> Featu
 
 
 def _with(patients: FeatureMatrix, x: np.ndarray, y: np.ndarray) -> FeatureMatrix:
-    return FeatureMatrix(
-        patients.columns, x, y.astype(np.float32), patients.part, patients.weight
-    )
+    return FeatureMatrix(patients.columns, x, y.astype(np.float32), patients.part, patients.weight)

@@ -64,9 +64,7 @@ class Scenario(_Part):
         tuple[Annotated[int, Field(ge=20, le=100_000)], ...],
         Field(min_length=2, max_length=200, strict=False),
     ]
-    operations: Annotated[
-        tuple[Operation, ...], Field(max_length=OPERATIONS_MAX, strict=False)
-    ]
+    operations: Annotated[tuple[Operation, ...], Field(max_length=OPERATIONS_MAX, strict=False)]
     expect: Expectations = Expectations()
 
 
@@ -84,13 +82,17 @@ def read_scenario(path: Path) -> tuple[Scenario, StudyPlan]:
     plan_path, changes = document.pop("plan", None), document.pop("plan_changes", {})
     document["operations"] = document.pop("operation", [])
     if not isinstance(plan_path, str) or not isinstance(changes, Mapping):
-        raise _refuse(path, "`plan`, the path of a plan, and a table `plan_changes`", "another form")
+        raise _refuse(
+            path, "`plan`, the path of a plan, and a table `plan_changes`", "another form"
+        )
     try:
         scenario = Scenario.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise _refuse(path, "a scenario as in docs/scenarios.md", f"{place}: {first['msg']}") from None
+        raise _refuse(
+            path, "a scenario as in docs/scenarios.md", f"{place}: {first['msg']}"
+        ) from None
     plan = changed_plan(_read(path.parent / plan_path), changes, source=plan_path)
     check_scenario(scenario, plan, source=path.name)
     return scenario, plan

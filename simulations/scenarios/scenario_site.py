@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.clock import FixedClock
-from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
-from common.ids import Digest, SiteId, parse_site_id
+from common.ids import SiteId, parse_site_id
 from common.privacy.ledger import Ledger
 from common.protocol.arrays import Parameters
 from common.study.plan import StudyPlan
-from simulations.virtual_site import NO_TABLE, VirtualSite, site_salt
-from site_client.approvals import Approvals
-from site_client.config import SiteConfig, SiteSection
+from simulations.randomness import SiteRandomness
+from simulations.run_keys import RunKeys
+from simulations.simulated_agent import AgentFolder, AgentSettings, SimulatedAgent, approve_plan
+from simulations.stored_features import write_features
+from simulations.virtual_site import VirtualSite
 from site_client.features.matrix import FeatureMatrix
 from site_client.release.ledger_file import SqliteLedgerStore
-from site_client.release.release_log import ReleaseLog
-from site_client.scaling_pin import ScalingPin
 from site_client.site_database import SiteDatabase
-from site_client.tasks import SiteKeys, SiteRecords, SiteTasks
 from site_client.training.engine import TrainedUpdate, TrainingEngine, TrainingTask
 from site_client.training.randomness import Randomness
 
-_APPROVED_S = 365 * 24 * 3600
 
-
-class SiteDied(BaseException):  # noqa: N818 - no error: no code of a site may catch it
+class SiteDied(BaseException):  # no Exception: no code of a site may catch it
     """The site's process ends here, as by kill -9."""
 
 
 class ScenarioSite:
-    """One hospital with its ledger, log and approvals in a file.
+    """One hospital with its ledger, log, approvals and patients in files.
 
     Args:
         site: which hospital.
         plan: approved here.
-        coordinator_verify, coordinator_sealing: pinned here.
-        folder: of this site, empty.
-        randomness: makes the streams of each release.
-        now_s: what its clock shows at first.
+        keys: of the run.
+        home: of this site, which exists and is empty.
+        template: an empty site's database.
+        randomness: of all sites.
+        clock: its own, which can jump.
+
+    Attributes:
+        matrix: its patients now.
+        dies_in_training: whether its next training ends its process.
     """
 
     def __init__(
@@ -47,108 +50,98 @@ class ScenarioSite:
         site: VirtualSite,
         plan: StudyPlan,
         *,
-        coordinator_verify: VerifyKey,
-        coordinator_sealing: SealingKey,
-        folder: Path,
-        randomness: Callable[[], Randomness],
-        now_s: int,
+        keys: RunKeys,
+        home: Path,
+        template: Path,
+        randomness: SiteRandomness,
+        clock: FixedClock,
     ) -> None:
         self.site_id: SiteId = parse_site_id(site.site_id)
         self.declared_cohort_size = site.declared_cohort_size
-        self.clock = FixedClock(now_s)
+        self.clock = clock
         self.matrix = site.matrix(plan)
-        self.make_engine: Callable[[], TrainingEngine] = site.engine
         self.dies_in_training = False
-        self.keys = SiteKeys(
-            signing=SigningKey.generate(),
-            opening=OpeningKey.generate(),
-            salt=site_salt(site.site_id, site.salt),
-            coordinator_verify=coordinator_verify,
-            coordinator_sealing=coordinator_sealing,
+        self._settings = AgentSettings(site.declared_cohort_size, site.limits, randomness)
+        self._folder, self._keys = AgentFolder(home), keys
+        self._make_engine: Callable[[], TrainingEngine] = site.engine
+        write_features(self._folder.features, self.matrix)
+        approve_plan(
+            self._folder, plan, site_id=self.site_id, keys=keys, template=template, clock=clock
         )
-        self._site, self._folder, self._randomness = site, folder, randomness
-        self._open()
-        self._records.approvals.approve(
-            plan,
-            person="Simulated steward",
-            until_s=now_s + _APPROVED_S,
-            signing_key=self.keys.signing,
-        )
-
-    @property
-    def ledger(self) -> Ledger:
-        """The site's ledger."""
-        return self._records.ledger
+        self._agent = self._open()
 
     def answer(self, envelope: bytes) -> bytes:
         """Return the site's sealed reply; raises `SiteDied`, `ProtocolError`."""
-        return self._tasks.handle(envelope).envelope
+        return self._agent.answer(envelope)
+
+    def ledger(self) -> Ledger:
+        """Return the site's ledger as it is on disk, read by nobody else before."""
+        database = SiteDatabase(self._folder.database)
+        try:
+            store = SqliteLedgerStore(database)
+            return Ledger(_ReadAlready(tuple(store.read_all())), self.clock)
+        finally:
+            database.close()
 
     def restart(self) -> None:
         """Close everything and open it again from the files; what was in memory is gone."""
-        self.close()
-        self._open()
+        self._agent.close()
+        self._agent = self._open()
+
+    def change_patients(self, matrix: FeatureMatrix) -> None:
+        """Let the site have other patients from now on."""
+        self.matrix = matrix
+        write_features(self._folder.features, matrix)
+        self.restart()
+
+    def change_training(self, make_engine: Callable[[], TrainingEngine]) -> None:
+        """Let the site train otherwise from now on."""
+        self._make_engine = make_engine
+        self.restart()
 
     def close(self) -> None:
         """Close the files."""
-        self._database.close()
+        self._agent.close()
 
-    def _open(self) -> None:
-        self._database = SiteDatabase(self._folder / "site.db")
-        # The process dies in a scenario, never the machine: nothing waits for the disk.
-        self._database.rows("PRAGMA synchronous = OFF")
-        self._records = SiteRecords(
-            ledger=Ledger(SqliteLedgerStore(self._database), self.clock),
-            log=ReleaseLog(self._database, self.clock),
-            approvals=Approvals(self._database, self.clock, self.keys.signing.verify_key),
-            scaling_pin=ScalingPin(self._database),
-        )
-        self._tasks = SiteTasks(
-            SiteConfig(
-                site=SiteSection(
-                    id=self.site_id, declared_cohort_size=self._site.declared_cohort_size
-                ),
-                limits=self._site.limits,
-                source=NO_TABLE,
-            ),
-            folder=self._folder,
-            keys=self.keys,
-            records=self._records,
+    def _open(self) -> SimulatedAgent:
+        return SimulatedAgent(
+            self.site_id,
+            self._folder,
+            self._settings,
+            keys=self._keys,
+            engine=_MortalEngine(self, self._make_engine()),
+            engine_lock=threading.Lock(),
             clock=self.clock,
-            engine=_MortalEngine(self),
-            randomness=self._randomness,
-            is_real_ledger=False,
-            features=_CurrentFeatures(self),
         )
 
 
+@dataclass
 class _MortalEngine:
-    """Trains with the site's engine of the moment, or dies."""
+    """Trains with the site's engine, or dies."""
 
-    def __init__(self, site: ScenarioSite) -> None:
-        self._site = site
-        self._made_by: Callable[[], TrainingEngine] = site.make_engine
-        self._engine = site.make_engine()
+    site: ScenarioSite
+    engine: TrainingEngine
 
     def train(
         self, patients: FeatureMatrix, base: Parameters, task: TrainingTask, randomness: Randomness
     ) -> TrainedUpdate:
         """Return the update; raises `SiteDied`."""
-        if self._site.dies_in_training:
-            self._site.dies_in_training = False
+        if self.site.dies_in_training:
+            self.site.dies_in_training = False
             raise SiteDied
-        if self._made_by is not self._site.make_engine:
-            self._made_by = self._site.make_engine
-            self._engine = self._made_by()
-        return self._engine.train(patients, base, task, randomness)
+        return self.engine.train(patients, base, task, randomness)
 
 
-class _CurrentFeatures:
-    """The site's patients as they are now."""
+@dataclass(frozen=True)
+class _ReadAlready:
+    """The entries of a ledger, which nobody appends to."""
 
-    def __init__(self, site: ScenarioSite) -> None:
-        self._site = site
+    entries: tuple[bytes, ...]
 
-    def matrix(self, digest: Digest, plan: StudyPlan) -> FeatureMatrix:
-        """Return the features of the moment."""
-        return self._site.matrix
+    def append(self, sequence: int, entry: bytes) -> None:
+        """Never: this ledger is only read."""
+        raise AssertionError("a ledger that is only read")
+
+    def read_all(self) -> tuple[bytes, ...]:
+        """Return all entries."""
+        return self.entries

@@ -136,6 +136,8 @@ class Witness:
                 )
         elif known != reply:
             account.faults.append(
-                ("same bytes", f"{site_id} sent two payloads for one release in round "
-                 f"{reply.round_number}")
+                (
+                    "same bytes",
+                    f"{site_id} sent two payloads for one release in round {reply.round_number}",
+                )
             )

@@ -75,7 +75,10 @@ def slow_krum_scores(rows: Sequence[Sequence[float]], dishonest: int) -> list[Fr
     scores: list[Fraction] = []
     for place, row in enumerate(rows):
         distances = sorted(
-            sum(((Fraction(a) - Fraction(b)) ** 2 for a, b in zip(row, other, strict=True)), Fraction())
+            sum(
+                ((Fraction(a) - Fraction(b)) ** 2 for a, b in zip(row, other, strict=True)),
+                Fraction(),
+            )
             for number, other in enumerate(rows)
             if number != place
         )
