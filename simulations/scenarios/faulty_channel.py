@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from common.clock import FixedClock
-from common.errors import ProtocolError
+from common.errors import LedgerError, ProtocolError
 from common.ids import SiteId
 from common.protocol.envelope import read_header
 from common.study.plan import StudyPlan
@@ -146,16 +147,18 @@ class FaultyChannel:
                 continue
             except ProtocolError:  # not even the header can be read: there is nobody to answer
                 continue
-            self._witness.saw_leave(
-                site.site_id,
-                request,
-                envelope,
-                epsilon_in_ledger=site.ledger()
-                .spent(read_header(envelope).study_id, self._plan.privacy.delta)
-                .epsilon,
-            )
+            spent = self._epsilon_in_ledger(site, envelope)
+            self._witness.saw_leave(site.site_id, request, envelope, epsilon_in_ledger=spent)
             found.append(envelope)
         return found
+
+    def _epsilon_in_ledger(self, site: ScenarioSite, envelope: bytes) -> float:
+        """Return what the ledger states; NaN of one that does not hold together."""
+        delta = self._plan.privacy.delta
+        try:
+            return site.ledger().spent(read_header(envelope).study_id, delta).epsilon
+        except LedgerError:  # the conditions say so
+            return math.nan
 
     def _note(
         self, asking: Asking, site_id: SiteId, label: Label, envelope: bytes | None
