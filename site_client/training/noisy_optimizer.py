@@ -101,14 +101,14 @@ class NoiseCorrectedAdam(torch.optim.Optimizer):
     Args:
         vector: the flat parameters.
         spec: of the plan.
-        noise_deviation: s, in units of the scaled gradient.
+        noise_deviation: s, in units of the scaled gradient; may be set for another round.
     """
 
     def __init__(self, vector: torch.nn.Parameter, spec: Adam, *, noise_deviation: float) -> None:
         super().__init__([vector], {"lr": spec.learning_rate})
         self._vector = vector
         self._spec = spec
-        self._noise_variance = noise_deviation**2
+        self.noise_deviation = noise_deviation
         self.state[vector] = {
             "steps": 0,
             "first": torch.zeros_like(vector.data, dtype=torch.float64),
@@ -127,7 +127,8 @@ class NoiseCorrectedAdam(torch.optim.Optimizer):
         state["first"].lerp_(value, 1 - spec.beta_1)
         state["second"].mul_(spec.beta_2).addcmul_(value, value, value=1 - spec.beta_2)
         first = state["first"] / (1 - spec.beta_1 ** state["steps"])
-        second = state["second"] / (1 - spec.beta_2 ** state["steps"]) - self._noise_variance
+        second = state["second"] / (1 - spec.beta_2 ** state["steps"])
+        second -= self.noise_deviation**2
         change = first / second.clamp_(min=spec.stability**2).sqrt_()
         self._vector.mul_(1 - spec.learning_rate * spec.weight_decay)
         self._vector.sub_(change.mul_(spec.learning_rate).to(self._vector.dtype))
