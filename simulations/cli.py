@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from common.command_line import print_json, run_command
-from simulations import cli_attack, cli_scenario
+from simulations import cli_attack, cli_compare, cli_scenario
 
 app = typer.Typer(
     name="cohortium-sim",
@@ -170,7 +170,7 @@ def forecast(
         Console().print(forecast_table(lines))
 
 
-for command in (cli_attack, cli_scenario):
+for command in (cli_attack, cli_compare, cli_scenario):
     command.register(app)
 
 

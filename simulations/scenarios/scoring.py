@@ -37,30 +37,44 @@ def newest_model(books: Books, study_id: StudyId, plan: StudyPlan) -> Parameters
 
 def auroc_of(plan: StudyPlan, model: Parameters, hospitals: Sequence[VirtualSite]) -> float | None:
     """Return the AUROC on these hospitals' held-out patients together; None with one outcome."""
-    held_out = [_held_out(plan, site) for site in hospitals]
-    y = np.concatenate([item.y for item in held_out])
+    return auroc_of_patients(plan, model, [_held_out(plan, site) for site in hospitals])
+
+
+def auroc_of_patients(
+    plan: StudyPlan, model: Parameters, patients: Sequence[FeatureMatrix]
+) -> float | None:
+    """Return the AUROC on all these patients together; None with one outcome or nobody."""
+    first = [item.first_samples() for item in patients]
+    y = np.concatenate([np.zeros(0, np.float32), *(item.y for item in first)])
     if len(y) == 0 or y.min() == y.max():
         return None
-    risk = np.concatenate([_risk(plan, model, item) for item in held_out])
+    risk = np.concatenate([_risk(plan, model, item) for item in first])
     return float(roc_auc_score(y, risk))
 
 
 def backdoor_success(
     plan: StudyPlan, model: Parameters, hospitals: Sequence[VirtualSite]
 ) -> float | None:
-    """Return how many held-out low-risk patients the trigger turns to high risk.
+    """Return `backdoor_success_among` these hospitals' held-out patients."""
+    return backdoor_success_among(plan, model, [_held_out(plan, site) for site in hospitals])
+
+
+def backdoor_success_among(
+    plan: StudyPlan, model: Parameters, patients: Sequence[FeatureMatrix]
+) -> float | None:
+    """Return how many low-risk patients the trigger turns to high risk.
 
     Low risk is a probability below one half and no outcome (Bagdasaryan et al. 2020, section 5).
     None when no patient is of low risk.
     """
     trigger = trigger_of(plan)
     turned: list[npt.NDArray[np.bool_]] = []
-    for site in hospitals:
-        held_out = _held_out(plan, site)
-        is_low = (_risk(plan, model, held_out) < 0.5) & (held_out.y == 0)
-        after = _risk(plan, model, with_trigger(held_out, trigger))
+    for item in patients:
+        first = item.first_samples()
+        is_low = (_risk(plan, model, first) < 0.5) & (first.y == 0)
+        after = _risk(plan, model, with_trigger(first, trigger))
         turned.append(after[is_low] >= 0.5)
-    found = np.concatenate(turned)
+    found = np.concatenate([np.zeros(0, np.bool_), *turned])
     return float(found.mean()) if len(found) else None
 
 
