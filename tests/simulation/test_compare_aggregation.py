@@ -24,9 +24,10 @@ from simulations.scenarios.compare_aggregation import (
 from tests.lib.plans import make_plan
 
 PLAN = make_plan(
-    training__rounds=3,
+    training__local_steps=4,
     training__sampling_probability=1.0,
-    training__update_norm_max=30.0,
+    training__optimizer={"kind": "sgd", "learning_rate": 1.5},
+    training__update_norm_max=60.0,
     evaluation__releases=1,
     privacy__epsilon=20.0,
 )
