@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from common.errors import RoundFailed
 from common.ids import Digest, SiteId, parse_digest
@@ -18,6 +17,7 @@ from common.study.plan import StudyPlan
 from common.study.scaling import model_shapes, split_model
 from server.books import Books
 from server.round_book import Answer, Outcome, Round
+from simulations.auroc import auroc
 from simulations.site_turn import SitesInFolder
 from site_client.features.matrix import FeatureMatrix, split
 from site_client.features.scaled import scale
@@ -157,7 +157,7 @@ def score_exactly(
     accuracy = float(np.mean((probabilities >= 0.5) == (patients.y == 1)))
     if patients.y.min() == patients.y.max():
         return None, accuracy
-    return float(roc_auc_score(patients.y, probabilities)), accuracy
+    return auroc(patients.y, probabilities), accuracy
 
 
 def _statement(record: Mapping[str, str]) -> LedgerStatement:

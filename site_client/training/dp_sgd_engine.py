@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -35,15 +35,14 @@ from site_client.training.clipped_sum import (
 from site_client.training.clipping import Clipping
 from site_client.training.engine import TrainedUpdate, TrainingTask
 from site_client.training.flat_parameters import FlatParameters
-from site_client.training.noisy_optimizer import (
-    NoiseCorrectedAdam,
-    NoisyOptimizer,
-    make_inner_optimizer,
-)
+from site_client.training.inner_optimizer import NoiseCorrectedAdam, make_inner_optimizer
 from site_client.training.randomness import Randomness
 from site_client.training.round_start import OptimizerMemory, RoundStart
 from site_client.training.slots import draw, fill_up, seat, slot_count, with_nobody
 from site_client.training.workspace import Workspace
+
+if TYPE_CHECKING:
+    from site_client.training.noisy_optimizer import NoisyOptimizer
 
 STUDIES_KEPT_MAX: Final = 8
 ROWS_AT_ONCE: Final = 2048
@@ -84,6 +83,9 @@ class DpSgdEngine:
         self, patients: FeatureMatrix, base: Parameters, task: TrainingTask, randomness: Randomness
     ) -> TrainedUpdate:
         """Return one round's update and its mechanism record; see `TrainingEngine`."""
+        # Imported here: Opacus takes a second to load, and a batched simulation never comes here.
+        from site_client.training.noisy_optimizer import NoisyOptimizer
+
         training, mechanism = task.plan.training, task.mechanism
         state = self._state(task)
         load_parameters(state.model, base)

@@ -106,11 +106,12 @@ def test_replies_that_wait_to_be_taken_are_bounded(monkeypatch: pytest.MonkeyPat
 def test_more_sites_than_may_stay_open_give_the_same_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = run_study(PLAN, SITES, settings=TWO).version
+    # One after another: those of a group that trains together are open together.
+    alone = EngineSettings(workers=1, batched=False)
+    whole = run_study(PLAN, SITES, settings=alone).version
     monkeypatch.setattr("simulations.site_turn.OPEN_MAX", 1)
     before = len(os.listdir("/proc/self/fd"))
     seen: list[int] = []
-    alone = EngineSettings(workers=1)
     found = run_study(
         PLAN,
         SITES,
@@ -173,12 +174,12 @@ def test_a_worker_that_dies_is_an_error_and_the_run_can_go_on(tmp_path: Path) ->
 def test_a_signal_leaves_no_process_and_the_run_can_go_on(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    plan = plan_that_remembers(training__rounds=40, training__sampling_probability=0.05)
+    plan = plan_that_remembers(training__rounds=12)
     process = start(lambda: run_study(plan, SITES, folder=tmp_path, settings=TWO))
     assert process.pid is not None
     workers: list[int] = []
     deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("coordinator/models/*.safetensors"))) < 4:
+    while len(list(tmp_path.glob("coordinator/models/*.safetensors"))) < 3:
         assert time.monotonic() < deadline
         workers = children_of(process.pid)
         time.sleep(0.01)
@@ -189,8 +190,8 @@ def test_a_signal_leaves_no_process_and_the_run_can_go_on(
     while any(is_running(worker) for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    resumed = run_study(plan, SITES, folder=tmp_path, settings=TWO, resume=True, rounds_max=8)
-    assert resumed.version == run_study(plan, SITES, settings=TWO, rounds_max=8).version
+    resumed = run_study(plan, SITES, folder=tmp_path, settings=TWO, resume=True, rounds_max=5)
+    assert resumed.version == run_study(plan, SITES, settings=TWO, rounds_max=5).version
 
 
 def test_sites_and_what_is_made_of_them_can_be_sent_to_another_process(tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ def test_processes_are_started_where_they_pay(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_site_may_have_a_trainer_of_its_own() -> None:
     plan = small_plan(training__rounds=2)
-    honest = run_study(plan, small_sites(plan), settings=TWO)
+    honest = run_study(plan, small_sites(plan), settings=EngineSettings(batched=False))
     made = run_study(plan, small_sites(plan, engine=_OwnEngine), settings=TWO)
     assert made.version == honest.version
 
