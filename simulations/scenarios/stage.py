@@ -119,7 +119,7 @@ def open_stage(
         seed: of noise and sampling.
     """
     keys = RunKeys.of_folder(folder)
-    coordinator = keys.coordinator()
+    coordinator = keys.coordinator
     (folder / "sites").mkdir(parents=True)
     template = folder / "sites" / "empty.db"
     write_template(template)

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,6 +21,7 @@ from common.privacy.ledger import Ledger
 from server.coordinator import Coordinator
 from server.round_book import RoundBook
 from simulations.scenarios.conditions import CONDITIONS
+from simulations.scenarios.operations import Operation
 from simulations.scenarios.play import ScenarioResult, play
 from simulations.scenarios.scenario import Scenario, check_scenario, read_scenario
 from simulations.scenarios.scenario_site import ScenarioSite
@@ -318,6 +319,11 @@ def test_a_planted_fault_breaks_its_condition(
     assert broken in found
 
 
-def test_every_condition_has_a_name_and_a_sentence() -> None:
+def test_every_condition_and_operation_stands_in_the_docs() -> None:
     assert len({item.name for item in CONDITIONS}) == len(CONDITIONS)
-    assert all(item.says.endswith(".") for item in CONDITIONS)
+    text = (EXAMPLES.parent / "scenarios.md").read_text()
+    for item in CONDITIONS:
+        assert f"| {item.name} | {item.says} |" in text, item.name
+    for kind in get_args(get_args(Operation)[0]):
+        [name] = get_args(kind.model_fields["do"].annotation)
+        assert f"| `{name}`" in text, name
