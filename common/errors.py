@@ -165,6 +165,12 @@ class AuditError(CohortiumError):
     exit_code = 44
 
 
+class ScenarioError(CohortiumError):
+    """A scenario broke one of its conditions."""
+
+    exit_code = 45
+
+
 class UpdateRefused(CohortiumError):
     """The coordinator refuses a site's update; `number` is a U number."""
 

@@ -31,8 +31,12 @@ class WeightedMean:
 
     def add(self, update: Parameters, *, weight: float) -> None:
         """Add one update; arrays must have the shapes given and be finite (update checks)."""
+        self.add_scaled(update, weight=weight, factor=1.0)
+
+    def add_scaled(self, update: Parameters, *, weight: float, factor: float) -> None:
+        """Add one update times a factor, which changes nothing of its weight."""
         for name, scratch in self._scratch.items():
-            np.multiply(update[name], weight, out=scratch, dtype=np.float64)
+            np.multiply(update[name], weight * factor, out=scratch, dtype=np.float64)
             self._sum[name] += scratch
         self.weight += weight
         self.count += 1
@@ -40,10 +44,15 @@ class WeightedMean:
     def mean(self) -> dict[str, Array64]:
         """Return the weighted mean in float64; raises `RoundFailed` when nothing was added."""
         if self.count == 0:
-            raise RoundFailed(
-                "there is no update to aggregate",
-                expected="at least one accepted update",
-                arrived="none",
-                todo="look at the reasons in `cohortium-coordinator status`",
-            )
+            raise nothing_to_aggregate()
         return {name: total / self.weight for name, total in self._sum.items()}
+
+
+def nothing_to_aggregate() -> RoundFailed:
+    """Return the error of a mean that was asked for before any update was added."""
+    return RoundFailed(
+        "there is no update to aggregate",
+        expected="at least one accepted update",
+        arrived="none",
+        todo="look at the reasons in `cohortium-coordinator status`",
+    )

@@ -29,9 +29,9 @@ from common.protocol.messages import (
 from common.protocol.round_states import StudyState
 from common.study.columns import parameter_shapes
 from common.study.scaling import MOMENTS, model_shapes, moment_shapes, split_model
-from server.aggregation import WeightedMean
 from server.books import Books
 from server.registry.first_model import first_model
+from server.robust_aggregation import Aggregation, aggregation_of
 from server.round_book import Outcome
 from server.scaling_estimate import estimate_scaling
 from server.selection_rounds import SelectionRounds, cells_asked
@@ -155,7 +155,7 @@ class Coordinator:
     def _count(self, number: int, question: bytes) -> bool:
         return self._with_quorum(number, TaskKind.COUNT, question) is not None
 
-    def _with_quorum(self, number: int, kind: TaskKind, content: bytes) -> WeightedMean | None:
+    def _with_quorum(self, number: int, kind: TaskKind, content: bytes) -> Aggregation | None:
         """Ask until the quorum answers; return what came, or None when the study stops."""
         study_id = self._study.study_id
         for attempt in range(1, ATTEMPTS_PER_ROUND_MAX + 1):
@@ -178,7 +178,7 @@ class Coordinator:
             todo="look at the reasons in `cohortium-coordinator status`, then `resume`",
         )
 
-    def _complete(self, position: _Position, mean: WeightedMean) -> _Position:
+    def _complete(self, position: _Position, mean: Aggregation) -> _Position:
         number = position.next_round
         before = decode_parameters(
             position.parameters, expected=self._shapes, bytes_max=len(position.parameters)
@@ -198,7 +198,7 @@ class Coordinator:
         logger.info("round %d complete: %d updates", number, mean.count)
         return _Position(number + 1, after, position.optimizer)
 
-    def _complete_scaling(self, position: _Position, mean: WeightedMean) -> _Position:
+    def _complete_scaling(self, position: _Position, mean: Aggregation) -> _Position:
         """Make the first model whole with the scaling that follows from all sites' sums."""
         plan, scaling = self._study.plan, self._planned.scaling
         estimated = estimate_scaling(
@@ -241,7 +241,7 @@ class Coordinator:
         )
         self._books.registry.refresh_lineage(self._study)
 
-    def _ask_round(self, number: int, kind: TaskKind, content: bytes) -> WeightedMean:
+    def _ask_round(self, number: int, kind: TaskKind, content: bytes) -> Aggregation:
         study_id, is_count = self._study.study_id, kind is TaskKind.COUNT
         base_version = count_question_digest(content) if is_count else parameters_digest(content)
         self._books.rounds.open_round(study_id, number, base_version)
@@ -265,7 +265,7 @@ class Coordinator:
             site_id: partial(self._seal, task, site, request_ids[site_id], issued_at_s)
             for site_id, site in sites.items()
         }
-        mean = WeightedMean(expectation.shapes)
+        mean = aggregation_of(self._study.plan, kind, expectation.shapes)
         outstanding = {request_id: site_id for site_id, request_id in request_ids.items()}
         memories = site_memories(self._books.rounds, self._study.study_id, sites)
         deadline_s = float(self._study.plan.training.round_deadline_s)
@@ -291,7 +291,7 @@ class Coordinator:
         expectation: Expectation,
         outstanding: dict[RequestId, SiteId],
         memory: SiteMemory,
-        mean: WeightedMean,
+        mean: Aggregation,
     ) -> None:
         number = expectation.round_number
         try:

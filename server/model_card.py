@@ -173,7 +173,8 @@ def _facts(version: ModelVersion, study: Study, report: StudyReport) -> dict[str
             for feature in plan.features
         ],
         "model": plan.model.kind.replace("_", " "),
-        "strategy": plan.training.strategy.kind,
+        "strategy": f"{plan.training.strategy.kind} on the "
+        + plan.training.aggregation.kind.replace("_", " "),
         "local_steps": plan.training.local_steps,
         "rounds": [
             {

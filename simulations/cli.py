@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from common.command_line import print_json, run_command
-from simulations import cli_generate, cli_run
+from simulations import cli_attack, cli_compare, cli_generate, cli_run, cli_scenario
 
 app = typer.Typer(
     name="cohortium-sim",
@@ -173,7 +173,8 @@ def forecast(
         Console().print(forecast_table(lines))
 
 
-cli_generate.register(app)
+for command in (cli_attack, cli_compare, cli_generate, cli_scenario):
+    command.register(app)
 
 
 def main() -> None:

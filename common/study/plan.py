@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from common import limits
+from common.study.aggregation import WEIGHTED_MEAN, AggregationSpec
 from common.study.cohort import CohortDefinition
 from common.study.monitoring import Monitoring
 from common.study.plan_types import (
@@ -249,6 +250,7 @@ class Training(PlanPart):
     """
 
     strategy: StrategySpec
+    aggregation: AggregationSpec = WEIGHTED_MEAN
     optimizer: OptimizerSpec
     warm_start: WarmStart | None = None
     rounds: Annotated[int, Field(ge=1, le=limits.ROUNDS_MAX)]

@@ -7,6 +7,7 @@ from typing import Final
 
 from common.canonical import Canonical, canonical_bytes, canonical_float, digest_bytes
 from common.ids import Digest
+from common.study.aggregation import WEIGHTED_MEAN
 from common.study.plan import StudyPlan
 
 _DIGESTS_MAX: Final = 64
@@ -17,8 +18,8 @@ _digests: Final[dict[int, tuple[StudyPlan, Digest]]] = {}
 def plan_bytes(plan: StudyPlan) -> bytes:
     """Return the canonical bytes of a plan: every field, defaults too, real numbers as text.
 
-    A plan without `[scaling]`, `[selection]` or `tuning_fraction` has no such key, so that it keeps
-    the digest it had before the key.
+    A plan without `[scaling]`, `[selection]` or `tuning_fraction`, or whose aggregation is the
+    weighted mean, has no such key, so that it keeps the digest it had before the key.
     """
     fields = plan.model_dump(mode="json")
     for name in ("scaling", "selection"):
@@ -26,6 +27,8 @@ def plan_bytes(plan: StudyPlan) -> bytes:
             del fields[name]
     if fields["evaluation"]["tuning_fraction"] is None:
         del fields["evaluation"]["tuning_fraction"]
+    if plan.training.aggregation == WEIGHTED_MEAN:
+        del fields["training"]["aggregation"]
     return canonical_bytes(_without_floats(fields))
 
 

@@ -1,8 +1,8 @@
 """The table of all numbered plan rules; `docs/study-plan.md` says each in a steward's words.
 
 P1 to P5 and P33 are found while the file is read (`plan_draft`, `catalogue`); the others are one
-pure function each, in `feature_rules`, `cohort_rules`, `training_rules`, `selection_rules` and
-`monitoring_rules`. A number is never given to another rule.
+pure function each, in `feature_rules`, `cohort_rules`, `training_rules`, `aggregation_rules`,
+`selection_rules` and `monitoring_rules`. A number is never given to another rule.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from common.study import aggregation_rules as of_aggregation
 from common.study import cohort_rules as of_cohort
 from common.study import feature_rules as of_features
 from common.study import monitoring_rules as of_monitoring
@@ -303,6 +304,24 @@ RULES: Final = (
         ("features", "fairness_groups", "monitoring", "privacy.delta"),
         of_monitoring.rule_report_noise_can_be_calibrated,
     ),
+    Rule(
+        "P47",
+        "The quorum is large enough for the dishonest sites that the aggregation tolerates.",
+        ("training.aggregation", "training.quorum", "selection"),
+        of_aggregation.rule_quorum_outvotes_dishonest_sites,
+    ),
+    Rule(
+        "P48",
+        "Multi-Krum selects two updates or more, and at most the quorum less f and two.",
+        ("training.aggregation", "training.quorum", "selection"),
+        of_aggregation.rule_several_updates_are_selected,
+    ),
+    Rule(
+        "P49",
+        "A public norm bound is below update_norm_max.",
+        ("training.aggregation", "training.update_norm_max"),
+        of_aggregation.rule_norm_bound_bounds,
+    ),
 )
 
 _STOPS: Final[dict[str, tuple[str, ...]]] = {
@@ -312,6 +331,7 @@ _STOPS: Final[dict[str, tuple[str, ...]]] = {
     "P25": ("P20", "P21", "P22", "P23", "P24", "P17"),
     "P39": ("P20", "P22", "P37"),
     "P46": ("P15", "P16", "P22"),
+    "P48": ("P47",),
 }
 
 

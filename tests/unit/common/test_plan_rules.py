@@ -414,3 +414,40 @@ def test_p23_given_noise_must_leave_room_for_the_scaling_release() -> None:
     close = plan_mechanisms(make_plan()).train_per_round.noise_multiplier
     assert problems_of(privacy__noise_multiplier=close) == ()
     only("P23", "privacy.noise_multiplier", privacy__noise_multiplier=close, scaling=greedy)
+
+
+def test_p47_a_quorum_that_dishonest_sites_outvote_is_refused() -> None:
+    for kind, needed in (("trimmed_mean", 5), ("median", 5), ("multi_krum", 7)):
+        chosen = {"kind": kind, "dishonest_sites": 2}
+        changes = {"training__aggregation": chosen, "training__quorum": needed - 1}
+        only("P47", "training.quorum", **changes)
+        assert problems_of(**changes | {"training__quorum": needed}) == ()
+    median_norm = {"kind": "norm_bound", "norm_max": "median"}
+    only("P47", "training.quorum", training__aggregation=median_norm, training__quorum=2)
+
+
+def test_p48_one_selected_update_or_more_than_are_surely_honest_is_refused() -> None:
+    for selected in (1, 4):
+        only(
+            "P48",
+            "training.aggregation.selected",
+            training__aggregation={
+                "kind": "multi_krum",
+                "dishonest_sites": 1,
+                "selected": selected,
+            },
+            training__quorum=6,
+        )
+    three = {"kind": "multi_krum", "dishonest_sites": 1, "selected": 3}
+    assert problems_of(training__aggregation=three, training__quorum=6) == ()
+
+
+def test_p49_a_norm_bound_that_bounds_nothing_is_refused() -> None:
+    bound = {"kind": "norm_bound", "norm_max": 10.0}
+    only("P49", "training.aggregation.norm_max", training__aggregation=bound)
+    assert problems_of(training__aggregation=bound | {"norm_max": 9.5}) == ()
+
+
+def test_the_aggregation_of_a_plan_that_selects_is_not_asked_about() -> None:
+    chosen = {"kind": "multi_krum", "dishonest_sites": 5, "selected": 1}
+    assert problems_of(selection=SELECTION, training__aggregation=chosen) == ()

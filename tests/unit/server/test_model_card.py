@@ -86,7 +86,7 @@ def test_both_forms_say_the_same_facts(consortium: Consortium) -> None:
         "90 to 200",
         "female / male",
         "north: refused-by-site R13",
-        "logistic regression, fedavg, 2 rounds of 3 local steps",
+        "logistic regression, fedavg on the weighted mean, 2 rounds of 3 local steps",
         UNIT_SENTENCE,
         NOT_COVERED_SENTENCE,
         "not a medical device",
