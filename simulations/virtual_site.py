@@ -6,20 +6,20 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from common.clock import Clock
 from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
 from common.ids import Digest, SiteId, parse_site_id
 from common.privacy.ledger import Ledger, MemoryLedgerStore
 from common.study.plan import StudyPlan
-from simulations.patient_source import PatientSource
 from site_client.approvals import Approvals
 from site_client.config import LimitsSection, SiteConfig, SiteSection
 from site_client.features.matrix import FeatureMatrix, build_matrix
 from site_client.release.release_log import ReleaseLog
 from site_client.scaling_pin import ScalingPin
 from site_client.site_database import SiteDatabase
+from site_client.sources.table import PatientTable
 from site_client.sources.table_mapping import LabelMapping, TableMapping
 from site_client.tasks import SiteKeys, SiteRecords, SiteTasks
 from site_client.training.dp_sgd_engine import DpSgdEngine
@@ -40,6 +40,14 @@ _NO_TABLE: Final = TableMapping(
 )
 
 
+class Patients(Protocol):
+    """Where a virtual site's patients come from: a source on disk, or a part of one."""
+
+    def rows(self, plan: StudyPlan) -> PatientTable:
+        """Return the plan's rows; raises `DataSourceError`."""
+        ...
+
+
 @dataclass(frozen=True)
 class VirtualSite:
     """One hospital of a simulation.
@@ -54,7 +62,7 @@ class VirtualSite:
 
     site_id: str
     declared_cohort_size: int
-    patients: PatientSource | FeatureMatrix
+    patients: Patients | FeatureMatrix
     salt: bytes = b"simulated"
     limits: LimitsSection = field(default=WIDE_LIMITS)
 
@@ -63,6 +71,17 @@ class VirtualSite:
         if isinstance(self.patients, FeatureMatrix):
             return self.patients
         return build_matrix(self.patients.rows(plan), plan, salt=site_salt(self.site_id, self.salt))
+
+    def fingerprint(self, plan: StudyPlan) -> str:
+        """Return the SHA-256 of this site's id, size, limits and features under a plan."""
+        matrix = self.matrix(plan)
+        digest = hashlib.sha256(
+            repr((self.site_id, self.declared_cohort_size, matrix.columns)).encode()
+        )
+        digest.update(self.limits.model_dump_json().encode())
+        for array in (matrix.x, matrix.y, matrix.part, matrix.weight):
+            digest.update(b"-" if array is None else array.tobytes())
+        return digest.hexdigest()
 
 
 def site_salt(site_id: str, salt: bytes) -> bytes:
