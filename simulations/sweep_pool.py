@@ -171,9 +171,7 @@ def _internal(error: Exception) -> InternalError:
 
 def _as_error(record: dict[str, str | int]) -> CohortiumError:
     kind = getattr(errors, str(record["error"]), InternalError)
-    made: type[CohortiumError] = (
-        kind if issubclass(kind, CohortiumError) else InternalError
-    )
+    made: type[CohortiumError] = kind if issubclass(kind, CohortiumError) else InternalError
     return made(
         str(record["refused"]),
         expected=str(record["expected"]),

@@ -10,20 +10,16 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
 
 from common.ids import SiteId
-from common.study.columns import feature_columns
-from common.study.plan import CategoricalFeature, StudyPlan
-from common.study.scaling import split_model
+from common.study.plan import StudyPlan
 from server.site_channel import Arrived, Missing, SiteChannel
 from simulations.engine import EngineSettings, run_study
+from simulations.exact_performance import levels_of, measure, outcomes, predict
 from simulations.federation import FederationResult
 from simulations.varied_plans import Cell
 from simulations.virtual_site import VirtualSite
 from site_client.features.matrix import split
-from site_client.features.scaled import scale
-from site_client.training.evaluation import score
 
 EVERYONE: Final = "all sites"
 RunRecord: TypeAlias = dict[str, Any]
@@ -157,51 +153,30 @@ def _scores(
     plan: StudyPlan, sites: Sequence[VirtualSite], result: FederationResult
 ) -> Iterator[RunRecord]:
     """Yield the figures of all held-out patients, of each site's and of each group's."""
-    trained, scaling = split_model(result.parameters)
-    groups = _group_columns(plan)
-    ys, risks, memberships = [], [], []
+    risks, ys = [], []
+    members: dict[str, list[npt.NDArray[np.bool_]]] = {}
     for site in sites:
         held_out = split(site.matrix(plan), plan)[1]
-        if not len(held_out.y):
-            continue
-        risk = score(plan, trained, scale(held_out, plan, scaling).x)
-        yield {"scope": "site", "name": site.site_id, **figures(held_out.y, risk)}
-        ys.append(held_out.y)
-        risks.append(risk)
-        memberships.append(held_out.x.reshape(len(held_out.y), -1)[:, list(groups.values())] > 0.5)
-    y, risk = np.concatenate(ys), np.concatenate(risks)
-    yield {"scope": "all", "name": EVERYONE, **figures(y, risk)}
-    members = np.concatenate(memberships)
-    for place, name in enumerate(groups):
-        chosen = members[:, place]
-        if chosen.any():
-            yield {"scope": "group", "name": name, **figures(y[chosen], risk[chosen])}
+        risks.append(predict(plan, result.parameters, held_out))
+        ys.append(outcomes(held_out))
+        for name, is_member in levels_of(plan, held_out).items():
+            members.setdefault(name, []).append(is_member)
+        yield {"scope": "site", "name": site.site_id, **_figures(risks[-1], ys[-1])}
+    risk, y = np.concatenate(risks), np.concatenate(ys)
+    yield {"scope": "all", "name": EVERYONE, **_figures(risk, y)}
+    for name, parts in members.items():
+        chosen = np.concatenate(parts)
+        yield {"scope": "group", "name": name, **_figures(risk[chosen], y[chosen])}
 
 
-def _group_columns(plan: StudyPlan) -> dict[str, int]:
-    """Return the column of each level of each fairness group's feature, such as "sex=female"."""
-    names = feature_columns(plan)
-    features = {item.name: item for item in plan.features if isinstance(item, CategoricalFeature)}
+def _figures(risk: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> RunRecord:
+    found = measure(risk, y)
+    slope = found.calibration_slope
     return {
-        f"{group.feature}={level}": names.index(f"{group.feature}={level}")
-        for group in plan.fairness_groups
-        for level in features[group.feature].levels
-    }
-
-
-def figures(y: npt.NDArray[np.float32], risk: npt.NDArray[np.float64]) -> RunRecord:
-    """Return what these patients tell about predicted risks.
-
-    AUROC is None where all have one outcome. Brier score: mean squared difference of risk and
-    outcome. `risk_excess`: mean predicted risk less the share of events.
-    """
-    positives = int(y.sum())
-    is_mixed = 0 < positives < len(y)
-    return {
-        "patients": len(y),
-        "events": positives,
-        "auroc": float(roc_auc_score(y, risk)) if is_mixed else None,
-        "accuracy": float(np.mean((risk >= 0.5) == (y == 1))),
-        "brier": float(np.mean((risk - y) ** 2)),
-        "risk_excess": float(np.mean(risk) - np.mean(y)),
+        "patients": found.patients,
+        "events": found.events,
+        "auroc": None if found.area is None else found.area.value,
+        "accuracy": found.accuracy,
+        "brier": None if found.brier is None else found.brier.value,
+        "calibration_slope": None if slope is None else slope.value,
     }

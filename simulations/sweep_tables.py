@@ -105,9 +105,9 @@ def _summary_row(cell: Cell, runs: Sequence[Made]) -> Row:
         "seeds": len(runs),
         **interval(auroc_of(run) for run in runs).columns("auroc"),
         **interval(_mean_of_sites(run) for run in runs).columns("auroc_of_sites"),
-        "accuracy": float(np.mean([row["accuracy"] for row in everyone])),
-        "brier": float(np.mean([row["brier"] for row in everyone])),
-        "risk_excess": float(np.mean([row["risk_excess"] for row in everyone])),
+        "accuracy": interval(row["accuracy"] for row in everyone).mean,
+        "brier": interval(row["brier"] for row in everyone).mean,
+        "calibration_slope": interval(row["calibration_slope"] for row in everyone).mean,
         "epsilon_spent": max((item for item in spent if item is not None), default=math.nan),
         "accepted": sum(row["accepted"] for row in rounds) / sum(row["asked"] for row in rounds),
         "bytes_up_per_round": float(np.mean([row["bytes_up"] for row in rounds])),
@@ -151,9 +151,7 @@ def _cost_rows(
     cell: Cell, own: Sequence[Made], reference: Cell, theirs: Sequence[Made]
 ) -> Iterator[Row]:
     without = {
-        (run.seed, row["scope"], row["name"]): row
-        for run in theirs
-        for row in run.record["scores"]
+        (run.seed, row["scope"], row["name"]): row for run in theirs for row in run.record["scores"]
     }
     found: dict[tuple[str, str], list[tuple[Row, Row]]] = {}
     for run in own:

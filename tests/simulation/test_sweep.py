@@ -12,6 +12,7 @@ import pytest
 from common.errors import ConfigError
 from common.study.columns import feature_columns
 from common.study.plan import StudyPlan
+from common.study.plan_draft import draft_of
 from common.study.problems import PlanProblems
 from simulations.sweep import EarlyStop, Sweep, sweep
 from simulations.sweep_tables import interval
@@ -169,8 +170,14 @@ def test_a_cell_that_breaks_a_rule_is_told_before_anything_runs(tmp_path: Path) 
 
 
 def test_a_cell_clearly_below_the_best_of_its_epsilon_gets_no_more_seeds(tmp_path: Path) -> None:
+    # Where a network starts is no better than chance: one that hardly moves stays there.
+    network = plan().model_dump(mode="json", exclude_none=True) | {
+        "model": {"kind": "mlp", "hidden": [4]}
+    }
+    started = draft_of(network).plan
+    assert started is not None
     found = sweep(
-        plan(),
+        started,
         sites,
         vary={
             "privacy.epsilon": [0.5, math.inf],
