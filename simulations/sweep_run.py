@@ -23,7 +23,7 @@ from site_client.features.matrix import split
 
 EVERYONE: Final = "all sites"
 RunRecord: TypeAlias = dict[str, Any]
-"""JSON values: `scores`, `sites` and `rounds` are lists of flat rows, the rest describes the run."""
+"""JSON values: `scores`, `sites` and `rounds` are lists of flat rows; the rest is of the run."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A plan with some of its fields varied: every combination is a cell, checked by every plan rule."""
+"""A plan with some of its fields varied: every combination is a cell, and a checked plan."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def make_cells(plan: StudyPlan, vary: Mapping[str, Sequence[Any]]) -> tuple[Cell
     """Return every combination of the varied values, the last path fastest.
 
     Monitoring comes after the study and is left out. Where a cell's noise needs a larger
-    `training.update_norm_max` and nobody varies it, it is raised, as whoever writes that plan would.
+    `training.update_norm_max` and nobody varies it, it is raised, as its author would do.
 
     Args:
         plan: checked.

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 
 from common.errors import ConfigError
@@ -15,6 +16,8 @@ from common.study.plan import StudyPlan
 from common.study.plan_draft import draft_of
 from common.study.problems import PlanProblems
 from simulations.sweep import EarlyStop, Sweep, sweep
+from simulations.sweep_figures import draw
+from simulations.sweep_report import write_sweep
 from simulations.sweep_tables import interval
 from simulations.virtual_site import VirtualSite
 from site_client.features.matrix import FeatureMatrix
@@ -226,3 +229,27 @@ def test_processes_give_what_one_process_gives(tmp_path: Path, small: Sweep) -> 
         workers=2,
     )
     assert found.table.equals(small.table)
+
+
+def test_what_is_written_holds_every_number_of_every_figure(small: Sweep) -> None:
+    for report in write_sweep(small, words="two invented hospitals"):
+        text = report.read_text(encoding="utf-8")
+        assert "two invented hospitals" in text
+        assert "Who pays for privacy: each group" in text
+    figures = {path.stem for path in (small.folder / "figures").glob("*.png")}
+    assert figures == {path.stem for path in (small.folder / "figures").glob("*.svg")}
+    assert figures == {"utility", "cost-by-site", "cost-by-group", "participation", "communication"}
+    for name in figures:
+        by_parquet = pandas.read_parquet(small.folder / "tables" / f"{name}.parquet")
+        by_json = json.loads((small.folder / "tables" / f"{name}.json").read_text())
+        assert len(by_parquet) == len(by_json) > 0
+    record = json.loads((small.folder / "sweep.json").read_text())
+    assert record["summary"][2]["privacy.epsilon"] == "infinity"
+
+
+def test_the_same_runs_draw_the_same_bytes(small: Sweep, tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        for item in draw(small):
+            item.write(tmp_path / place)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
