@@ -89,6 +89,7 @@ def _utility(found: Sweep) -> Drawn:
             linestyle="-" if axis == EPSILON else "none",
         )
     axes.set_xticks(range(len(ticks)), [in_words(tick) for tick in ticks])
+    axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
     axes.set_xlabel("ε (∞: the same plan without noise)" if axis == EPSILON else axis)
     axes.set_ylabel("AUROC, all held-out patients")
     _legend(axes, others)
@@ -186,7 +187,7 @@ def _communication(found: Sweep) -> Drawn:
     axes.set_yticks(at, [label for label, _ in cells])
     axes.invert_yaxis()
     axes.set_xlabel("kB a round, sealed envelopes")
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside upper right", ncols=2)
     return Drawn(
         "communication",
         "Communication",
@@ -231,5 +232,5 @@ def _ends(order: Sequence[str]) -> list[str]:
 
 def _legend(axes: Axes, paths: Sequence[str]) -> None:
     handles, _ = axes.get_legend_handles_labels()
-    if paths and 0 < len(handles) <= _SERIES_MAX:
-        axes.legend(frameon=False, fontsize="small")
+    if paths and 0 < len(handles) <= _SERIES_MAX and isinstance(axes.figure, Figure):
+        axes.figure.legend(frameon=False, fontsize="small", loc="outside upper right", ncols=3)
