@@ -38,7 +38,7 @@ from server.registry.store import ModelRegistry
 from server.relevance import Relevance, rank_candidates
 from server.round_book import Answer, Outcome, Round, RoundBook
 from server.selection_rounds import SelectionCounts, read_counts
-from server.site_channel import Arrived, Missing, SiteChannel
+from server.site_channel import Arrived, Missing
 from server.site_directory import SiteDirectory
 from server.storage.database import Database
 from server.storage.tables import metadata
@@ -109,7 +109,6 @@ def run_in_memory(
     randomness: SiteRandomness | None = None,
     folder: Path | None = None,
     progress: Progress = lambda begun, rounds: None,
-    around_channel: Callable[[SiteChannel], SiteChannel] = lambda channel: channel,
 ) -> FederationResult:
     """Run all rounds of a plan and score the final model.
 
@@ -128,13 +127,7 @@ def run_in_memory(
     check_trains(plan)
     rounds = plan.training.rounds + 1 + (plan_mechanisms(plan).scaling is not None)
     with run_consortium(
-        plan,
-        sites,
-        randomness=randomness,
-        folder=folder,
-        progress=progress,
-        around_channel=around_channel,
-        rounds=rounds,
+        plan, sites, randomness=randomness, folder=folder, progress=progress, rounds=rounds
     ) as (books, running):
         return _result(plan, books, running)
 
@@ -180,7 +173,6 @@ def run_consortium(
     randomness: SiteRandomness | None = None,
     folder: Path | None = None,
     progress: Progress = lambda begun, rounds: None,
-    around_channel: Callable[[SiteChannel], SiteChannel] = lambda channel: channel,
     rounds: int,
 ) -> Iterator[tuple[Books, list[RunningSite]]]:
     """Run a plan to its end and give its books and sites while the block lasts.
@@ -198,8 +190,7 @@ def run_consortium(
         if folder is None:
             made = tempfile.TemporaryDirectory(prefix="cohortium-simulation-")
             folder = Path(temporary.enter_context(made))
-        streams = randomness or reproducible(0)
-        with _run(plan, sites, streams, folder, progress, around_channel, rounds) as ran:
+        with _run(plan, sites, randomness or reproducible(0), folder, progress, rounds) as ran:
             yield ran
 
 
@@ -221,7 +212,6 @@ def _run(
     randomness: SiteRandomness,
     folder: Path,
     progress: Progress,
-    around_channel: Callable[[SiteChannel], SiteChannel],
     rounds: int,
 ) -> Iterator[tuple[Books, list[RunningSite]]]:
     clock = SystemClock()
@@ -248,7 +238,7 @@ def _run(
             books.register.find(study.study_id),
             books=books,
             keys=keys,
-            channel=around_channel(channel),
+            channel=channel,
             clock=clock,
         ).run()
         yield books, running
