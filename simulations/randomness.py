@@ -1,38 +1,54 @@
 """Randomness of simulated sites: repeatable, or without noise for epsilon = infinity.
 
-Every stream made here says that it is reproducible, so a gate over a real ledger refuses it (G1).
+Streams are a function of the seed, the site and the round, and of nothing that was counted on the
+way: a resumed run, another engine or another order of sites draws the same. A round of a study has
+one kind of task, so a round's number names it. Every stream made here says that it is
+reproducible, so a gate over a real ledger refuses it (G1).
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from common.ids import SiteId
 from site_client.training.randomness import Randomness
 
-SiteRandomness: TypeAlias = Callable[[SiteId], Callable[[], Randomness]]
-"""For each site, the function that makes fresh streams for each of its releases."""
+RandomnessKind: TypeAlias = Literal["reproducible", "noiseless"]
+
+
+@dataclass(frozen=True)
+class SiteRandomness:
+    """For each site, the function that makes the streams of a round's release; picklable.
+
+    Args:
+        seed: of all sites.
+        kind: "noiseless" draws no noise and samples as "reproducible" does.
+    """
+
+    seed: int
+    kind: RandomnessKind = "reproducible"
+
+    def __call__(self, site_id: SiteId) -> Callable[[int], Randomness]:
+        """Return the function from a round's number to fresh streams of one site."""
+        return partial(self._of_round, site_id)
+
+    def _of_round(self, site_id: SiteId, round_number: int) -> Randomness:
+        name = f"{self.seed}/{site_id}/{round_number}".encode()
+        fresh = Randomness.reproducible(int.from_bytes(hashlib.sha256(name).digest(), "big"))
+        if self.kind == "noiseless":
+            return replace(fresh, noise=_Silence(np.random.PCG64(0)))
+        return fresh
 
 
 def reproducible(seed: int) -> SiteRandomness:
-    """Return streams that are a function of the seed, the site and the number of its release."""
-
-    def of_site(site_id: SiteId) -> Callable[[], Randomness]:
-        releases = itertools.count()
-
-        def fresh() -> Randomness:
-            name = f"{seed}/{site_id}/{next(releases)}".encode()
-            return Randomness.reproducible(int.from_bytes(hashlib.sha256(name).digest(), "big"))
-
-        return fresh
-
-    return of_site
+    """Return streams that are a function of the seed, the site and the round."""
+    return SiteRandomness(seed)
 
 
 def noiseless(seed: int) -> SiteRandomness:
@@ -40,12 +56,7 @@ def noiseless(seed: int) -> SiteRandomness:
 
     What is trained with them has no privacy: they are for comparison in simulations only.
     """
-
-    def of_site(site_id: SiteId) -> Callable[[], Randomness]:
-        fresh = reproducible(seed)(site_id)
-        return lambda: replace(fresh(), noise=_Silence(np.random.PCG64(0)))
-
-    return of_site
+    return SiteRandomness(seed, "noiseless")
 
 
 class _Silence(np.random.Generator):

@@ -37,7 +37,7 @@ from site_client.training.engine import TrainedUpdate, TrainingTask
 from site_client.training.flat_parameters import FlatParameters
 from site_client.training.noisy_optimizer import NoisyOptimizer, make_inner_optimizer
 from site_client.training.randomness import Randomness
-from site_client.training.round_start import RoundStart
+from site_client.training.round_start import OptimizerMemory, RoundStart
 from site_client.training.slots import draw, fill_up, seat, slot_count, with_nobody
 from site_client.training.workspace import Workspace
 
@@ -104,6 +104,14 @@ class DpSgdEngine:
             optimizer.step()
         update = _difference(read_parameters(state.model), base)
         return TrainedUpdate(update=project(update, training.update_norm_max), mechanism=mechanism)
+
+    def memory(self, task: TrainingTask) -> OptimizerMemory:
+        """Return what the study's next round needs of the rounds before."""
+        return self._state(task).start.memory()
+
+    def recall(self, task: TrainingTask, memory: OptimizerMemory | None) -> None:
+        """Put the task's study where `memory` was taken; None begins it anew."""
+        self._state(task).start.recall(memory)
 
     def _state(self, task: TrainingTask) -> _StudyState:
         digest = plan_digest(task.plan)

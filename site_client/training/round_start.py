@@ -8,6 +8,7 @@ never left would carry its noised sums into the release: twice the steps for one
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,21 @@ import torch
 from common.canonical import digest_bytes
 from common.ids import Digest
 from common.protocol.arrays import Parameters
+
+
+@dataclass(frozen=True)
+class OptimizerMemory:
+    """What the next round of a study needs of its earlier ones: post-processed noised sums.
+
+    Args:
+        received: digest of the model with which the newest round began; None before the first.
+        start: the optimiser's state when that round began.
+        now: its state after the last step.
+    """
+
+    received: Digest | None
+    start: dict[str, Any]
+    now: dict[str, Any]
 
 
 class RoundStart:
@@ -29,6 +45,7 @@ class RoundStart:
         self._inner = inner
         self._vector = vector
         self._received: Digest | None = None
+        self._fresh = copy.deepcopy(dict(inner.state[vector]))
         self._state: dict[str, Any] = {}
 
     def begin(self, base: Parameters) -> None:
@@ -39,3 +56,14 @@ class RoundStart:
         else:
             self._received = received
             self._state = copy.deepcopy(dict(self._inner.state[self._vector]))
+
+    def memory(self) -> OptimizerMemory:
+        """Return where the study stands; its tensors are the optimiser's own."""
+        return OptimizerMemory(self._received, self._state, dict(self._inner.state[self._vector]))
+
+    def recall(self, memory: OptimizerMemory | None) -> None:
+        """Stand where `memory` was taken; None: before the first round."""
+        if memory is None:
+            memory = OptimizerMemory(None, {}, self._fresh)
+        self._received, self._state = memory.received, memory.start
+        self._inner.state[self._vector] = copy.deepcopy(memory.now)

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from common.clock import SystemClock
-from common.crypto.keys import OpeningKey, SigningKey
 from common.ids import Digest, ReleaseId, parse_request_id, parse_site_id, parse_study_id
 from common.privacy.calibration import plan_mechanisms
 from common.protocol.codec import decode_reply, encode_request
@@ -37,7 +35,9 @@ from common.study.contingency import count_tables
 from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest
 from simulations.randomness import reproducible
-from simulations.virtual_site import RunningSite, VirtualSite
+from simulations.run_keys import RunKeys
+from simulations.site_turn import prepare_sites
+from simulations.virtual_site import VirtualSite
 from site_client.features.matrix import FeatureMatrix
 from site_client.training.counts import count_patients
 from site_client.training.randomness import Randomness
@@ -162,16 +162,12 @@ class AskedSite:
 
     def __init__(self, folder: Path, plan: StudyPlan, patients: FeatureMatrix) -> None:
         self.plan = plan
-        self.signing, self.opening = SigningKey.generate(), OpeningKey.generate()
-        self.site = RunningSite(
-            VirtualSite("east", len(patients.y), patients),
-            plan,
-            coordinator_verify=self.signing.verify_key,
-            coordinator_sealing=self.opening.sealing_key,
-            folder=folder,
-            randomness=reproducible(1)(parse_site_id("east")),
-            clock=SystemClock(),
-        )
+        sites = [VirtualSite("east", len(patients.y), patients)]
+        self.sites = prepare_sites(sites, plan, folder=folder, randomness=reproducible(1))
+        self.site_id = parse_site_id("east")
+        keys = RunKeys.of_folder(folder)
+        self.site_signing, self.site_opening = keys.site(self.site_id)
+        self.signing, self.opening = keys.coordinator().signing, keys.coordinator().opening
 
     def count(
         self, round_number: int, candidates: Sequence[int] = (), **changes: Any
@@ -190,23 +186,23 @@ class AskedSite:
         header = EnvelopeHeader(
             direction=Direction.REQUEST,
             study_id=parse_study_id(self.plan.study.id),
-            site_id=self.site.site_id,
+            site_id=self.site_id,
             round_number=round_number,
             request_id=parse_request_id(secrets.token_hex(16)),
             issued_at_s=now_s,
             expires_at_s=now_s + 600,
             sender_fingerprint=self.signing.fingerprint,
-            recipient_fingerprint=self.site.keys.opening.fingerprint,
+            recipient_fingerprint=self.site_opening.fingerprint,
         )
         envelope = seal_envelope(
             header,
             encode_request(TaskRequest(**{**fields, **changes})),
             signing_key=self.signing,
-            recipient=self.site.keys.opening.sealing_key,
+            recipient=self.site_opening.sealing_key,
         )
         _, payload = open_envelope(
-            self.site.answer(envelope),
-            verify_key=self.site.keys.signing.verify_key,
+            self.sites.answer(self.site_id, envelope),
+            verify_key=self.site_signing.verify_key,
             opening_key=self.opening,
             direction=Direction.REPLY,
         )

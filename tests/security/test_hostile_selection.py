@@ -38,7 +38,7 @@ OTHER_PAIRS = (0, 1, 2, 3, 4, 6, 8, 20)
 def asked(tmp_path: Path) -> Iterator[AskedSite]:
     site = AskedSite(tmp_path, PLAN, planted_patients(PLAN, 400, seed=1))
     yield site
-    site.site.close()
+    site.sites.close()
 
 
 def refused(reply: ReleasedTask | RefusedTask) -> str:
@@ -123,7 +123,7 @@ def test_r8_a_plan_that_selects_releases_no_sums_for_scaling(tmp_path: Path) -> 
     empty = {"parameters": b"", "base_version": parameters_digest(b"")}
     assert refused(site.count(0, kind=TaskKind.SCALE, **empty)) == "R8"
     released(site.count(1))
-    site.site.close()
+    site.sites.close()
 
 
 def test_r8_a_plan_that_trains_counts_nothing(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_r8_a_plan_that_trains_counts_nothing(tmp_path: Path) -> None:
     site = AskedSite(tmp_path, plan, replace(patients, x=patients.x[:, :6]))
     assert refused(site.count(1)) == "R8"
     assert refused(site.count(2, (0, 1))) == "R8"
-    site.site.close()
+    site.sites.close()
 
 
 def test_r6_a_selection_with_more_pairs_is_another_plan(asked: AskedSite) -> None:

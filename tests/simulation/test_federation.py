@@ -126,7 +126,7 @@ def test_two_sites_of_one_id_are_refused() -> None:
 
 def test_noise_left_out_or_repeatable_is_refused_over_a_real_ledger() -> None:
     for randomness in (noiseless(1), reproducible(1)):
-        fresh = randomness(SiteId("east"))()
+        fresh = randomness(SiteId("east"))(1)
         produced = Produced(None, None, (), fresh.is_reproducible)
         with pytest.raises(ReleaseRefused):
             check_randomness(produced, is_real_ledger=True)
@@ -134,7 +134,7 @@ def test_noise_left_out_or_repeatable_is_refused_over_a_real_ledger() -> None:
 
 def test_noiseless_streams_sample_patients_as_the_reproducible_ones_do() -> None:
     site = SiteId("east")
-    silent, noisy = noiseless(3)(site)(), reproducible(3)(site)()
+    silent, noisy = noiseless(3)(site)(1), reproducible(3)(site)(1)
     assert not silent.noise.normal(0.0, 2.0, size=(3, 4)).any()
     assert silent.sampling.random(5).tolist() == noisy.sampling.random(5).tolist()
 

@@ -11,11 +11,11 @@ from common.errors import ConfigError, PlanError, RoundFailed
 from common.ids import parse_study_id
 from common.privacy.calibration import plan_mechanisms
 from common.study.columns import feature_columns
-from common.study.contingency import JOINT_ROUND
 from server.relevance import Fate
 from server.selection_rounds import read_counts
 from server.study_report import report_study
-from simulations.federation import run_consortium, run_in_memory, select_in_memory
+from simulations.consortium import RunOptions, run_consortium
+from simulations.federation import run_in_memory, select_in_memory
 from simulations.randomness import reproducible
 from simulations.virtual_site import WIDE_LIMITS, VirtualSite
 from site_client.features.matrix import split
@@ -65,12 +65,12 @@ def test_the_summed_counts_are_the_training_patients_and_the_stated_noise() -> N
 
 def test_the_ledger_of_each_site_states_what_the_selection_promises() -> None:
     plan = selecting_plan()
-    with run_consortium(plan, planted_sites(plan), rounds=JOINT_ROUND) as (books, running):
+    with run_consortium(plan, planted_sites(plan), reproducible(0), RunOptions()) as (books, _):
         study_id = parse_study_id(plan.study.id)
         report = report_study(books, study_id)
         assert (report.state, report.rounds_planned, report.rounds_complete) == ("finished", 2, 2)
         assert report.pooled is None
-        assert len(running) == len(report.sites) == 4
+        assert len(report.sites) == 4
         for site in report.sites:
             assert site.rounds == 2
             assert site.epsilon_spent is not None
