@@ -20,7 +20,7 @@ from common.study.plan_file import read_plan
 from common.study.selection_words import check_trains
 from simulations import sweep_tables
 from simulations.engine import EngineSettings
-from simulations.sweep_cache import RunCache, fingerprint, run_digest
+from simulations.sweep_cache import RunCache, run_digest
 from simulations.sweep_pool import SweepProcesses
 from simulations.sweep_run import RunRecord, SweepJob
 from simulations.varied_plans import Cell, make_cells
@@ -190,7 +190,7 @@ def _jobs(
     """Yield the runs of some seeds; features are made once for cells that ask the same question."""
     for seed in seeds:
         drawn = _of_seed(sites, seed)
-        made: dict[str, tuple[tuple[VirtualSite, ...], str]] = {}
+        made: dict[str, tuple[tuple[VirtualSite, ...], tuple[str, ...]]] = {}
         for cell in cells:
             question = cell.plan.model_dump_json(
                 include={"cohort", "features", "label", "model", "evaluation", "privacy"},
@@ -198,9 +198,9 @@ def _jobs(
             )
             if question not in made:
                 ready = tuple(_with_features(site, cell.plan) for site in drawn)
-                made[question] = ready, fingerprint(ready)
-            ready, words = made[question]
-            yield SweepJob(run_digest(cell, words, seed, settings), cell, seed, ready, settings)
+                made[question] = ready, tuple(site.fingerprint(cell.plan) for site in ready)
+            ready, prints = made[question]
+            yield SweepJob(run_digest(cell, prints, seed, settings), cell, seed, ready, settings)
 
 
 def _of_seed(sites: Sites, seed: int) -> Sequence[VirtualSite]:

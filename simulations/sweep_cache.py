@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +17,6 @@ from common.study.plan_bytes import plan_digest
 from simulations.engine import EngineSettings
 from simulations.sweep_run import RunRecord
 from simulations.varied_plans import Cell
-from simulations.virtual_site import VirtualSite
-from site_client.features.matrix import FeatureMatrix
 
 _LIBRARIES: Final = ("numpy", "torch", "opacus", "dp-accounting", "scikit-learn", "randomgen")
 _OURS: Final = ("common", "server", "site_client", "simulations")
@@ -54,41 +52,26 @@ class RunCache:
         return self._folder / f"{digest}.json"
 
 
-def run_digest(cell: Cell, sites: str, seed: int, settings: EngineSettings) -> str:
+def run_digest(cell: Cell, sites: Sequence[str], seed: int, settings: EngineSettings) -> str:
     """Return the digest of a run: plan, noise or none, sites, seed, engine, software.
 
     How many processes share the work is no part of it, for it changes no number.
 
     Args:
-        sites: their fingerprint.
+        sites: their fingerprints, in order.
     """
     return digest_record(
         "cohortium simulated run",
         {
             "plan": plan_digest(cell.plan),
             "is_noiseless": cell.is_noiseless,
-            "sites": sites,
+            "sites": list(sites),
             "seed": seed,
             "engine": settings.engine,
             "batched": str(settings.batched),
             "software": dict(software()),
         },
     )
-
-
-def fingerprint(sites: tuple[VirtualSite, ...]) -> str:
-    """Return a SHA-256 of all that a run sees of its sites, whose features are already made."""
-    found = hashlib.sha256()
-    for site in sites:
-        if not isinstance(site.patients, FeatureMatrix):
-            raise TypeError("features first")
-        matrix = site.patients
-        # The salt has done its work: it is in the parts. The rest of a site is in its words.
-        words = repr(replace(site, patients=None, salt=b""))  # type: ignore[arg-type]
-        found.update(repr((words, matrix.columns, matrix.x.shape)).encode())
-        for array in (matrix.x, matrix.y, matrix.part, matrix.weight):
-            found.update(b"none" if array is None else array.tobytes())
-    return found.hexdigest()
 
 
 @functools.lru_cache(maxsize=1)
