@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from common.command_line import print_json, run_command
+from simulations import cli_run
 
 app = typer.Typer(
     name="cohortium-sim",
@@ -22,6 +23,9 @@ app = typer.Typer(
 @app.callback()
 def main_callback() -> None:
     """Run whole federations on one machine."""
+
+
+cli_run.register(app)
 
 
 @app.command()

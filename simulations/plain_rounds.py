@@ -7,7 +7,7 @@ What differs between two comparisons is therefore who trained together, and not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +27,6 @@ from site_client.features.matrix import FeatureMatrix, split
 from site_client.features.scaled import scale
 from site_client.training.dp_sgd_engine import DpSgdEngine
 from site_client.training.engine import TrainingTask
-from site_client.training.randomness import Randomness
 from site_client.training.scaling_moments import release_moments
 
 
@@ -83,9 +82,10 @@ def train_plainly(
     if not has_noise:
         steps = replace(steps, noise_multiplier=0.0)
         moments = None if moments is None else replace(moments, noise_multiplier=0.0)
-    streams = {item.site_id: randomness(SiteId(item.site_id)) for item in trainees}
+    # Sums of floats depend on their order: the study's own is that of the sites' ids.
+    trainees = sorted(trainees, key=lambda item: item.site_id)
     engines = {item.site_id: DpSgdEngine() for item in trainees}
-    scaling = None if moments is None else _scaling(plan, trainees, moments, streams)
+    scaling = None if moments is None else _scaling(plan, trainees, moments, randomness)
     trained = {
         item.site_id: split(scale(item.patients, plan, scaling), plan)[0] for item in trainees
     }
@@ -93,13 +93,12 @@ def train_plainly(
         plan.training.strategy, average_decay=plan.training.model_average_decay
     )
     model: Parameters = initial_parameters(plan)
-    for _ in range(plan.training.rounds):
+    for number in range(1, plan.training.rounds + 1):
         mean = WeightedMean(parameter_shapes(plan))
         for item in trainees:
             task = TrainingTask(plan, steps, item.declared_cohort_size)
-            update = engines[item.site_id].train(
-                trained[item.site_id], model, task, streams[item.site_id]()
-            )
+            streams = randomness(SiteId(item.site_id))(number)
+            update = engines[item.site_id].train(trained[item.site_id], model, task, streams)
             mean.add(update.update, weight=float(item.declared_cohort_size))
         model = optimizer.step(model, mean.mean())
     model = optimizer.last(model)
@@ -110,7 +109,7 @@ def _scaling(
     plan: StudyPlan,
     trainees: Sequence[Trainee],
     mechanism: GaussianVector,
-    streams: Mapping[str, Callable[[], Randomness]],
+    randomness: SiteRandomness,
 ) -> Scaling:
     mean = WeightedMean(moment_shapes(plan))
     for item in trainees:
@@ -119,7 +118,7 @@ def _scaling(
             plan,
             mechanism=mechanism,
             declared_cohort_size=item.declared_cohort_size,
-            randomness=streams[item.site_id](),
+            randomness=randomness(SiteId(item.site_id))(0),
         )
         mean.add(moments, weight=1.0)
     return estimate_scaling(

@@ -54,12 +54,14 @@ class FederationResult:
         version: its digest.
         rounds: as the coordinator recorded them, the final evaluation last.
         sites: by id.
+        answers: of all sites in all rounds, oldest first.
     """
 
     parameters: Parameters
     version: Digest
     rounds: tuple[Round, ...]
     sites: tuple[SiteOutcome, ...]
+    answers: tuple[Answer, ...] = ()
 
     @property
     def auroc_mean(self) -> float:
@@ -98,17 +100,19 @@ def read_result(plan: StudyPlan, books: Books, sites: SitesInFolder) -> Federati
         expected=model_shapes(plan),
         bytes_max=PARAMETERS_BYTES_MAX,
     )
-    answers: defaultdict[SiteId, list[Answer]] = defaultdict(list)
-    for answer in books.rounds.answers(study_id):
-        answers[answer.site_id].append(answer)
+    answers = books.rounds.answers(study_id)
+    of_site: defaultdict[SiteId, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        of_site[answer.site_id].append(answer)
     return FederationResult(
         parameters=parameters,
         version=version,
         rounds=books.rounds.rounds(study_id),
         sites=tuple(
-            _site_outcome(plan, parameters, site_id, sites.features(site_id), answers[site_id])
+            _site_outcome(plan, parameters, site_id, sites.features(site_id), of_site[site_id])
             for site_id in sorted(sites.sites)
         ),
+        answers=answers,
     )
 
 

@@ -1,0 +1,209 @@
+"""`cohortium-sim run`: one study on virtual sites, with its folder and report."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from common.command_line import print_json
+
+if TYPE_CHECKING:
+    from simulations.run import StudyRun
+
+
+class Engine(StrEnum):
+    """What works the sites."""
+
+    LOCAL = "local"
+    FLOWER = "flower"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("run")(run_plan)
+
+
+def run_plan(
+    plan: Annotated[Path, typer.Argument(help="The study plan, a TOML file.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="TOML with [source], as in site.toml; without it patients are invented."),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="One site for each text of this column, or a CSV of subject_id,site."),
+    ] = None,
+    label_skew: Annotated[
+        float | None, typer.Option(help="Dirichlet alpha: small makes sites' outcomes differ.")
+    ] = None,
+    by_quantity: Annotated[
+        float | None, typer.Option(help="Exponent of the sites' sizes by rank; 0 is equal.")
+    ] = None,
+    by_time: Annotated[
+        str | None, typer.Option(help="Periods of this column, or of the index date: index-date.")
+    ] = None,
+    sites: Annotated[int, typer.Option(min=2, help="How many sites are cut or invented.")] = 10,
+    patients: Annotated[int, typer.Option(min=50, help="Invented patients of each site.")] = 500,
+    patients_min: Annotated[
+        int, typer.Option(min=20, help="A part of a data set with fewer patients is left out.")
+    ] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Of division, sampling and noise.")] = 1,
+    engine: Annotated[
+        Engine, typer.Option(help="local: processes of this machine; flower: Flower on Ray.")
+    ] = Engine.LOCAL,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; as many as pay if not given.")
+    ] = None,
+    baselines: Annotated[
+        str | None,
+        typer.Option(help="Names with commas; all when not given. See docs/simulating-a-study.md."),
+    ] = None,
+    no_baselines: Annotated[bool, typer.Option("--no-baselines", help="Train none.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; runs/STUDY-seed-SEED if not given.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with this folder's run.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Run a plan on virtual sites and report what federation and privacy cost and gave."""
+    import signal
+
+    from rich.console import Console
+
+    from common.study.plan_file import read_plan
+    from common.study.selection_words import check_trains
+    from simulations.engine import EngineSettings
+    from simulations.run import ALL_BASELINES, default_folder, run
+    from simulations.site_choice import choose_sites
+
+    # SIGTERM ends the run as Ctrl-C does, so that no process is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    study_plan = read_plan(plan)
+    check_trains(study_plan)
+    divided = choose_sites(
+        study_plan,
+        data=data,
+        by=by,
+        label_skew=label_skew,
+        by_quantity=by_quantity,
+        by_time=by_time,
+        sites=sites,
+        patients=patients,
+        patients_min=patients_min,
+        seed=seed,
+    )
+    console = Console(stderr=True)
+    for words in divided.left_out:
+        console.print(f"left out: {words}", highlight=False)
+    if data is not None:
+        console.print(
+            "note: the folder will hold exact figures of these patients, without privacy noise; "
+            "keep it like their data",
+            highlight=False,
+        )
+    names = ALL_BASELINES if baselines is None else tuple(baselines.split(","))
+    with _Bars(console) as bars:
+        found = run(
+            study_plan,
+            divided,
+            folder=out or default_folder(study_plan, seed),
+            seed=seed,
+            settings=EngineSettings(engine=engine.value, workers=workers),
+            baselines=() if no_baselines else names,
+            resume=resume,
+            progress=bars.show,
+        )
+    if json:
+        print_json(_record(found))
+    else:
+        _tell(found)
+
+
+class _Bars:
+    """Progress on stderr with the time that is left, one bar for each thing that is done."""
+
+    def __init__(self, console: Any) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """Show so much of one thing as done."""
+        if what not in self._tasks:
+            for task in self._bars.tasks:
+                self._bars.update(task.id, completed=task.total)
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[what], completed=done, total=total)
+
+
+def _record(found: StudyRun) -> dict[str, Any]:
+    import json
+
+    def rows(table: Any) -> Any:
+        return json.loads(table.to_json(orient="records", double_precision=15))
+
+    return {
+        "study": found.plan.study.id,
+        "folder": str(found.folder),
+        "seed": found.seed,
+        "version": found.result.version,
+        "divided": found.record["divided"],
+        "left_out": found.record["left_out"],
+        "seconds": found.record["seconds"],
+        "sites": rows(found.sites),
+        "groups": rows(found.groups),
+        "baselines": rows(found.baselines),
+    }
+
+
+def _tell(found: StudyRun) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from common.command_line import table_width
+    from simulations.baselines import ALL_SITES, FEDERATED, WORDS
+    from simulations.run_report import estimate
+
+    whole = found.baselines[found.baselines.site_id == ALL_SITES]
+    table = Table("trained", "AUROC, mean of sites", "95 %", "federation minus this", "95 %")
+    for _, row in whole.iterrows():
+        words = "the federation" if row.baseline == FEDERATED else WORDS[row.baseline]
+        cells: list[str] = []
+        for name, form in (("auroc", ".3f"), ("federated_minus", "+.3f")):
+            value = estimate(row, name)
+            cells += (
+                ["", ""]
+                if value is None
+                else [f"{value.value:{form}}", f"{value.low:{form}} to {value.high:{form}}"]
+            )
+        table.add_row(words, *cells)
+    print(f"{found.plan.study.id}: {len(found.sites)} sites, divided {found.record['divided']}")
+    Console(width=table_width()).print(table)
+    print(f"report: {found.folder / 'report.html'}")
