@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from common.command_line import print_json, run_command
-from simulations import cli_run
+from simulations import cli_run, cli_sweep
 
 app = typer.Typer(
     name="cohortium-sim",
@@ -26,6 +26,7 @@ def main_callback() -> None:
 
 
 cli_run.register(app)
+cli_sweep.register(app)
 
 
 @app.command()

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Final
 
 from common.canonical import digest_record
 from common.study.plan_bytes import plan_digest
+from common.whole_file import write_whole
 from simulations.engine import EngineSettings
 from simulations.sweep_run import RunRecord
 from simulations.varied_plans import Cell
@@ -30,7 +30,7 @@ class RunCache:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
 
     def find(self, digest: str) -> RunRecord | None:
@@ -43,10 +43,8 @@ class RunCache:
 
     def keep(self, record: RunRecord) -> None:
         """Write a run's record: all of it or nothing."""
-        path = self._path(record["digest"])
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(record, allow_nan=False), encoding="utf-8")
-        os.replace(part, path)
+        text = json.dumps(record, allow_nan=False)
+        write_whole(self._path(record["digest"]), text.encode(), mode=0o600)
 
     def _path(self, digest: str) -> Path:
         return self._folder / f"{digest}.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -43,13 +42,6 @@ class Drawn:
     words: str
     table: pd.DataFrame
     figure: Figure
-
-    def write(self, folder: Path) -> None:
-        """Write it as PNG and SVG; the same numbers give the same bytes."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.figure.savefig(folder / f"{self.name}.png", dpi=150, metadata={"Software": None})
-        with rc_context({"svg.hashsalt": self.name, "svg.fonttype": "none"}):
-            self.figure.savefig(folder / f"{self.name}.svg", metadata={"Date": None})
 
 
 def draw(found: Sweep) -> list[Drawn]:

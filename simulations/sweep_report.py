@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
+from common.errors import StoreError
+from common.privacy.unit import UNIT_SENTENCE
+from simulations.figures import written
+from simulations.report_page import Facts, Part, Picture, Report, Section, Words
+from simulations.run_folder import MARK, MARK_TEXT, RunFolder
 from simulations.sweep_cache import software
 from simulations.sweep_figures import Drawn, draw, varied
 from simulations.varied_plans import EPSILON, in_words
@@ -24,44 +27,52 @@ _SUMMARY: Final = (
     "epsilon_spent", "accepted",
 )  # fmt: skip
 _ROWS_MAX: Final = 60
-_STYLE: Final = """\
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; \
-color: #1a1a1a; background: #fff }
-table { border-collapse: collapse; font-size: 0.85rem; display: block; overflow-x: auto }
-th, td { border-bottom: 1px solid #ccc; padding: 0.2rem 0.6rem; text-align: right }
-th { background: #f2f2f2 }
-img { max-width: 100% }
-"""
+"""Rows of a table that the report shows; the files have all of them."""
 
 
-def write_sweep(found: Sweep, *, words: str) -> list[Path]:
-    """Write all tables, figures and both reports into the sweep's folder; return the reports.
+def write_sweep(found: Sweep, *, words: str) -> Path:
+    """Write all tables, figures and both reports into the sweep's folder.
 
     Args:
         found: finished.
         words: on which patients it ran, for the reader.
+
+    Returns:
+        The report as a page.
+
+    Raises:
+        StoreError: the folder cannot be written.
     """
+    home = RunFolder(found.folder)
+    home.write_text(MARK, MARK_TEXT)
     drawn = draw(found)
     for item in drawn:
-        item.write(found.folder / "figures")
-        write_table(item.table, found.folder / "tables" / item.name)
+        _write_table(home, item.name, item.table)
+        for name, content in written(item.name, item.figure).items():
+            home.write_bytes(f"{home.figures.name}/{name}", content)
     for name in ("table", "summary", "cost"):
-        write_table(getattr(found, name), found.folder / "tables" / name)
+        _write_table(home, name, getattr(found, name))
     record = json.dumps(sweep_record(found, words=words), indent=1, allow_nan=False)
-    (found.folder / "sweep.json").write_text(record + "\n", encoding="utf-8")
-    parts = list(_parts(found, drawn, words))
-    reports = [found.folder / "report.md", found.folder / "report.html"]
-    reports[0].write_text("\n\n".join(part.markdown() for part in parts) + "\n", encoding="utf-8")
-    reports[1].write_text(_page(found.plan.study.title, parts), encoding="utf-8")
-    return reports
+    home.write_text("sweep.json", record + "\n")
+    report = _report(found, drawn, words)
+    home.write_text("report.md", report.markdown())
+    home.write_text("report.html", report.html(home.figures))
+    return found.folder / "report.html"
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as `path`.parquet and .json; an infinite number is "infinity" in JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(path.with_suffix(".parquet"), index=False)
+def _write_table(home: RunFolder, name: str, table: pd.DataFrame) -> None:
+    """Write a table twice; an infinite number is "infinity" in JSON, which has no other word."""
+    try:
+        home.write_bytes(f"tables/{name}.parquet", table.to_parquet(index=False))
+    except OSError as error:  # of Parquet's own files
+        raise StoreError(
+            f"{name}.parquet cannot be written",
+            expected="a folder with free space",
+            arrived=type(error).__name__,
+            todo="free disk space, or name another folder",
+        ) from None
     text = json.dumps(rows_of(table), indent=1, allow_nan=False)
-    path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    home.write_text(f"tables/{name}.json", text + "\n")
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -87,7 +98,7 @@ def sweep_record(found: Sweep, *, words: str) -> dict[str, Any]:
         "study": found.plan.study.id,
         "population": words,
         "varied": varied(found),
-        "seeds": sorted({run.seed for run in found.runs}),
+        "seeds": _seeds(found),
         "runs": len(found.runs),
         "stopped": dict(found.stopped),
         "software": dict(software()),
@@ -95,105 +106,72 @@ def sweep_record(found: Sweep, *, words: str) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One piece of a report: a heading, words, a table or a figure, each where it is there."""
+def _seeds(found: Sweep) -> list[int]:
+    return sorted({run.seed for run in found.runs})
 
-    heading: str = ""
-    level: int = 2
-    words: str = ""
-    table: pd.DataFrame | None = None
-    figure: str = ""
 
-    def markdown(self) -> str:
-        lines = [f"{'#' * self.level} {self.heading}"] if self.heading else []
-        if self.words:
-            lines.append(self.words)
-        if self.figure:
-            lines.append(f"![{self.heading}](figures/{self.figure}.svg)")
-        if self.table is not None:
-            names = [str(name) for name in self.table.columns]
-            rows = [names, ["---"] * len(names), *_cells(self.table)]
-            lines.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
-        return "\n\n".join(lines)
+def _report(found: Sweep, drawn: Sequence[Drawn], words: str) -> Report:
+    figures = [Section(item.title, list(_figure_parts(item))) for item in drawn]
+    software_rows = [[name, version] for name, version in software()]
+    return Report(
+        title=f"A sweep: {found.plan.study.title}",
+        sections=[
+            Section("How to read this", list(_reading(found, words))),
+            Section("Summary", list(_summary(found))),
+            *figures,
+            Section("Software", [Facts("What computed this", ["name", "version"], software_rows)]),
+        ],
+    )
 
-    def html(self) -> str:
-        found = (
-            f"<h{self.level}>{html.escape(self.heading)}</h{self.level}>" if self.heading else ""
+
+def _reading(found: Sweep, words: str) -> Iterator[Part]:
+    yield Words(MARK_TEXT, is_warning=True)
+    yield Words(
+        f"{len(found.runs)} simulated runs of the whole study on {words}: {len(found.cells)} "
+        f"plans, seeds {', '.join(map(str, _seeds(found)))}. A simulation shows how the study would "
+        "run on these patients and what privacy would cost there; it proves nothing about others."
+    )
+    yield Words(UNIT_SENTENCE)
+    if any(path != EPSILON for path in found.cells[0].values):
+        yield Words(
+            "Whoever takes the best cell of these tables has chosen it by the seeds and the "
+            "held-out patients of its own figure, which flatters it. Choose on public or invented "
+            "patients, and report a run with fresh seeds.",
+            is_warning=True,
         )
-        if self.words:
-            found += f"<p>{html.escape(self.words)}</p>"
-        if self.figure:
-            title = html.escape(self.heading, quote=True)
-            found += f'<img src="figures/{self.figure}.svg" alt="{title}">'
-        if self.table is not None:
-            head = "".join(f"<th>{html.escape(str(name))}</th>" for name in self.table.columns)
-            body = "".join(
-                f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>"
-                for row in _cells(self.table)
-            )
-            found += f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        return found
+    if found.stopped:
+        cut = "; ".join(f"{name} after {seeds} seeds" for name, seeds in found.stopped.items())
+        yield Words(
+            f"Stopped early, clearly below the best cell of the same epsilon: {cut}. Its figures "
+            "are of fewer seeds."
+        )
+    raised = [cell.name for cell in found.cells if cell.norm_bound_raised]
+    if raised:
+        yield Words(f"training.update_norm_max was raised for the noise of: {'; '.join(raised)}.")
 
 
-def _cells(table: pd.DataFrame) -> list[list[str]]:
-    return [[_shown(value) for value in row] for row in table.itertuples(index=False)]
+def _summary(found: Sweep) -> Iterator[Part]:
+    yield Words(
+        "AUROC of all sites' held-out patients together with its 95 % interval over seeds, and the "
+        "mean of the sites' own AUROCs. epsilon_spent is the most that any site's ledger states."
+    )
+    yield _facts("Each plan", found.summary[[*found.cells[0].values, *_SUMMARY]])
+
+
+def _figure_parts(item: Drawn) -> Iterator[Part]:
+    yield Picture(item.name, item.title, f"{item.title}; the table below has its numbers")
+    yield Words(item.words)
+    is_short = len(item.table) <= _ROWS_MAX
+    shown = "" if is_short else f", the first {_ROWS_MAX} of {len(item.table)} rows"
+    yield _facts(f"tables/{item.name}.parquet and .json{shown}", item.table.head(_ROWS_MAX))
+
+
+def _facts(caption: str, table: pd.DataFrame) -> Facts:
+    rows = [[_shown(value) for value in row] for row in table.itertuples(index=False)]
+    return Facts(caption, [str(name) for name in table.columns], rows)
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, float) and not math.isinf(value):
         return "–" if math.isnan(value) else f"{value:.4g}"
-    return in_words(value).replace("|", "\\|")
-
-
-def _parts(found: Sweep, drawn: list[Drawn], words: str) -> Iterator[_Part]:
-    seeds = sorted({run.seed for run in found.runs})
-    yield _Part(f"{found.plan.study.title}: a sweep", 1)
-    yield _Part(
-        words=f"{len(found.runs)} simulated runs of the whole study on {words}; "
-        f"{len(found.cells)} plans, seeds {', '.join(map(str, seeds))}. What is simulated shows "
-        "how the study would run on these patients and what privacy would cost there; it proves "
-        "nothing about others."
-    )
-    shown = found.summary[[*found.cells[0].values, *_SUMMARY]]
-    yield _Part("Summary", words=_choice_words(found), table=shown)
-    raised = [cell.name for cell in found.cells if cell.norm_bound_raised]
-    if raised:
-        yield _Part(
-            words="The plan's training.update_norm_max was raised for the noise of: "
-            + "; ".join(raised)
-        )
-    for item in drawn:
-        is_short = len(item.table) <= _ROWS_MAX
-        rows = item.table if is_short else item.table.head(_ROWS_MAX)
-        more = "" if is_short else f" The first {_ROWS_MAX} of {len(item.table)} rows."
-        where = f" All numbers: tables/{item.name}.parquet and .json.{more}"
-        yield _Part(item.title, words=item.words + where, figure=item.name, table=rows)
-    versions = pd.DataFrame(software(), columns=["software", "version or digest"])
-    yield _Part("Software", table=versions)
-
-
-def _choice_words(found: Sweep) -> str:
-    """Return what a reader must know before choosing a cell by these numbers."""
-    told = (
-        "AUROC of all sites' held-out patients together, its 95 % interval over seeds, the mean of "
-        "the sites' own AUROCs; `epsilon_spent` is the most that any site's ledger states."
-    )
-    if any(path != EPSILON for path in found.cells[0].values):
-        told += (
-            " Whoever chooses the best cell by this table has chosen it by the seeds and held-out "
-            "patients of its own figure, which flatters it: report a run with fresh seeds, and "
-            "choose on public or simulated patients."
-        )
-    if found.stopped:
-        cut = "; ".join(f"{name} after {seeds} seeds" for name, seeds in found.stopped.items())
-        told += f" Stopped early, clearly below the best cell of the same epsilon: {cut}."
-    return told
-
-
-def _page(title: str, parts: list[_Part]) -> str:
-    body = "\n".join(part.html() for part in parts)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}'
-        f"</title><style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
-    )
+    return in_words(value)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from common.ids import SiteId
 from common.study.plan import StudyPlan
-from server.site_channel import Arrived, Missing, SiteChannel
+from server.round_book import Answer, Outcome
 from simulations.engine import EngineSettings, run_study
 from simulations.exact_performance import levels_of, measure, outcomes, predict
-from simulations.federation import FederationResult
+from simulations.study_result import FederationResult
+from simulations.traffic import CountedChannel, Sizes, read_traffic
 from simulations.varied_plans import Cell
 from simulations.virtual_site import VirtualSite
 from site_client.features.matrix import split
@@ -48,105 +50,67 @@ class SweepJob:
 def run_job(job: SweepJob) -> RunRecord:
     """Run one study and return its scores, participation and traffic; raises as `run_study`."""
     began, cpu = time.monotonic(), time.process_time()
-    counts = _Traffic()
-    result = run_study(
-        job.cell.plan,
-        job.sites,
-        seed=job.seed,
-        randomness="noiseless" if job.cell.is_noiseless else "reproducible",
-        settings=job.settings,
-        around_channel=counts.around,
-    )
+    with tempfile.TemporaryDirectory(prefix="cohortium-sweep-") as folder:
+        sizes = Path(folder) / "traffic.jsonl"
+        result = run_study(
+            job.cell.plan,
+            job.sites,
+            seed=job.seed,
+            randomness="noiseless" if job.cell.is_noiseless else "reproducible",
+            settings=job.settings,
+            around_channel=lambda channel: CountedChannel(channel, file=sizes),
+        )
+        traffic = read_traffic(sizes)
+    # A round that was repeated counts by its last answers.
+    answers = {(item.round_number, str(item.site_id)): item for item in result.answers}
     return {
         "digest": job.digest,
         "version": result.version,
         "scores": list(_scores(job.cell.plan, job.sites, result)),
-        "sites": [_site_row(job.cell, site, result) for site in job.sites],
-        "rounds": list(_round_rows(counts, result)),
+        "sites": list(_site_rows(job.cell, result, list(answers.values()))),
+        "rounds": list(_round_rows(list(answers.values()), traffic)),
         "seconds": time.monotonic() - began,
         "cpu_seconds": time.process_time() - cpu,
     }
 
 
-class _Traffic:
-    """Counts the sealed bytes of every exchange, as they would cross a network."""
-
-    def __init__(self) -> None:
-        self.down: list[Counter[SiteId]] = []
-        self.up: list[Counter[SiteId]] = []
-        self.missing: list[int] = []
-
-    def around(self, channel: SiteChannel) -> SiteChannel:
-        """Return the channel with its bytes counted."""
-        return _CountedChannel(channel, self)
-
-
-class _CountedChannel:
-    def __init__(self, channel: SiteChannel, traffic: _Traffic) -> None:
-        self._channel = channel
-        self._traffic = traffic
-
-    def ask(
-        self, requests: Mapping[SiteId, Callable[[], bytes]], *, deadline_s: float
-    ) -> Iterator[Arrived | Missing]:
-        """Ask as the channel does and count what goes out and what comes."""
-        down: Counter[SiteId] = Counter()
-        up: Counter[SiteId] = Counter()
-        self._traffic.down.append(down)
-        self._traffic.up.append(up)
-        self._traffic.missing.append(0)
-
-        def counted(site_id: SiteId, make: Callable[[], bytes]) -> Callable[[], bytes]:
-            def envelope() -> bytes:
-                made = make()
-                down[site_id] += len(made)
-                return made
-
-            return envelope
-
-        asked = {site_id: counted(site_id, make) for site_id, make in requests.items()}
-        for reply in self._channel.ask(asked, deadline_s=deadline_s):
-            if isinstance(reply, Arrived):
-                up[reply.site_id] += len(reply.envelope)
-            else:
-                self._traffic.missing[-1] += 1
-            yield reply
-
-
-def _round_rows(traffic: _Traffic, result: FederationResult) -> Iterator[RunRecord]:
-    """Yield one row for each exchange, the final evaluation last."""
-    refused = Counter(number for site in result.sites for number, _ in site.refusals)
-    for place, (down, up) in enumerate(zip(traffic.down, traffic.up, strict=True)):
-        is_known = place < len(result.rounds)
-        number = result.rounds[place].round_number if is_known else place + 1
-        asked = len(down)
-        not_accepted = refused[number]
+def _round_rows(answers: Sequence[Answer], traffic: tuple[Sizes, Sizes]) -> Iterator[RunRecord]:
+    """Yield one row for each round, the final evaluation last."""
+    down, up = traffic
+    for number in sorted({item.round_number for item in answers}):
+        found = Counter(item.outcome for item in answers if item.round_number == number)
+        accepted, missing = found[Outcome.ACCEPTED], found[Outcome.MISSING]
         yield {
             "round": number,
-            "asked": asked,
-            "accepted": asked - not_accepted,
-            "refused": not_accepted - traffic.missing[place],
-            "missing": traffic.missing[place],
-            "bytes_down": sum(down.values()),
-            "bytes_up": sum(up.values()),
+            "asked": found.total(),
+            "accepted": accepted,
+            "refused": found.total() - accepted - missing,
+            "missing": missing,
+            "bytes_down": sum(size for (of, _), size in down.items() if of == number),
+            "bytes_up": sum(size for (of, _), size in up.items() if of == number),
         }
 
 
-def _site_row(cell: Cell, site: VirtualSite, result: FederationResult) -> RunRecord:
-    found = next(item for item in result.sites if item.site_id == site.site_id)
-    reasons = Counter(reason for _, reason in found.refusals)
-    is_promise_kept = found.statement is not None and not cell.is_noiseless
-    return {
-        "site": site.site_id,
-        "patients": found.patients_trained + found.patients_held_out,
-        "patients_trained": found.patients_trained,
-        "exchanges": len(result.rounds),
-        "accepted": len(result.rounds) - len(found.refusals),
-        "reason": reasons.most_common(1)[0][0] if reasons else "",
-        "epsilon_spent": found.statement.epsilon_spent
-        if is_promise_kept and found.statement
-        else None,
-    }
+def _site_rows(
+    cell: Cell, result: FederationResult, answers: Sequence[Answer]
+) -> Iterator[RunRecord]:
+    """Yield one row for each site: its patients, and what became of its answers."""
+    for site in result.sites:
+        own = [item for item in answers if item.site_id == site.site_id]
+        reasons = Counter(item.number for item in own if item.outcome is not Outcome.ACCEPTED)
+        # Without noise there is no promise, whatever the ledger of the simulation says.
+        is_promised = site.statement is not None and not cell.is_noiseless
+        yield {
+            "site_id": site.site_id,
+            "patients": site.patients_trained + site.patients_held_out,
+            "patients_trained": site.patients_trained,
+            "asked": len(own),
+            "accepted": len(own) - reasons.total(),
+            "reason": reasons.most_common(1)[0][0] if reasons else "",
+            "epsilon_spent": site.statement.epsilon_spent
+            if is_promised and site.statement
+            else None,
+        }
 
 
 def _scores(

@@ -84,7 +84,7 @@ def table(runs: Sequence[Made]) -> pd.DataFrame:
     for run in runs:
         scores = {row["name"]: row for row in _scores(run, "site")}
         for site in run.record["sites"]:
-            found = scores.get(site["site"], {})
+            found = scores.get(site["site_id"], {})
             kept = {key: value for key, value in found.items() if key not in ("scope", "name")}
             kept["held_out"] = kept.pop("patients", 0)
             rows.append({**values_of(run.cell), "seed": run.seed, **site, **kept})
@@ -177,17 +177,17 @@ def participation(runs: Sequence[Made]) -> pd.DataFrame:
     """Return in which share of the exchanges each site was accepted, and why not."""
     rows: list[Row] = []
     for cell, own in by_cell(runs):
-        names = [site["site"] for site in own[0].record["sites"]]
+        names = [site["site_id"] for site in own[0].record["sites"]]
         for name in names:
-            found = [s for run in own for s in run.record["sites"] if s["site"] == name]
+            found = [s for run in own for s in run.record["sites"] if s["site_id"] == name]
             reasons = sorted({item["reason"] for item in found if item["reason"]})
             rows.append(
                 {
                     **values_of(cell),
-                    "site": name,
+                    "site_id": name,
                     "patients": float(np.mean([item["patients"] for item in found])),
                     "accepted": sum(item["accepted"] for item in found)
-                    / sum(item["exchanges"] for item in found),
+                    / sum(item["asked"] for item in found),
                     "reason": ", ".join(reasons),
                 }
             )

@@ -50,6 +50,19 @@ class Cell:
         return math.inf if self.is_noiseless else self.plan.privacy.epsilon
 
 
+def read_vary(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Return the values of each path of several `--vary`; raises `ConfigError`."""
+    found = [read_values(text) for text in texts]
+    if len(dict(found)) < len(found):
+        raise ConfigError(
+            "what to vary is refused",
+            expected="each field once, with all its values",
+            arrived="a field twice",
+            todo="write PATH=VALUE,VALUE,VALUE",
+        )
+    return dict(found)
+
+
 def read_values(text: str) -> tuple[str, tuple[Any, ...]]:
     """Return the path and the values of one `--vary PATH=VALUE,VALUE`.
 

@@ -15,8 +15,8 @@ from common.study.columns import feature_columns
 from common.study.plan import StudyPlan
 from common.study.plan_draft import draft_of
 from common.study.problems import PlanProblems
+from simulations.run_folder import MARK, MARK_TEXT
 from simulations.sweep import EarlyStop, Sweep, sweep
-from simulations.sweep_figures import draw
 from simulations.sweep_report import write_sweep
 from simulations.sweep_tables import interval
 from simulations.virtual_site import VirtualSite
@@ -89,7 +89,7 @@ def test_the_cost_of_privacy_is_the_loss_against_no_noise_seed_by_seed(small: Sw
     assert set(cost[cost["scope"] == "group"]["name"]) == {"sex=female", "sex=male"}
     assert (cost["reference_epsilon"] == math.inf).all()
     table = small.table
-    east = table[table["site"] == "east"].set_index(["privacy.epsilon", "seed"])["auroc"]
+    east = table[table["site_id"] == "east"].set_index(["privacy.epsilon", "seed"])["auroc"]
     by_hand = [east[math.inf, seed] - east[0.2, seed] for seed in (1, 2, 3)]
     row = cost[(cost["privacy.epsilon"] == 0.2) & (cost["name"] == "east")].iloc[0]
     assert row["cost"] == pytest.approx(np.mean(by_hand))
@@ -232,8 +232,9 @@ def test_processes_give_what_one_process_gives(tmp_path: Path, small: Sweep) -> 
 
 
 def test_what_is_written_holds_every_number_of_every_figure(small: Sweep) -> None:
-    for report in write_sweep(small, words="two invented hospitals"):
-        text = report.read_text(encoding="utf-8")
+    write_sweep(small, words="two invented hospitals")
+    for report in ("report.md", "report.html"):
+        text = (small.folder / report).read_text(encoding="utf-8")
         assert "two invented hospitals" in text
         assert "Who pays for privacy: each group" in text
     figures = {path.stem for path in (small.folder / "figures").glob("*.png")}
@@ -247,9 +248,8 @@ def test_what_is_written_holds_every_number_of_every_figure(small: Sweep) -> Non
     assert record["summary"][2]["privacy.epsilon"] == "infinity"
 
 
-def test_the_same_runs_draw_the_same_bytes(small: Sweep, tmp_path: Path) -> None:
-    for place in ("a", "b"):
-        for item in draw(small):
-            item.write(tmp_path / place)
-    for path in (tmp_path / "a").iterdir():
-        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+def test_exact_figures_are_for_their_owner_alone_and_say_so(small: Sweep) -> None:
+    write_sweep(small, words="two invented hospitals")
+    assert MARK_TEXT.split(".")[0] in (small.folder / MARK).read_text()
+    for path in small.folder.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
