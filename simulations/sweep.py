@@ -30,6 +30,8 @@ from site_client.features.matrix import FeatureMatrix
 if TYPE_CHECKING:
     import pandas as pd
 
+    from simulations.sweep_figures import Drawn
+
 Sites: TypeAlias = Sequence[VirtualSite] | Callable[[int], Sequence[VirtualSite]]
 """The sites, or the sites of a seed."""
 SweepProgress: TypeAlias = Callable[[int, int, int], None]
@@ -104,6 +106,12 @@ class Sweep:
     def communication(self) -> pd.DataFrame:
         """One row for each cell and round: bytes to and from all sites, and what was accepted."""
         return sweep_tables.communication(self.runs)
+
+    def figures(self) -> dict[str, Drawn]:
+        """Return the figures by name; a notebook shows each."""
+        from simulations.sweep_figures import draw
+
+        return {item.name: item for item in draw(self)}
 
     def _repr_html_(self) -> str:
         title = f"<p>{len(self.runs)} runs of {len(self.cells)} cells in {self.folder.name}</p>"

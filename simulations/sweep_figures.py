@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from simulations.figures import written
 from simulations.varied_plans import EPSILON, in_words
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class Drawn:
     words: str
     table: pd.DataFrame
     figure: Figure
+
+    def _repr_png_(self) -> bytes:
+        """Show it in a notebook."""
+        return written(self.name, self.figure)[f"{self.name}.png"]
 
 
 def draw(found: Sweep) -> list[Drawn]:

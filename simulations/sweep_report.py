@@ -128,8 +128,9 @@ def _reading(found: Sweep, words: str) -> Iterator[Part]:
     yield Words(MARK_TEXT, is_warning=True)
     yield Words(
         f"{len(found.runs)} simulated runs of the whole study on {words}: {len(found.cells)} "
-        f"plans, seeds {', '.join(map(str, _seeds(found)))}. A simulation shows how the study would "
-        "run on these patients and what privacy would cost there; it proves nothing about others."
+        f"plans, seeds {', '.join(map(str, _seeds(found)))}. A simulation shows how the study "
+        "would run on these patients and what privacy would cost there; it proves nothing about "
+        "others."
     )
     yield Words(UNIT_SENTENCE)
     if any(path != EPSILON for path in found.cells[0].values):
