@@ -30,7 +30,7 @@ from simulations.exact_performance import (
     outcomes,
     predict,
 )
-from simulations.plain_rounds import Trainee, pool, train_plainly
+from simulations.plain_rounds import Company, Trainee, pool, train_companies
 from simulations.randomness import reproducible
 from site_client.features.matrix import FeatureMatrix, split
 
@@ -68,9 +68,7 @@ class Scored:
 class _Job:
     """One model to be trained, and the sites at which it is scored."""
 
-    baseline: str
-    trainees: Sequence[Trainee]
-    has_noise: bool
+    company: Company
     scored_at: tuple[str, ...]
 
 
@@ -118,7 +116,7 @@ def train_baselines(
         names: which; `ALL_BASELINES` are known.
         seed: of the study, so that sampling and noise are its own.
         left_out_max: sites left out in turn; of more, that many are chosen evenly by size.
-        progress: told models trained and models in all.
+        progress: told rounds done and rounds of all baselines.
 
     Raises:
         ConfigError: for an unknown name.
@@ -127,19 +125,25 @@ def train_baselines(
     held_out = {item.site_id: split(item.patients, plan)[1] for item in sites}
     scored = {FEDERATED: {name: _score(plan, federated, held_out[name]) for name in held_out}}
     seconds: dict[str, float] = {}
-    jobs = [job for name in names for job in _jobs(name, sites, left_out_max)]
+    rounds = plan.training.rounds
     with _one_thread():
-        for number, job in enumerate(jobs):
-            progress(number, len(jobs))
+        for place, name in enumerate(names):
             begun = time.perf_counter()
-            model = train_plainly(
-                plan, job.trainees, randomness=reproducible(seed), has_noise=job.has_noise
+            jobs = list(_jobs(name, sites, left_out_max))
+            models = train_companies(
+                plan,
+                [job.company for job in jobs],
+                randomness=reproducible(seed),
+                progress=lambda done, _, place=place: progress(  # type: ignore[misc]
+                    place * rounds + done, len(names) * rounds
+                ),
             )
-            found = scored.setdefault(job.baseline, {})
-            found |= {name: _score(plan, model, held_out[name]) for name in job.scored_at}
-            spent = time.perf_counter() - begun
-            seconds[job.baseline] = seconds.get(job.baseline, 0.0) + spent
-    progress(len(jobs), len(jobs))
+            scored[name] = {
+                site_id: _score(plan, model, held_out[site_id])
+                for job, model in zip(jobs, models, strict=True)
+                for site_id in job.scored_at
+            }
+            seconds[name] = time.perf_counter() - begun
     rows = [row for name, found in scored.items() for row in _rows(name, found, scored[FEDERATED])]
     return Baselines(pd.DataFrame(rows), seconds)
 
@@ -149,15 +153,16 @@ def _jobs(name: str, sites: Sequence[Trainee], left_out_max: int) -> Iterator[_J
     match name:
         case "alone" | "alone_private":
             for item in sites:
-                yield _Job(name, [item], name == "alone_private", (item.site_id,))
+                yield _Job(Company([item], name == "alone_private"), (item.site_id,))
         case "pooled" | "pooled_private":
-            yield _Job(name, [pool(_POOL, sites)], name == "pooled_private", everywhere)
+            whole = Company([pool(_POOL, sites)], name == "pooled_private")
+            yield _Job(whole, everywhere)
         case "federated_no_noise":
-            yield _Job(name, sites, False, everywhere)
+            yield _Job(Company(sites, has_noise=False), everywhere)
         case _:
             for left_out in _spread(sites, left_out_max) if len(sites) > 1 else []:
                 others = [item for item in sites if item is not left_out]
-                yield _Job(name, others, True, (left_out.site_id,))
+                yield _Job(Company(others), (left_out.site_id,))
 
 
 def _spread(sites: Sequence[Trainee], most: int) -> list[Trainee]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from common.command_line import print_json
 
 if TYPE_CHECKING:
+    from common.study.plan import StudyPlan
     from simulations.run import StudyRun
+
+
+_WARNING: Final = (
+    "warning: the folder will hold exact figures of these patients, without privacy noise; if they "
+    "are real, keep it like their data"
+)
 
 
 class Engine(StrEnum):
@@ -30,7 +38,9 @@ def run_plan(
     plan: Annotated[Path, typer.Argument(help="The study plan, a TOML file.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="TOML with [source], as in site.toml; without it patients are invented."),
+        typer.Option(
+            help="TOML with a source as in site.toml; if not given, patients are invented."
+        ),
     ] = None,
     by: Annotated[
         str | None,
@@ -73,7 +83,6 @@ def run_plan(
 
     from rich.console import Console
 
-    from common.study.plan_file import read_plan
     from common.study.selection_words import check_trains
     from simulations.engine import EngineSettings
     from simulations.run import ALL_BASELINES, default_folder, run
@@ -81,7 +90,7 @@ def run_plan(
 
     # SIGTERM ends the run as Ctrl-C does, so that no process is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    study_plan = read_plan(plan)
+    study_plan = _read(plan, json=json)
     check_trains(study_plan)
     divided = choose_sites(
         study_plan,
@@ -95,17 +104,12 @@ def run_plan(
         patients_min=patients_min,
         seed=seed,
     )
-    console = Console(stderr=True)
     for words in divided.left_out:
-        console.print(f"left out: {words}", highlight=False)
+        print(f"left out: {words}", file=sys.stderr)
     if data is not None:
-        console.print(
-            "note: the folder will hold exact figures of these patients, without privacy noise; "
-            "keep it like their data",
-            highlight=False,
-        )
+        print(_WARNING, file=sys.stderr)
     names = ALL_BASELINES if baselines is None else tuple(baselines.split(","))
-    with _Bars(console) as bars:
+    with _Bars(Console(stderr=True)) as bars:
         found = run(
             study_plan,
             divided,
@@ -120,6 +124,21 @@ def run_plan(
         print_json(_record(found))
     else:
         _tell(found)
+
+
+def _read(file: Path, *, json: bool) -> StudyPlan:
+    """Return the plan, or refuse it as `cohortium-coordinator plan check` does, word for word."""
+    from common.study.plan_file import read_plan
+    from common.study.problems import PlanProblems
+
+    try:
+        return read_plan(file)
+    except PlanProblems as error:
+        if not json:
+            raise
+        problems = [problem.as_record() for problem in error.problems]
+        print_json({**error.as_record(), "problems": problems})
+        raise typer.Exit(error.exit_code) from None
 
 
 class _Bars:

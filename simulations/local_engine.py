@@ -162,7 +162,7 @@ class _Round:
     def _receive(self, *, timeout: float | None) -> None:
         """Take what has come; wait for something without a timeout."""
         for ready in wait(list(self._workers), timeout=timeout):
-            site_id, reply = self._workers[ready].receive()  # type: ignore[index]
+            site_id, reply = self._workers[ready].receive()
             self._arrived[site_id] = reply
 
 

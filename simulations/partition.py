@@ -6,12 +6,10 @@ division that leaves fewer than two sites is refused.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, overload
+from typing import Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,23 +18,15 @@ from common import limits
 from common.errors import ConfigError
 from common.study.plan import StudyPlan
 from simulations.data_set import DataSet, read_sites_file
+from simulations.part_of_data import Data, PartOfData, question_of, rows_at
+from simulations.site_names import natural_order, site_ids
 from simulations.virtual_site import VirtualSite
-from site_client.sources.table import MISSING_LEVEL, FeatureCounts, PatientTable
 from site_client.sources.table_dates import NO_DATE, index_date_of
 
 PATIENTS_MIN: Final = 50
 """Patients of a part that takes part, where nothing else is said."""
 _ROUNDED_TO: Final = 10
 """Declared cohort sizes are rounded down to a multiple of this: a hospital says about how many."""
-_Chosen = npt.NDArray[np.int64]
-
-
-class Data(Protocol):
-    """What can be divided: a `DataSet`, or anything else with a plan's rows."""
-
-    def rows(self, plan: StudyPlan) -> PatientTable:
-        """Return the plan's rows."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -64,41 +54,6 @@ class Partition(Sequence[VirtualSite]):
         return len(self.sites)
 
 
-class PartOfData:
-    """The patients of a data set who belong to one virtual site.
-
-    Args:
-        data: the whole.
-        subject_ids: whose rows belong here.
-        question: of the plan for which `table` was cut.
-        table: their rows under that plan.
-    """
-
-    def __init__(
-        self, data: Data, subject_ids: frozenset[str], *, question: str, table: PatientTable
-    ) -> None:
-        self._data = data
-        self._subject_ids = subject_ids
-        self._cut = {question: table}
-
-    def rows(self, plan: StudyPlan) -> PatientTable:
-        """Return the plan's rows of these patients; raises `DataSourceError`."""
-        asked = question_of(plan)
-        if asked not in self._cut:
-            whole = self._data.rows(plan)
-            places = [
-                place for place, who in enumerate(whole.subject_ids) if who in self._subject_ids
-            ]
-            self._cut[asked] = rows_at(whole, np.array(places, np.int64))
-        return self._cut[asked]
-
-
-def question_of(plan: StudyPlan) -> str:
-    """Return what of a plan decides its rows: cohort, features, label and rows of a patient."""
-    rows_max = plan.privacy.rows_per_patient_max
-    return plan.model_dump_json(include={"cohort", "features", "label"}) + str(rows_max)
-
-
 def by_column(
     data: DataSet, plan: StudyPlan, column: str | Path, *, patients_min: int = PATIENTS_MIN
 ) -> Partition:
@@ -119,8 +74,8 @@ def by_column(
     named = {who: text for who, text in of_patient.items() if text}
     unknown = _patients(data, plan) - named.keys()
     left_out = () if not unknown else (f"{len(unknown)} patients for whom {what} names no site",)
-    texts = sorted(set(named.values()), key=_natural)
-    ids = dict(zip(texts, _site_ids(texts), strict=True))
+    texts = sorted(set(named.values()), key=natural_order)
+    ids = dict(zip(texts, site_ids(texts), strict=True))
     chosen = {who: ids[text] for who, text in named.items()}
     return _divided(
         data, plan, chosen, words=f"by {what}", patients_min=patients_min, left_out=left_out
@@ -237,28 +192,6 @@ def by_time(
     )
 
 
-def rows_at(table: PatientTable, places: _Chosen) -> PatientTable:
-    """Return some rows of a table, with counts of what is recorded in them."""
-    numeric = {name: values[places] for name, values in table.numeric.items()}
-    levels = {name: values[places] for name, values in table.levels.items()}
-    # A text that was implausible or unknown is missing in the whole's values: it counts as such.
-    missing = {name: int(np.isnan(values).sum()) for name, values in numeric.items()}
-    missing |= {name: int((values == MISSING_LEVEL).sum()) for name, values in levels.items()}
-    return replace(
-        table,
-        subject_ids=tuple(table.subject_ids[place] for place in places.tolist()),
-        numeric=numeric,
-        levels=levels,
-        label=table.label[places],
-        counts={
-            name: FeatureCounts(recorded=len(places) - count, missing=count)
-            for name, count in missing.items()
-        },
-        unlabelled=0,
-        index_time=None if table.index_time is None else table.index_time[places],
-    )
-
-
 def _divided(
     data: Data,
     plan: StudyPlan,
@@ -372,34 +305,8 @@ def _numbered(word: str, number: int, of: int) -> str:
     return f"{word}-{number + 1:0{len(str(of))}d}"
 
 
-def _site_ids(texts: Sequence[str]) -> list[str]:
-    """Return a site id for each text, different ones for different texts."""
-    slugs = [
-        re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:50].strip("-") or "site"
-        for text in texts
-    ]
-    taken: Counter[str] = Counter()
-    ids: list[str] = []
-    for slug in slugs:
-        taken[slug] += 1
-        name = slug if slugs.count(slug) == 1 else f"{slug}-{taken[slug]}"
-        while name in ids or (name != slug and name in slugs):
-            name += "x"
-        ids.append(name)
-    return ids
-
-
-def _natural(text: str) -> tuple[Any, ...]:
-    """Return a key by which site 2 comes before site 10."""
-    return tuple(
-        (0, int(piece), "") if piece.isdecimal() else (1, 0, piece)
-        for piece in re.split(r"(\d+)", text)
-        if piece
-    )
-
-
 def _by_name(item: tuple[str, Any]) -> tuple[Any, ...]:
-    return _natural(item[0])
+    return natural_order(item[0])
 
 
 def _check_number(name: str, value: float, is_right: bool, expected: str) -> None:

@@ -7,8 +7,9 @@ What differs between two comparisons is therefore who trained together, and not 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -22,10 +23,10 @@ from common.study.scaling import MOMENTS, Scaling, moment_shapes
 from server.aggregation import WeightedMean
 from server.scaling_estimate import estimate_scaling
 from server.server_optimizer import ServerOptimizer
+from simulations.batched.training_table import TrainingTable
 from simulations.randomness import SiteRandomness
 from site_client.features.matrix import FeatureMatrix, split
 from site_client.features.scaled import scale
-from site_client.training.dp_sgd_engine import DpSgdEngine
 from site_client.training.engine import TrainingTask
 from site_client.training.scaling_moments import release_moments
 
@@ -62,6 +63,19 @@ def pool(site_id: str, trainees: Sequence[Trainee]) -> Trainee:
     )
 
 
+@dataclass(frozen=True)
+class Company:
+    """Who trains one model together.
+
+    Args:
+        trainees: one trains alone.
+        has_noise: False: clipped as the plan says, without noise; such a model has no privacy.
+    """
+
+    trainees: Sequence[Trainee]
+    has_noise: bool = True
+
+
 def train_plainly(
     plan: StudyPlan,
     trainees: Sequence[Trainee],
@@ -73,36 +87,98 @@ def train_plainly(
 
     Args:
         plan: that trains, from its own start.
-        trainees: one trains alone.
+        trainees, has_noise: see `Company`.
         randomness: of each site.
-        has_noise: False: clipped as the plan says, without noise; such a model has no privacy.
     """
-    planned = plan_mechanisms(plan)
-    steps, moments = planned.train_per_round, planned.scaling
-    if not has_noise:
-        steps = replace(steps, noise_multiplier=0.0)
-        moments = None if moments is None else replace(moments, noise_multiplier=0.0)
-    # Sums of floats depend on their order: the study's own is that of the sites' ids.
-    trainees = sorted(trainees, key=lambda item: item.site_id)
-    engines = {item.site_id: DpSgdEngine() for item in trainees}
-    scaling = None if moments is None else _scaling(plan, trainees, moments, randomness)
-    trained = {
-        item.site_id: split(scale(item.patients, plan, scaling), plan)[0] for item in trainees
-    }
-    optimizer = ServerOptimizer(
-        plan.training.strategy, average_decay=plan.training.model_average_decay
-    )
-    model: Parameters = initial_parameters(plan)
+    return train_companies(plan, [Company(trainees, has_noise)], randomness=randomness)[0]
+
+
+def train_companies(
+    plan: StudyPlan,
+    companies: Sequence[Company],
+    *,
+    randomness: SiteRandomness,
+    progress: Callable[[int, int], None] = lambda done, rounds: None,
+) -> list[Parameters]:
+    """Return the model of each company; all go through a round before any begins the next.
+
+    So many small sites train as one program (`simulations.batched`), each as if it were alone.
+
+    Args:
+        plan, randomness: see `train_plainly`.
+        companies: none knows of another.
+        progress: told rounds done and rounds in all.
+    """
+    table = TrainingTable()
+    studies = [_PlainStudy(plan, company, randomness, table) for company in companies]
     for number in range(1, plan.training.rounds + 1):
-        mean = WeightedMean(parameter_shapes(plan))
-        for item in trainees:
-            task = TrainingTask(plan, steps, item.declared_cohort_size)
-            streams = randomness(SiteId(item.site_id))(number)
-            update = engines[item.site_id].train(trained[item.site_id], model, task, streams)
-            mean.add(update.update, weight=float(item.declared_cohort_size))
-        model = optimizer.step(model, mean.mean())
-    model = optimizer.last(model)
-    return dict(model) if scaling is None else {**model, **scaling.arrays()}
+        progress(number - 1, plan.training.rounds)
+        asked = {
+            (place, site_id): partial(study.train, site_id, number)
+            for place, study in enumerate(studies)
+            for site_id in study.site_ids
+        }
+        for (place, site_id), update in table.answer_together(asked):
+            studies[place].take(site_id, update)
+        for study in studies:
+            study.close_round()
+    progress(plan.training.rounds, plan.training.rounds)
+    return [study.last() for study in studies]
+
+
+class _PlainStudy:
+    """One company's study: its model, its sites' features and engines, and a running mean."""
+
+    def __init__(
+        self, plan: StudyPlan, company: Company, randomness: SiteRandomness, table: TrainingTable
+    ) -> None:
+        planned = plan_mechanisms(plan)
+        self._plan, self._randomness = plan, randomness
+        self._steps, moments = planned.train_per_round, planned.scaling
+        if not company.has_noise:
+            self._steps = replace(self._steps, noise_multiplier=0.0)
+            moments = None if moments is None else replace(moments, noise_multiplier=0.0)
+        # Sums of floats depend on their order: the study's own is that of the sites' ids.
+        trainees = sorted(company.trainees, key=lambda item: item.site_id)
+        self._declared = {item.site_id: item.declared_cohort_size for item in trainees}
+        self._scaling = None if moments is None else _scaling(plan, trainees, moments, randomness)
+        self._trained = {
+            item.site_id: split(scale(item.patients, plan, self._scaling), plan)[0]
+            for item in trainees
+        }
+        self._engines = {item.site_id: table.seat() for item in trainees}
+        self._optimizer = ServerOptimizer(
+            plan.training.strategy, average_decay=plan.training.model_average_decay
+        )
+        self._model: Parameters = initial_parameters(plan)
+        self._mean = WeightedMean(parameter_shapes(plan))
+
+    @property
+    def site_ids(self) -> tuple[str, ...]:
+        """Who trains, in the order in which updates are added."""
+        return tuple(self._declared)
+
+    def train(self, site_id: str, number: int) -> Parameters:
+        """Return one site's update of a round."""
+        task = TrainingTask(self._plan, self._steps, self._declared[site_id])
+        streams = self._randomness(SiteId(site_id))(number)
+        return (
+            self._engines[site_id].train(self._trained[site_id], self._model, task, streams).update
+        )
+
+    def take(self, site_id: str, update: Parameters) -> None:
+        """Add one site's update to the round's mean."""
+        self._mean.add(update, weight=float(self._declared[site_id]))
+
+    def close_round(self) -> None:
+        """Step the model, and begin the next round's mean."""
+        self._model = self._optimizer.step(self._model, self._mean.mean())
+        self._mean = WeightedMean(parameter_shapes(self._plan))
+
+    def last(self) -> Parameters:
+        """Return the final model, with its scaling if it has one."""
+        model = self._optimizer.last(self._model)
+        return dict(model) if self._scaling is None else {**model, **self._scaling.arrays()}
 
 
 def _scaling(

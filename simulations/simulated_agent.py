@@ -10,7 +10,6 @@ from typing import Final
 from common.clock import Clock
 from common.ids import SiteId
 from common.privacy.ledger import Ledger
-from common.protocol.arrays import Parameters
 from common.protocol.envelope import read_header
 from common.study.plan import StudyPlan
 from simulations.engine_memory import EngineMemory, remembered
@@ -19,14 +18,13 @@ from simulations.run_keys import RunKeys
 from simulations.stored_features import StoredFeatures
 from site_client.approvals import Approvals
 from site_client.config import LimitsSection, SiteConfig, SiteSection
-from site_client.features.matrix import FeatureMatrix
 from site_client.release.ledger_file import SqliteLedgerStore
 from site_client.release.release_log import ReleaseLog
 from site_client.scaling_pin import ScalingPin
 from site_client.site_database import SiteDatabase
 from site_client.sources.table_mapping import LabelMapping, TableMapping
 from site_client.tasks import SiteKeys, SiteRecords, SiteTasks
-from site_client.training.engine import TrainedUpdate, TrainingEngine, TrainingTask
+from site_client.training.engine import TrainingEngine
 from site_client.training.randomness import Randomness
 
 _APPROVED_S: Final = 365 * 24 * 3600
@@ -93,9 +91,6 @@ class SimulatedAgent:
         engine: trains; many sites may share one.
         engine_lock: held while it trains.
         clock: of the simulation.
-
-    Attributes:
-        memory: what its trainer keeps from round to round.
     """
 
     def __init__(
@@ -111,9 +106,6 @@ class SimulatedAgent:
     ) -> None:
         self._streams = settings.randomness(site_id)
         self._round = 0
-        self.memory = EngineMemory(folder.memory)
-        self._own = remembered(engine, engine_lock, self.memory)
-        self._trainer = _OfThisTurn(self._own)
         self._database = _open_database(folder.database, is_durable=settings.is_durable)
         signing, opening = keys.site(site_id)
         coordinator = keys.coordinator()
@@ -138,21 +130,15 @@ class SimulatedAgent:
                 scaling_pin=ScalingPin(self._database),
             ),
             clock=clock,
-            engine=self._trainer,
+            engine=remembered(engine, engine_lock, EngineMemory(folder.memory)),
             randomness=self._fresh,
             is_real_ledger=False,
             features=StoredFeatures(folder.features),
         )
 
-    def answer(self, envelope: bytes, *, engine: TrainingEngine | None = None) -> bytes:
-        """Return the site's sealed reply to a sealed request.
-
-        Args:
-            envelope: from the coordinator.
-            engine: trains in this turn instead of the site's own; it minds `memory` itself.
-        """
+    def answer(self, envelope: bytes) -> bytes:
+        """Return the site's sealed reply to a sealed request."""
         self._round = read_header(envelope).round_number
-        self._trainer.engine = engine or self._own
         return self._tasks.handle(envelope).envelope
 
     def close(self) -> None:
@@ -161,18 +147,6 @@ class SimulatedAgent:
 
     def _fresh(self) -> Randomness:
         return self._streams(self._round)
-
-
-@dataclass
-class _OfThisTurn:
-    """The engine that trains in the present turn."""
-
-    engine: TrainingEngine
-
-    def train(
-        self, patients: FeatureMatrix, base: Parameters, task: TrainingTask, randomness: Randomness
-    ) -> TrainedUpdate:
-        return self.engine.train(patients, base, task, randomness)
 
 
 def approve_plan(

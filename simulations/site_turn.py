@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from common.clock import SystemClock
 from common.errors import ConfigError
 from common.ids import SiteId, parse_site_id
 from common.study.plan import StudyPlan
+from simulations.batched.training_table import TrainingTable
 from simulations.randomness import SiteRandomness
 from simulations.run_keys import RunKeys
 from simulations.simulated_agent import (
@@ -29,6 +31,7 @@ from simulations.stored_features import read_features, write_features
 from simulations.virtual_site import VirtualSite
 from site_client.features.matrix import FeatureMatrix
 from site_client.training.dp_sgd_engine import DpSgdEngine
+from site_client.training.engine import TrainingEngine
 
 OPEN_MAX: Final = 64
 """Sites that a process keeps open between their turns: three files each, and a parsed ledger."""
@@ -96,8 +99,14 @@ class SitesInFolder:
         Args:
             asked: envelope by site.
         """
-        for site_id, envelope in asked.items():
-            yield site_id, self.answer(site_id, envelope)
+        if self.batched is False:
+            for site_id, envelope in asked.items():
+                yield site_id, self.answer(site_id, envelope)
+            return
+        answers = {
+            site_id: partial(self.answer, site_id, envelope) for site_id, envelope in asked.items()
+        }
+        yield from self._table.answer_together(answers)
 
     @contextmanager
     def opened(self, site_id: SiteId) -> Iterator[SimulatedAgent]:
@@ -125,6 +134,7 @@ class SitesInFolder:
         self._lock = threading.Lock()
         self._engine_lock = threading.Lock()
         self._engine = DpSgdEngine()
+        self._table = TrainingTable()
         self._kept: dict[SiteId, SimulatedAgent] = {}
         self._clock = SystemClock()
         self._keys: RunKeys | None = None
@@ -149,16 +159,24 @@ class SitesInFolder:
             template=template_path(self.folder),
             clock=self._clock,
         )
-        is_common = site.engine is DpSgdEngine
+        engine, lock = self._engine_of(site)
         return SimulatedAgent(
             site_id,
             place,
             site.settings,
             keys=keys,
-            engine=self._engine if is_common else site.engine(),
-            engine_lock=self._engine_lock if is_common else threading.Lock(),
+            engine=engine,
+            engine_lock=lock,
             clock=self._clock,
         )
+
+    def _engine_of(self, site: SimulatedSite) -> tuple[TrainingEngine, threading.Lock]:
+        """Return what trains a site, and the lock that is held meanwhile."""
+        if site.engine is not DpSgdEngine:
+            return site.engine(), threading.Lock()
+        if self.batched is False:
+            return self._engine, self._engine_lock
+        return self._table.seat(), threading.Lock()
 
     def _place(self, site_id: SiteId) -> AgentFolder:
         return AgentFolder(self.folder / "sites" / site_id)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from common.errors import RoundFailed
 from common.ids import Digest, SiteId, parse_digest
@@ -18,6 +17,7 @@ from common.study.plan import StudyPlan
 from common.study.scaling import model_shapes, split_model
 from server.books import Books
 from server.round_book import Answer, Outcome, Round
+from simulations.auroc import auroc
 from simulations.site_turn import SitesInFolder
 from site_client.features.matrix import FeatureMatrix, split
 from site_client.features.scaled import scale
@@ -54,7 +54,8 @@ class FederationResult:
         version: its digest.
         rounds: as the coordinator recorded them, the final evaluation last.
         sites: by id.
-        answers: of all sites in all rounds, oldest first.
+        answers: of every site in every round, as the coordinator recorded them, oldest first; a
+            round that was asked again has those of each time.
     """
 
     parameters: Parameters
@@ -101,15 +102,15 @@ def read_result(plan: StudyPlan, books: Books, sites: SitesInFolder) -> Federati
         bytes_max=PARAMETERS_BYTES_MAX,
     )
     answers = books.rounds.answers(study_id)
-    of_site: defaultdict[SiteId, list[Answer]] = defaultdict(list)
+    by_site: defaultdict[SiteId, list[Answer]] = defaultdict(list)
     for answer in answers:
-        of_site[answer.site_id].append(answer)
+        by_site[answer.site_id].append(answer)
     return FederationResult(
         parameters=parameters,
         version=version,
         rounds=books.rounds.rounds(study_id),
         sites=tuple(
-            _site_outcome(plan, parameters, site_id, sites.features(site_id), of_site[site_id])
+            _site_outcome(plan, parameters, site_id, sites.features(site_id), by_site[site_id])
             for site_id in sorted(sites.sites)
         ),
         answers=answers,
@@ -147,16 +148,17 @@ def score_exactly(
     Args:
         plan: of the study.
         parameters: of the model, with its scaling if it has one.
-        patients: held out.
+        patients: held out, of whom the first sample is scored, as in an evaluation.
     """
     if len(patients.y) == 0:
         return None, None
     trained, scaling = split_model(parameters)
-    probabilities = score(plan, trained, scale(patients, plan, scaling).x)
+    patients = scale(patients, plan, scaling).first_samples()
+    probabilities = score(plan, trained, patients.x)
     accuracy = float(np.mean((probabilities >= 0.5) == (patients.y == 1)))
     if patients.y.min() == patients.y.max():
         return None, accuracy
-    return float(roc_auc_score(patients.y, probabilities)), accuracy
+    return auroc(patients.y, probabilities), accuracy
 
 
 def _statement(record: Mapping[str, str]) -> LedgerStatement:

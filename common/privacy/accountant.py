@@ -184,6 +184,15 @@ def _composed(events: _GroupedEvents, discretization: float, bit: int) -> _Pld:
 
 @lru_cache(maxsize=512)
 def _pld_of(event: _Event, count: int, discretization: float) -> _Pld:
+    kind, noise_multiplier, sampling_probability = event
+    if kind == _GAUSSIAN and sampling_probability == 1:
+        return _single((kind, noise_multiplier / math.sqrt(count), 1.0), discretization)
+    return _single(event, discretization).self_compose(count)
+
+
+# A ledger is asked after every round: the same event, once more. What one costs is found once.
+@lru_cache(maxsize=64)
+def _single(event: _Event, discretization: float) -> _Pld:
     from dp_accounting.pld import privacy_loss_distribution as pld
 
     kind, noise_multiplier, sampling_probability = event
@@ -194,16 +203,12 @@ def _pld_of(event: _Event, count: int, discretization: float) -> _Pld:
             sensitivity=1,
             value_discretization_interval=discretization,
             use_connect_dots=True,
-        ).self_compose(count)
-    if sampling_probability == 1:
-        return pld.from_gaussian_mechanism(
-            noise_multiplier / math.sqrt(count), value_discretization_interval=discretization
         )
     return pld.from_gaussian_mechanism(
         noise_multiplier,
         sampling_prob=sampling_probability,
         value_discretization_interval=discretization,
-    ).self_compose(count)
+    )
 
 
 def check_record(record: MechanismRecord) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from common.canonical import Canonical, canonical_bytes, canonical_float, digest_bytes
 from common.ids import Digest
 from common.study.plan import StudyPlan
+
+_DIGESTS_MAX: Final = 64
+_digests: Final[dict[int, tuple[StudyPlan, Digest]]] = {}
+"""By a plan's id; plans are frozen, and each is asked for its digest at every turn."""
 
 
 def plan_bytes(plan: StudyPlan) -> bytes:
@@ -26,7 +31,14 @@ def plan_bytes(plan: StudyPlan) -> bytes:
 
 def plan_digest(plan: StudyPlan) -> Digest:
     """Return the digest by which a site approves exactly this plan."""
-    return digest_bytes("study-plan", plan_bytes(plan))
+    known = _digests.get(id(plan))
+    if known is not None and known[0] is plan:
+        return known[1]
+    digest = digest_bytes("study-plan", plan_bytes(plan))
+    if len(_digests) >= _DIGESTS_MAX:
+        _digests.clear()
+    _digests[id(plan)] = (plan, digest)  # kept alive here, so that its id stays its own
+    return digest
 
 
 def _without_floats(value: object) -> Canonical:

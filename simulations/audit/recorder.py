@@ -27,7 +27,8 @@ from site_client.training.clipping import Clipping
 from site_client.training.dp_sgd_engine import expected_batch_size, project
 from site_client.training.engine import TrainingTask
 from site_client.training.flat_parameters import FlatParameters, gradient_of
-from site_client.training.noisy_optimizer import SENSITIVITY_MARGIN, make_inner_optimizer
+from site_client.training.inner_optimizer import make_inner_optimizer
+from site_client.training.noise import SENSITIVITY_MARGIN
 
 COORDINATES_KEPT_MAX: Final = 512
 """Noise is kept at so many coordinates, evenly spread; sums of squares are taken over all."""

@@ -29,7 +29,6 @@ from site_client.training.layer_terms import LayerTerm
 from site_client.training.patient_norms import squared_norms
 from site_client.training.recorded_backprops import RecordedBackprops
 from site_client.training.recurrent_backprops import recurrent_terms
-from site_client.training.stock_clipped_sum import StockClippedSum
 from site_client.training.workspace import Workspace
 
 Terms: TypeAlias = Callable[["Batch"], Sequence[LayerTerm]]
@@ -94,6 +93,9 @@ def choose_clipped_sum(model: nn.Module, clipping: Clipping) -> WriteClippedSum:
         )
     if RecordedBackprops.covers(model):
         return BookKeepingSum(model, RecordedBackprops(model).terms, clipping)
+    # Imported here: Opacus takes a second to load.
+    from site_client.training.stock_clipped_sum import StockClippedSum
+
     return StockClippedSum(model, clipping)
 
 

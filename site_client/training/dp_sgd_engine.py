@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +35,14 @@ from site_client.training.clipped_sum import (
 from site_client.training.clipping import Clipping
 from site_client.training.engine import TrainedUpdate, TrainingTask
 from site_client.training.flat_parameters import FlatParameters
-from site_client.training.noisy_optimizer import NoisyOptimizer, make_inner_optimizer
+from site_client.training.inner_optimizer import NoiseCorrectedAdam, make_inner_optimizer
 from site_client.training.randomness import Randomness
 from site_client.training.round_start import OptimizerMemory, RoundStart
 from site_client.training.slots import draw, fill_up, seat, slot_count, with_nobody
 from site_client.training.workspace import Workspace
+
+if TYPE_CHECKING:
+    from site_client.training.noisy_optimizer import NoisyOptimizer
 
 STUDIES_KEPT_MAX: Final = 8
 ROWS_AT_ONCE: Final = 2048
@@ -80,9 +83,15 @@ class DpSgdEngine:
         self, patients: FeatureMatrix, base: Parameters, task: TrainingTask, randomness: Randomness
     ) -> TrainedUpdate:
         """Return one round's update and its mechanism record; see `TrainingEngine`."""
+        # Imported here: Opacus takes a second to load, and a batched simulation never comes here.
+        from site_client.training.noisy_optimizer import NoisyOptimizer
+
         training, mechanism = task.plan.training, task.mechanism
         state = self._state(task)
         load_parameters(state.model, base)
+        if isinstance(state.inner, NoiseCorrectedAdam):
+            # Of this site: in a simulation many sites of other sizes take turns with one engine.
+            state.inner.noise_deviation = noise_deviation(task)
         state.start.begin(base)
         optimizer = NoisyOptimizer(
             state.inner,
@@ -174,6 +183,12 @@ def expected_batch_size(task: TrainingTask) -> float:
     return max(1.0, task.mechanism.sampling_probability * expected_patients(task))
 
 
+def noise_deviation(task: TrainingTask) -> float:
+    """Return the standard deviation of the noise in a step's scaled gradient."""
+    clipping_norm = task.plan.privacy.clipping_norm
+    return task.mechanism.noise_multiplier * clipping_norm / expected_batch_size(task)
+
+
 def project(update: Parameters, norm_max: float) -> Parameters:
     """Return the update scaled into the plan's norm bound: post-processing, costs no privacy."""
     norm = l2_norm(update)
@@ -187,8 +202,9 @@ def _begin(task: TrainingTask, choose_sum: ChooseClippedSum) -> _StudyState:
     plan, privacy = task.plan, task.plan.privacy
     model = build_model(plan)
     flat = FlatParameters(model)
-    deviation = task.mechanism.noise_multiplier * privacy.clipping_norm / expected_batch_size(task)
-    inner = make_inner_optimizer(plan.training.optimizer, flat, noise_deviation=deviation)
+    inner = make_inner_optimizer(
+        plan.training.optimizer, flat, noise_deviation=noise_deviation(task)
+    )
     return _StudyState(
         model=model,
         flat=flat,

@@ -25,7 +25,7 @@ from common.study.scaling import (
 )
 from site_client.features.matrix import FeatureMatrix
 from site_client.features.scaled import is_recorded
-from site_client.training.noisy_optimizer import GRID_BITS
+from site_client.training.noise import GRID_BITS
 from site_client.training.randomness import Randomness
 
 FINE_BITS: Final = 30

@@ -21,7 +21,7 @@ from site_client.training.clipping import Clipping
 from site_client.training.dp_sgd_engine import write_total
 from site_client.training.evaluation import count_by_score, score_in_slots
 from site_client.training.flat_parameters import FlatParameters
-from site_client.training.noisy_optimizer import SENSITIVITY_MARGIN
+from site_client.training.noise import SENSITIVITY_MARGIN
 from site_client.training.slots import draw, seat, slot_count, with_nobody
 from tests.lib.plans import make_plan
 

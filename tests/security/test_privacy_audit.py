@@ -23,7 +23,7 @@ from simulations.audit.report import AuditReport
 from simulations.audit.run import run_audit
 from simulations.audit.shadow import AuditedParts, ShadowSize, planned_round
 from simulations.cli import app
-from site_client.training import dp_sgd_engine
+from site_client.training import dp_sgd_engine, noisy_optimizer
 from site_client.training.randomness import Randomness
 from tests.lib import planted_bugs
 from tests.lib.plans import EXAMPLES
@@ -134,7 +134,8 @@ def test_each_planted_bug_is_caught_by_the_check_that_is_meant_for_it(
 ) -> None:
     bug = BUGS[name]
     for replaced, make in bug.engine_module.items():
-        monkeypatch.setattr(dp_sgd_engine, replaced, make())
+        module = noisy_optimizer if replaced == "NoisyOptimizer" else dp_sgd_engine
+        monkeypatch.setattr(module, replaced, make())
     report = run_audit(plan_of(bug.model, **bug.training), SIZE, parts=AuditedParts(**bug.parts))
     assert bug.caught_by <= set(report.failed)
 
@@ -163,7 +164,7 @@ def test_every_training_option_of_a_plan_passes(training: dict[str, Any]) -> Non
 def test_noise_at_one_32nd_violates_the_one_run_bound_at_epsilon_1(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(dp_sgd_engine, "NoisyOptimizer", planted_bugs.NoiseForAnotherNorm)
+    monkeypatch.setattr(noisy_optimizer, "NoisyOptimizer", planted_bugs.NoiseForAnotherNorm)
     report = run_audit(with_epsilon(1), SIZE)
     assert "one-run" in report.failed
     assert report.one_run.epsilon_min > 2.5
@@ -232,7 +233,7 @@ def test_the_command_prints_one_json_document_and_its_exit_code_says_whether_a_c
     code, out, _ = run()
     assert code == 0
     assert "A lower bound above the promise proves a bug. A low one proves nothing" in out
-    monkeypatch.setattr(dp_sgd_engine, "NoisyOptimizer", planted_bugs.NoiseForAnotherNorm)
+    monkeypatch.setattr(noisy_optimizer, "NoisyOptimizer", planted_bugs.NoiseForAnotherNorm)
     code, out, _ = run("--json")
     assert code == AuditError.exit_code
     assert json.loads(out)["is_passed"] is False

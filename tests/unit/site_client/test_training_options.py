@@ -16,7 +16,7 @@ from site_client.features.matrix import FeatureMatrix
 from site_client.training.dp_sgd_engine import DpSgdEngine, expected_batch_size
 from site_client.training.engine import TrainingTask
 from site_client.training.flat_parameters import FlatParameters
-from site_client.training.noisy_optimizer import NoiseCorrectedAdam
+from site_client.training.inner_optimizer import NoiseCorrectedAdam
 from site_client.training.randomness import Randomness
 from tests.lib.plans import make_plan
 

@@ -1,0 +1,1 @@
+"""Models of several simulated sites, trained at once as one batched tensor program."""
