@@ -88,6 +88,11 @@ class Sweep:
         return sweep_tables.table(self.runs)
 
     @cached_property
+    def by_seed(self) -> pd.DataFrame:
+        """One row for each cell and seed: figures of all sites' held-out patients together."""
+        return sweep_tables.by_seed(self.runs)
+
+    @cached_property
     def summary(self) -> pd.DataFrame:
         """One row for each cell: means over seeds with 95 % intervals."""
         return sweep_tables.summary(self.runs)

@@ -50,7 +50,7 @@ def write_sweep(found: Sweep, *, words: str) -> Path:
         _write_table(home, item.name, item.table)
         for name, content in written(item.name, item.figure).items():
             home.write_bytes(f"{home.figures.name}/{name}", content)
-    for name in ("table", "summary", "cost"):
+    for name in ("table", "by_seed", "summary", "cost"):
         _write_table(home, name, getattr(found, name))
     record = json.dumps(sweep_record(found, words=words), indent=1, allow_nan=False)
     home.write_text("sweep.json", record + "\n")

@@ -65,6 +65,8 @@ def run_job(job: SweepJob) -> RunRecord:
     answers = {(item.round_number, str(item.site_id)): item for item in result.answers}
     return {
         "digest": job.digest,
+        "cell": job.cell.name,
+        "seed": job.seed,
         "version": result.version,
         "scores": list(_scores(job.cell.plan, job.sites, result)),
         "sites": list(_site_rows(job.cell, result, list(answers.values()))),

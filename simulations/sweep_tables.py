@@ -91,6 +91,17 @@ def table(runs: Sequence[Made]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def by_seed(runs: Sequence[Made]) -> pd.DataFrame:
+    """Return one row for each cell and seed: figures of all sites' held-out patients together."""
+    rows: list[Row] = []
+    for run in runs:
+        found = _scores(run, "all")[0]
+        kept = {key: value for key, value in found.items() if key not in ("scope", "name")}
+        means = {"auroc_of_sites": _mean_of_sites(run)}
+        rows.append({**values_of(run.cell), "seed": run.seed, **kept, **means})
+    return pd.DataFrame(rows)
+
+
 def summary(runs: Sequence[Made]) -> pd.DataFrame:
     """Return one row for each cell, in the order of the cells."""
     return pd.DataFrame([_summary_row(cell, own) for cell, own in by_cell(runs)])
