@@ -76,9 +76,11 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("unit", choices=list(COLUMNS))
+    parser.add_argument("--epsilon", type=float, nargs="+", default=[1.0, 3.0, math.inf])
     parser.add_argument("--out", type=Path, default=Path("runs/stroke-trial"))
     arguments = parser.parse_args()
-    found = compare(arguments.unit, arguments.out / arguments.unit)
+    folder = arguments.out / arguments.unit
+    found = compare(arguments.unit, folder, epsilons=arguments.epsilon)
     print(found.summary.to_string(index=False))
     print(f"\nreport: {found.folder / 'report.html'}")
 
