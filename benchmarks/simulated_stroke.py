@@ -2,8 +2,8 @@
 
     python -m benchmarks.simulated_stroke
 
-The whole command a reader types, imports, reading of the published table, tables, figures and report
-included, in a fresh folder so that nothing is read back. Three of the 36 countries have fewer than
+The whole command a reader types, in a fresh folder so that nothing is read back: imports, reading
+of the published table, runs, tables, figures and report. Three of the 36 countries have fewer than
 20 patients, below which no site takes part; the other 33 are asked in every round.
 """
 
