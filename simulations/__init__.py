@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from simulations.data_set import DataSet
     from simulations.engine import EngineSettings
     from simulations.partition import by_column, by_label_skew, by_quantity, by_time
+    from simulations.populations import Hospital, Population, generate
     from simulations.run import StudyRun, open_run, run
     from simulations.sweep import EarlyStop, Sweep, sweep
     from simulations.sweep_report import write_sweep
@@ -28,6 +29,8 @@ _HOME_OF: Final = {
     "DataSet": "data_set",
     "EarlyStop": "sweep",
     "EngineSettings": "engine",
+    "Hospital": "populations",
+    "Population": "populations",
     "StudyRun": "run",
     "Sweep": "sweep",
     "VirtualSite": "virtual_site",
@@ -35,6 +38,7 @@ _HOME_OF: Final = {
     "by_label_skew": "partition",
     "by_quantity": "partition",
     "by_time": "partition",
+    "generate": "populations",
     "open_run": "run",
     "run": "run",
     "sweep": "sweep",
@@ -45,6 +49,8 @@ __all__ = [
     "DataSet",
     "EarlyStop",
     "EngineSettings",
+    "Hospital",
+    "Population",
     "StudyRun",
     "Sweep",
     "VirtualSite",
@@ -52,6 +58,7 @@ __all__ = [
     "by_label_skew",
     "by_quantity",
     "by_time",
+    "generate",
     "open_run",
     "run",
     "sweep",

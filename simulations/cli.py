@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from common.command_line import print_json, run_command
-from simulations import cli_run, cli_sweep
+from simulations import cli_generate, cli_run, cli_sweep
 
 app = typer.Typer(
     name="cohortium-sim",
@@ -172,6 +172,9 @@ def forecast(
     else:
         print(f"{study_plan.study.id}, {words}:")
         Console().print(forecast_table(lines))
+
+
+cli_generate.register(app)
 
 
 def main() -> None:

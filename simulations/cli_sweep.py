@@ -47,7 +47,7 @@ def sweep_plan(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="TOML with [source], as in site.toml; without it patients are invented."),
+        typer.Option(help="TOML with a source as in site.toml; if not given, patients are invented."),
     ] = None,
     by: Annotated[
         str | None,
