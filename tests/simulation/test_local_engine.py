@@ -106,11 +106,12 @@ def test_replies_that_wait_to_be_taken_are_bounded(monkeypatch: pytest.MonkeyPat
 def test_more_sites_than_may_stay_open_give_the_same_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = run_study(PLAN, SITES, settings=TWO).version
+    # One after another: those of a group that trains together are open together.
+    alone = EngineSettings(workers=1, batched=False)
+    whole = run_study(PLAN, SITES, settings=alone).version
     monkeypatch.setattr("simulations.site_turn.OPEN_MAX", 1)
     before = len(os.listdir("/proc/self/fd"))
     seen: list[int] = []
-    alone = EngineSettings(workers=1, batched=False)  # a group's sites are open together
     found = run_study(
         PLAN,
         SITES,
@@ -209,7 +210,7 @@ def test_processes_are_started_where_they_pay(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_site_may_have_a_trainer_of_its_own() -> None:
     plan = small_plan(training__rounds=2)
-    honest = run_study(plan, small_sites(plan), settings=TWO)
+    honest = run_study(plan, small_sites(plan), settings=EngineSettings(batched=False))
     made = run_study(plan, small_sites(plan, engine=_OwnEngine), settings=TWO)
     assert made.version == honest.version
 
