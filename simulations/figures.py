@@ -65,8 +65,8 @@ def new_figure(height: float) -> tuple[Figure, Any]:
     axes.grid(axis="x", color="#d9dee3", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, labelsize=9)
-    axes.xaxis.label.set_size(9)
-    axes.yaxis.label.set_size(9)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
     return figure, axes
 
 
