@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -38,6 +38,7 @@ from server.selection_rounds import SelectionRounds, cells_asked
 from server.server_optimizer import ServerOptimizer
 from server.site_channel import Arrived, Missing, SiteChannel
 from server.site_directory import Site
+from server.site_memories import site_memories
 from server.study_register import Study
 from server.update_checks import Expectation, SiteMemory, check_release, open_reply
 
@@ -266,7 +267,7 @@ class Coordinator:
         }
         mean = WeightedMean(expectation.shapes)
         outstanding = {request_id: site_id for site_id, request_id in request_ids.items()}
-        memories = self._memories(sites)
+        memories = site_memories(self._books.rounds, self._study.study_id, sites)
         deadline_s = float(self._study.plan.training.round_deadline_s)
         for event in self._channel.ask(requests, deadline_s=deadline_s):
             if isinstance(event, Missing):
@@ -369,28 +370,6 @@ class Coordinator:
             mechanisms=tuple(mechanisms),
             score_bins=plan.evaluation.score_bins,
         )
-
-    def _memories(self, sites: Mapping[SiteId, Site]) -> dict[SiteId, SiteMemory]:
-        complete = {
-            item.round_number
-            for item in self._books.rounds.rounds(self._study.study_id)
-            if item.state.value == "complete"
-        }
-        accepted = [
-            answer
-            for answer in self._books.rounds.answers(self._study.study_id)
-            if answer.outcome is Outcome.ACCEPTED
-        ]
-        memories: dict[SiteId, SiteMemory] = {}
-        for site_id, site in sites.items():
-            own = [answer for answer in accepted if answer.site_id == site_id]
-            memories[site_id] = SiteMemory(
-                # A round that did not complete is asked again and gets the same release again.
-                releases={item.release_id for item in own if item.round_number in complete},
-                cohort_size=own[-1].detail["declared_cohort_size"] if own else None,
-                cohort_size_max=site.cohort_size_max,
-            )
-        return memories
 
 
 def describe_failure(error: CohortiumError) -> str:

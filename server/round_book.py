@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -28,6 +28,9 @@ from server.config import CoordinatorPaths
 from server.durable_file import write_durably
 from server.storage.database import Database
 from server.storage.tables import answers, rounds
+
+_IDS_AT_ONCE: Final = 500
+"""SQLite takes a bounded number of values in one statement."""
 
 
 class Outcome(StrEnum):
@@ -55,6 +58,22 @@ class Answer:
     number: str
     release_id: str
     detail: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BriefAnswer:
+    """An `Answer` without its detail, which is a hundred times as large.
+
+    Args:
+        answer_id: by which `RoundBook.details` finds the detail.
+    """
+
+    answer_id: int
+    round_number: int
+    site_id: SiteId
+    outcome: Outcome
+    number: str
+    release_id: str
 
 
 @dataclass(frozen=True)
@@ -215,6 +234,46 @@ class RoundBook:
             )
             for row in found
         )
+
+    def brief_answers(self, study_id: StudyId) -> tuple[BriefAnswer, ...]:
+        """Return every answer of a study without its detail, oldest first."""
+        columns = answers.c
+        with self._database.transaction() as connection:
+            found = connection.execute(
+                select(
+                    columns.id,
+                    columns.round_number,
+                    columns.site_id,
+                    columns.outcome,
+                    columns.number,
+                    columns.release_id,
+                )
+                .where(columns.study_id == study_id)
+                .order_by(columns.id)
+            ).all()
+        return tuple(
+            BriefAnswer(
+                answer_id=row.id,
+                round_number=row.round_number,
+                site_id=parse_site_id(row.site_id),
+                outcome=Outcome(row.outcome),
+                number=row.number,
+                release_id=row.release_id,
+            )
+            for row in found
+        )
+
+    def details(self, answer_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Return the details of some answers, by their ids."""
+        found: dict[int, dict[str, Any]] = {}
+        with self._database.transaction() as connection:
+            for start in range(0, len(answer_ids), _IDS_AT_ONCE):
+                some = answer_ids[start : start + _IDS_AT_ONCE]
+                rows = connection.execute(
+                    select(answers.c.id, answers.c.detail).where(answers.c.id.in_(some))
+                )
+                found.update((row.id, json.loads(row.detail)) for row in rows)
+        return found
 
     def _close(self, study_id: StudyId, number: int, state: RoundState, **values: str) -> None:
         with self._database.transaction() as connection:

@@ -113,7 +113,7 @@ def run_consortium(
         enrol_sites(database, declared.items(), keys=keys, clock=clock)
         if not is_there:
             record_run(folder, plan, declared, randomness)
-        study = books.register.register(plan, keys.coordinator().signing)
+        study = books.register.register(plan, keys.coordinator.signing)
         if study.state is not StudyState.FINISHED:
             books.register.start_run(study.study_id, "simulation", restarts=0)
             _run_rounds(study.study_id, prepared, books, keys, clock, options)
@@ -140,7 +140,7 @@ def _run_rounds(
         Coordinator(
             books.register.find(study_id),
             books=books,
-            keys=keys.coordinator(),
+            keys=keys.coordinator,
             channel=options.around_channel(told),
             clock=clock,
             should_stop=lambda: _is_far_enough(books, study_id, options.rounds_max),

@@ -98,13 +98,14 @@ def run(
 
     Raises:
         PlanError: the plan breaks a rule, or trains nothing.
-        ConfigError: the folder holds another run; unknown baselines; two sites of one id.
+        ConfigError: the folder holds another run; unknown baselines; fewer sites than the quorum.
         DataSourceError: the data do not fit the plan.
         RoundFailed: too few sites answer.
     """
     plan = plan if isinstance(plan, StudyPlan) else read_plan(plan)
     check_trains(plan)
     check_names(baselines)
+    _check_quorum(plan, len(sites))
     home = RunFolder(folder or default_folder(plan, seed))
     progress("reading patients", 0, len(sites))
     settings = settings or EngineSettings()
@@ -187,6 +188,16 @@ def open_run(folder: Path) -> StudyRun:
         calibration=home.read_table("calibration"),
         record=record,
     )
+
+
+def _check_quorum(plan: StudyPlan, sites: int) -> None:
+    if sites < plan.training.quorum:
+        raise ConfigError(
+            "the study cannot be run on these sites",
+            expected=f"{plan.training.quorum} sites or more, the plan's quorum",
+            arrived=str(sites),
+            todo="divide into more sites, accept smaller ones, or lower training.quorum",
+        )
 
 
 def _write(study_run: StudyRun, home: RunFolder) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -51,8 +52,9 @@ class RunKeys:
             )
         return cls(secret)
 
+    @cached_property
     def coordinator(self) -> CoordinatorKeys:
-        """Return the coordinator's keys."""
+        """The coordinator's keys."""
         return CoordinatorKeys(*self._of("coordinator"))
 
     def site(self, site_id: SiteId) -> tuple[SigningKey, OpeningKey]:

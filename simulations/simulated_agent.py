@@ -108,7 +108,7 @@ class SimulatedAgent:
         self._round = 0
         self._database = _open_database(folder.database, is_durable=settings.is_durable)
         signing, opening = keys.site(site_id)
-        coordinator = keys.coordinator()
+        coordinator = keys.coordinator
         self._tasks = SiteTasks(
             SiteConfig(
                 site=SiteSection(id=site_id, declared_cohort_size=settings.declared_cohort_size),

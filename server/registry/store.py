@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from common.clock import Clock
 from common.errors import RegistryError
 from common.ids import Digest, StudyId, parse_digest, parse_study_id
 from common.protocol.round_states import RoundState
-from server.round_book import Outcome, RoundBook
+from server.round_book import BriefAnswer, Outcome, RoundBook
 from server.storage.database import Database
 from server.storage.tables import model_versions
 from server.study_register import Study
@@ -116,24 +117,21 @@ class ModelRegistry:
         return found[0]
 
     def _lineage(self, study: Study, last_round: int) -> dict[str, Canonical]:
-        found = self._rounds.answers(study.study_id)
+        by_round: defaultdict[int, dict[str, BriefAnswer]] = defaultdict(dict)
+        # A round asked again has several answers of a site: the last one counts.
+        for answer in self._rounds.brief_answers(study.study_id):
+            by_round[answer.round_number][answer.site_id] = answer
         rounds: list[Canonical] = []
-        statements: dict[str, Canonical] = {}
+        newest: dict[str, int] = {}
         for item in self._rounds.rounds(study.study_id):
             if item.round_number > last_round or item.state is not RoundState.COMPLETE:
                 continue
-            # A round asked again has several answers of a site: the last one counts.
-            latest = {
-                answer.site_id: answer
-                for answer in found
-                if answer.round_number == item.round_number
-            }
             releases: dict[str, Canonical] = {}
             absent: dict[str, Canonical] = {}
-            for site_id, answer in sorted(latest.items()):
+            for site_id, answer in sorted(by_round[item.round_number].items()):
                 if answer.outcome is Outcome.ACCEPTED:
                     releases[site_id] = answer.release_id
-                    statements[site_id] = answer.detail["statement"]
+                    newest[site_id] = answer.answer_id
                 else:
                     absent[site_id] = f"{answer.outcome.value} {answer.number}".strip()
             rounds.append(
@@ -145,9 +143,12 @@ class ModelRegistry:
                     "round": item.round_number,
                 }
             )
+        details = self._rounds.details(tuple(newest.values()))
         lineage: dict[str, Canonical] = {
             "rounds": rounds,
-            "statements": statements,
+            "statements": {
+                site_id: details[answer_id]["statement"] for site_id, answer_id in newest.items()
+            },
             "title": study.plan.study.title,
         }
         if study.plan.scaling is not None:

@@ -167,7 +167,7 @@ class AskedSite:
         self.site_id = parse_site_id("east")
         keys = RunKeys.of_folder(folder)
         self.site_signing, self.site_opening = keys.site(self.site_id)
-        self.signing, self.opening = keys.coordinator().signing, keys.coordinator().opening
+        self.signing, self.opening = keys.coordinator.signing, keys.coordinator.opening
 
     def count(
         self, round_number: int, candidates: Sequence[int] = (), **changes: Any

@@ -259,7 +259,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     assert (again.rounds.bytes_up > 1000).all()
 
 
-def test_a_plan_that_only_selects_and_an_unknown_baseline_are_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_run_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
     selects = make_plan(
         monitoring=..., selection={"keep": 2, "present_share_min": 0.01, "joint_candidates": 3}
     )
@@ -267,6 +267,8 @@ def test_a_plan_that_only_selects_and_an_unknown_baseline_are_refused(tmp_path: 
         run(selects, [], folder=tmp_path / "r")
     with pytest.raises(ConfigError, match="a baseline is refused"):
         run(PLANS["fedavg"], [], folder=tmp_path / "r", baselines=("best",))
+    with pytest.raises(ConfigError, match="cannot be run on these sites"):
+        run(PLANS["fedavg"], [], folder=tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 
