@@ -34,6 +34,7 @@ def open_home(home: Path, clock: Clock) -> Iterator[tuple[Database, Books]]:
         clock: of the simulation.
     """
     paths = CoordinatorPaths(home)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     paths.models.mkdir(parents=True, exist_ok=True)
     database = Database(f"sqlite:///{paths.database}")
     event.listen(database.engine, "connect", _do_not_wait_for_disk)

@@ -16,6 +16,7 @@ from typing import Any, Final
 from common.clock import SystemClock
 from common.errors import ConfigError
 from common.ids import SiteId, parse_site_id
+from common.privacy.accountant import forget_distributions
 from common.study.plan import StudyPlan
 from simulations.batched.training_table import TrainingTable
 from simulations.randomness import SiteRandomness
@@ -99,14 +100,15 @@ class SitesInFolder:
         Args:
             asked: envelope by site.
         """
-        if self.batched is False:
-            for site_id, envelope in asked.items():
-                yield site_id, self.answer(site_id, envelope)
-            return
         answers = {
             site_id: partial(self.answer, site_id, envelope) for site_id, envelope in asked.items()
         }
-        yield from self._table.answer_together(answers)
+        if self.batched is False:
+            yield from ((site_id, answer()) for site_id, answer in answers.items())
+        else:
+            yield from self._table.answer_together(answers)
+        # Those of this round: the next one has others, and memory would grow with rounds.
+        forget_distributions()
 
     @contextmanager
     def opened(self, site_id: SiteId) -> Iterator[SimulatedAgent]:
@@ -206,7 +208,8 @@ def prepare_sites(
     """
     template = template_path(folder)
     if not template.exists():
-        template.parent.mkdir(parents=True, exist_ok=True)
+        # Patients' features will lie there: nobody else may enter.
+        template.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_template(template)
     found: dict[SiteId, SimulatedSite] = {}
     for site in sites:

@@ -107,6 +107,16 @@ def guess_right_max_of(records: Mapping[MechanismRecord, int]) -> float:
     return min(1.0, (1 + max(distances, default=0.0)) / 2)
 
 
+def forget_distributions() -> None:
+    """Free the privacy loss distributions kept for the next question; known epsilons stay.
+
+    Each can take a megabyte. For a process that asks about many ledgers in step, as a simulation
+    does: the distributions of earlier rounds are of no use to it.
+    """
+    _composed.cache_clear()
+    _pld_of.cache_clear()
+
+
 def elementary_intervals(
     records: Mapping[MechanismRecord, int],
 ) -> tuple[tuple[PatientPart, dict[MechanismRecord, int]], ...]:

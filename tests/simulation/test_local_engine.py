@@ -91,11 +91,10 @@ def test_replies_that_wait_to_be_taken_are_bounded(monkeypatch: pytest.MonkeyPat
                 site_id: (lambda site_id=site_id, make=make: counted(site_id, make))
                 for site_id, make in requests.items()
             }
-            taken = 0
-            for event in self._channel.ask(asked, deadline_s=deadline_s):  # type: ignore[arg-type]
+            events = self._channel.ask(asked, deadline_s=deadline_s)
+            for taken, event in enumerate(events):
                 time.sleep(0.005)  # whoever takes is slower than the workers
                 seen.append(len(made) - taken)
-                taken += 1
                 yield event
             made.clear()
 

@@ -102,12 +102,11 @@ def test_a_run_killed_inside_a_step_resumes_to_the_same_model(
     assert is_same(resumed, undisturbed)
 
 
-@pytest.mark.parametrize("name", ["matrix"])
 def test_a_run_killed_while_its_folder_is_made_begins_anew(
-    tmp_path: Path, name: str, undisturbed: FederationResult
+    tmp_path: Path, undisturbed: FederationResult
 ) -> None:
     def run() -> None:
-        die_at(VirtualSite, name, call=2, is_done=True)
+        die_at(VirtualSite, "matrix", call=2, is_done=True)
         run_study(PLAN, SITES, folder=tmp_path, settings=ALONE)
 
     killed(run)
@@ -124,7 +123,6 @@ def test_momentum_survives_a_kill_that_falls_between_two_rounds(tmp_path: Path) 
     resumed = run_study(MOMENTUM, SITES, folder=tmp_path, settings=ALONE, resume=True)
     assert is_same(resumed, run_study(MOMENTUM, SITES, settings=ALONE))
     # It is the momentum that a run without its memory would lack.
-    (tmp_path / "b").mkdir()
     plain = small_plan(training__optimizer={"kind": "sgd", "learning_rate": 0.2})
     assert run_study(plain, SITES, settings=ALONE).version != resumed.version
 
@@ -163,3 +161,10 @@ def test_another_run_in_the_folder_is_never_continued(tmp_path: Path, changed: s
             settings=ALONE,
             resume=changed != "resume",
         )
+
+
+def test_nobody_else_may_look_into_a_run_that_holds_patients(tmp_path: Path) -> None:
+    run_study(small_plan(training__rounds=1), SITES, folder=tmp_path, settings=ALONE)
+    for name in ("sites", "coordinator"):
+        assert (tmp_path / name).stat().st_mode & 0o077 == 0
+    assert (tmp_path / "keys.secret").stat().st_mode & 0o077 == 0
