@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Protocol, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, overload
 
 import pyarrow as pa
 
@@ -26,8 +26,10 @@ from simulations.populations.records import Records, record
 from simulations.populations.site_files import read_source, write_site_files
 from simulations.populations.tables import TablesWriter, tables_source
 from simulations.populations.truth import TruthWriter, truth_table, write_model
-from simulations.virtual_site import VirtualSite
 from site_client.sources.table import PatientTable
+
+if TYPE_CHECKING:
+    from simulations.virtual_site import VirtualSite
 
 
 class Form(StrEnum):
@@ -167,7 +169,7 @@ def _generated(hospital: Hospital, seed: int) -> GeneratedPatients:
     return GeneratedPatients(hospital, seed=seed)
 
 
-class Population(Sequence[VirtualSite]):
+class Population(Sequence["VirtualSite"]):
     """Hospitals of one seed: the sites of a simulation, in the order of the hospitals.
 
     Args:
@@ -204,6 +206,9 @@ class Population(Sequence[VirtualSite]):
         """Return one site, or some."""
         if isinstance(place, slice):
             return [self[number] for number in range(len(self))[place]]
+        # PyTorch comes with it, which only who trains needs.
+        from simulations.virtual_site import VirtualSite
+
         hospital = self.hospitals[place]
         return VirtualSite(hospital.site_id, hospital.declared_cohort_size, self._patients[place])
 

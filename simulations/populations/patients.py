@@ -9,6 +9,7 @@ import numpy as np
 
 from simulations.populations.drift import DAY_S, drifted, seconds
 from simulations.populations.hospital import Hospital
+from simulations.populations.log_odds import probability
 from simulations.populations.people import Flags, Floats, History, Patients, Stays, Whole
 from simulations.populations.risk import with_outcomes
 from simulations.populations.streams import stream
@@ -47,10 +48,6 @@ def histories(hospital: Hospital, *, seed: int) -> Iterator[History]:
         patients = _patients(hospital, seed, block, first=first + 1, size=size)
         stays = _stays(hospital, seed, block, patients)
         yield History(hospital, seed, block, patients, stays)
-
-
-def _sigmoid(log_odds: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-log_odds)), dtype=np.float64)
 
 
 def _patients(hospital: Hospital, seed: int, block: int, *, first: int, size: int) -> Patients:
@@ -101,7 +98,7 @@ def _chronic(
         ],
         axis=1,
     )
-    conditions = np.asarray(lot < _sigmoid(log_odds))
+    conditions = np.asarray(lot < probability(log_odds))
     lot = draw("drugs").random((size, len(DRUGS)))
     shares = np.where(
         conditions[:, :1],

@@ -11,6 +11,7 @@ from simulations.populations.codes import LOCAL, PLACES, unmapped_code, without_
 from simulations.populations.contacts import Contacts, contacts_of
 from simulations.populations.drift import DAY_S, seconds
 from simulations.populations.hospital import Hospital
+from simulations.populations.log_odds import probability
 from simulations.populations.people import Flags, Floats, History, Whole
 from simulations.populations.units import recorded_units
 from simulations.populations.variables import (
@@ -217,7 +218,7 @@ def _missing(
         found = np.zeros(len(patient), bool)
     else:
         log_odds = np.log(dial.share / (1 - dial.share)) - dial.informative * severity
-        found = lot[0] < 1 / (1 + np.exp(-log_odds))
+        found = lot[0] < probability(log_odds)
     kept_share = np.ones(len(patient))
     for disparity in history.hospital.disparities:
         is_in = history.patients.among(disparity)[patient]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from simulations.populations.drift import DAY_S, drifted
 from simulations.populations.hospital import Hospital
+from simulations.populations.log_odds import probability
 from simulations.populations.people import Floats, Patients, Stays, Whole
 from simulations.populations.variables import (
     AGE_CENTRE_YEARS,
@@ -41,7 +42,7 @@ def with_outcomes(hospital: Hospital, patients: Patients, stays: Stays, *, died:
     """
     ages = completed_years(patients.born_day[stays.patient], stays.index_s)
     log_odds = _log_odds(hospital, patients, stays, ages)
-    risk = np.asarray(1 / (1 + np.exp(-log_odds)))
+    risk = probability(log_odds)
     dies = died[:, 0] < risk
     minutes = 1 + np.asarray(died[:, 1] * _MINUTES, dtype=np.int64)
     died_s = np.where(dies, stays.index_s + 60 * minutes, _NONE)

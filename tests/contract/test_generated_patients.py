@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pandas
 import pytest
 
 from common.clock import SystemClock
+from common.errors import DataSourceError
 from common.study.plan import StudyPlan
 from common.study.plan_file import read_plan
 from simulations.patient_source import PatientSource
-from simulations.populations import Form, Hospital
+from simulations.populations import Drift, Form, GeneratedPatients, Hospital, patients
 from simulations.populations.site_files import read_source
 from site_client.config import SitePaths
 from site_client.preflight import check_site
@@ -187,6 +189,23 @@ def test_all_readers_see_the_same_population_to_nine_digits(written: Path) -> No
             pandas.testing.assert_frame_equal(first, other, rtol=1e-9)
 
 
+def test_hospitals_of_several_blocks_and_of_one_patient_are_read_in_every_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patients, "BLOCK_PATIENTS", 40)
+    plan = read_plan(PLAN)
+    for size in (100, 1):
+        hospital = Hospital(site_id=f"of-{size}", patients=size)
+        true = GeneratedPatients(hospital, seed=1).truth().to_pandas()
+        first = true[true["stay"] == 1].sort_values("subject_id")
+        for form in Form:
+            write(hospital, tmp_path / f"{form}-{size}", form)
+            found = columns_of(_rows(tmp_path / f"{form}-{size}", plan))
+            assert found["subject_id"].tolist() == first["subject_id"].tolist(), form
+            assert found["label"].tolist() == first["dies"].astype(float).tolist(), form
+            np.testing.assert_allclose(found["sodium_last"], first["sodium"], err_msg=form)
+
+
 def test_a_site_check_takes_each_form_as_it_is_written(written: Path) -> None:
     for form in Form:
         home = written / OWN_CODES.site_id / form
@@ -197,12 +216,23 @@ def test_a_site_check_takes_each_form_as_it_is_written(written: Path) -> None:
         assert result.quality is not None
 
 
+def test_a_unit_that_the_records_do_not_say_is_met_by_the_readers_refusal(tmp_path: Path) -> None:
+    wrong = Drift(begins=date(2020, 1, 1), units={"creatinine": "umol/L"}, units_labelled=False)
+    hospital = Hospital(site_id="mislabelled", patients=80, drift=(wrong,))
+    for form in Form:
+        write(hospital, tmp_path / form, form)
+        with pytest.raises(DataSourceError, match="too many values of creatinine_last"):
+            _rows(tmp_path / form, read_plan(PLAN))
+    true = truth_of(hospital)
+    assert (true["creatinine_read"] / true["creatinine"]).median() == pytest.approx(88.4, rel=0.01)
+
+
 def test_nobody_generated_looks_like_somebody(written: Path) -> None:
     people = table(written / OWN_CODES.site_id / Form.CSV, "patient")
     assert people["patient"].str.fullmatch("99[0-9]{8}").all()
-    patients = (written / OWN_CODES.site_id / Form.FHIR / "data/Patient.000.ndjson").read_text()
-    assert patients.count('"HTEST"') == OWN_CODES.patients
-    assert patients.count("Generated patient 99") == OWN_CODES.patients
+    resources = (written / OWN_CODES.site_id / Form.FHIR / "data/Patient.000.ndjson").read_text()
+    assert resources.count('"HTEST"') == OWN_CODES.patients
+    assert resources.count("Generated patient 99") == OWN_CODES.patients
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
