@@ -47,7 +47,9 @@ def sweep_plan(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="TOML with a source as in site.toml; if not given, patients are invented."),
+        typer.Option(
+            help="TOML with a source as in site.toml; if not given, patients are invented."
+        ),
     ] = None,
     by: Annotated[
         str | None,

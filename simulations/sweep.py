@@ -201,6 +201,8 @@ def _jobs(
     cells: Sequence[Cell], sites: Sites, seeds: Sequence[int], settings: EngineSettings
 ) -> Iterator[SweepJob]:
     """Yield the runs of some seeds; features are made once for cells that ask the same question."""
+    of_rows = ("cohort", "features", "label")
+    is_questioned = any(path.startswith(of_rows) for cell in cells for path in cell.values)
     for seed in seeds:
         drawn = _of_seed(sites, seed)
         made: dict[str, tuple[tuple[VirtualSite, ...], tuple[str, ...]]] = {}
@@ -210,7 +212,9 @@ def _jobs(
                 exclude={"privacy": {"epsilon", "delta", "clipping_norm", "noise_multiplier"}},
             )
             if question not in made:
-                ready = tuple(_with_features(site, cell.plan) for site in drawn)
+                ready = tuple(
+                    _with_features(site, cell.plan, is_questioned=is_questioned) for site in drawn
+                )
                 made[question] = ready, tuple(site.fingerprint(cell.plan) for site in ready)
             ready, prints = made[question]
             yield SweepJob(run_digest(cell, prints, seed, settings), cell, seed, ready, settings)
@@ -222,8 +226,15 @@ def _of_seed(sites: Sites, seed: int) -> Sequence[VirtualSite]:
     return [replace(site, salt=site.salt + f"/seed {seed}".encode()) for site in sites]
 
 
-def _with_features(site: VirtualSite, plan: StudyPlan) -> VirtualSite:
+def _with_features(site: VirtualSite, plan: StudyPlan, *, is_questioned: bool) -> VirtualSite:
     if isinstance(site.patients, FeatureMatrix):
+        if is_questioned:
+            raise ConfigError(
+                f"the features of {site.site_id} cannot be varied",
+                expected="patients from a source, whose rows each cell's plan can be asked of",
+                arrived="features that were made already",
+                todo="give the site a source, or vary only training, privacy and model",
+            )
         return site
     return replace(site, patients=site.matrix(plan))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pandas
 import pytest
 
-from common.errors import ConfigError
+from common.errors import ConfigError, ServiceError
 from common.study.columns import feature_columns
 from common.study.plan import StudyPlan
 from common.study.plan_draft import draft_of
@@ -253,3 +254,35 @@ def test_exact_figures_are_for_their_owner_alone_and_say_so(small: Sweep) -> Non
     assert MARK_TEXT.split(".")[0] in (small.folder / MARK).read_text()
     for path in small.folder.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_ready_features_are_not_taken_for_those_of_another_question(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be varied"):
+        sweep(
+            plan(),
+            sites,
+            vary={"features.age.clip": [[20, 90], [30, 80]]},
+            seeds=[1],
+            folder=tmp_path,
+            workers=1,
+        )
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_told_in_words_and_what_was_made_is_kept(tmp_path: Path) -> None:
+    def kill(done: int, found: int, runs: int) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    with pytest.raises(ServiceError, match="ended by itself"):
+        sweep(
+            plan(),
+            sites,
+            vary={"privacy.epsilon": [1.0, 2.0, 4.0]},
+            seeds=[1, 2],
+            folder=tmp_path,
+            workers=2,
+            progress=kill,
+        )
+    assert list((tmp_path / "runs").glob("*.json"))
+    assert not multiprocessing.active_children()
