@@ -65,6 +65,11 @@ class StudyRun:
     calibration: pd.DataFrame
     record: Mapping[str, Any] = field(repr=False)
 
+    def _repr_html_(self) -> str:
+        """Show the sites, and what federation bought, in a notebook."""
+        tables = (self.sites, self.baselines[self.baselines.site_id == "all sites"])
+        return "".join(str(table.to_html(index=False)) for table in tables if not table.empty)
+
 
 def default_folder(plan: StudyPlan, seed: int) -> Path:
     """Return the folder of a run for which none is named."""
