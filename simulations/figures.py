@@ -108,11 +108,11 @@ def _sites(study_run: StudyRun) -> Figure | None:
             y = places[list(own.site_id)].to_numpy()
             axes.plot(own.auroc, y, mark, color=colour, markersize=5, label=WORDS[name], alpha=0.9)
     axes.set_yticks(places.to_numpy(), list(places.index) if is_named else [""] * len(places))
+    axes.tick_params(axis="y", length=3.5 if is_named else 0)
     axes.set_ylim(-0.6, len(places) - 0.4)
     axes.set_xlabel("AUROC on the site's own held-out patients; whiskers: 95 %")
     axes.set_ylabel("" if is_named else f"{len(places)} sites")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1 - 0.6 / len(together)), ncols=2,
-                fontsize=8, frameon=False)  # fmt: skip
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 
