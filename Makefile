@@ -68,6 +68,7 @@ bench: install ## the measurements of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.monitoring_envelope
 	$(BIN)/python -m benchmarks.monitoring_sum
 	$(BIN)/python -m benchmarks.monitoring_relay
+	$(BIN)/python -m benchmarks.simulated_stroke
 
 clean: ## remove the virtual environment and the demo
 	rm -rf $(VENV) demo-run

@@ -9,7 +9,14 @@ from typing import Annotated
 import typer
 
 from common.command_line import print_json, run_command
-from simulations import cli_attack, cli_compare, cli_generate, cli_run, cli_scenario
+from simulations import (
+    cli_attack,
+    cli_compare,
+    cli_generate,
+    cli_run,
+    cli_scenario,
+    cli_sweep,
+)
 
 app = typer.Typer(
     name="cohortium-sim",
@@ -26,6 +33,7 @@ def main_callback() -> None:
 
 
 cli_run.register(app)
+cli_sweep.register(app)
 
 
 @app.command()

@@ -31,6 +31,8 @@ _MARKS: Final = {
     "alone": (YELLOW, "D"),
     "leave_one_site_out": (GREEN, "s"),
 }
+_CROWD: Final = 9.0
+"""Inches for sites that are too many to be named."""
 _WIDE: Final = 7.5
 _DPI: Final = 144
 
@@ -63,6 +65,8 @@ def new_figure(height: float) -> tuple[Figure, Any]:
     axes.grid(axis="x", color="#d9dee3", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, labelsize=9)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
     return figure, axes
 
 
@@ -78,7 +82,7 @@ def _bought(study_run: StudyRun) -> Figure | None:
     axes.axvline(0, color=INK, linewidth=1)
     axes.set_yticks(range(len(rows)), [WORDS[name] for name in rows.baseline])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("AUROC of the federation minus that of the baseline, mean of sites; 95 %")
+    axes.set_xlabel("AUROC of the federation minus the baseline's, mean of sites; 95 %")
     return figure
 
 
@@ -91,7 +95,7 @@ def _sites(study_run: StudyRun) -> Figure | None:
     together = together.sort_values("auroc")
     places = pd.Series(np.arange(len(together)), index=list(together.site_id))
     is_named = len(together) <= SITES_NAMED_MAX
-    figure, axes = new_figure(1.4 + (0.28 if is_named else 0.06) * len(together))
+    figure, axes = new_figure(1.4 + (0.28 * len(together) if is_named else _CROWD))
     _whiskers(axes, together, "auroc", places.to_numpy(), BLUE, label="the federation's model")
     shown = (
         ("alone_private", ORANGE, "o"),
@@ -104,11 +108,11 @@ def _sites(study_run: StudyRun) -> Figure | None:
             y = places[list(own.site_id)].to_numpy()
             axes.plot(own.auroc, y, mark, color=colour, markersize=5, label=WORDS[name], alpha=0.9)
     axes.set_yticks(places.to_numpy(), list(places.index) if is_named else [""] * len(places))
+    axes.tick_params(axis="y", length=3.5 if is_named else 0)
     axes.set_ylim(-0.6, len(places) - 0.4)
     axes.set_xlabel("AUROC on the site's own held-out patients; whiskers: 95 %")
     axes.set_ylabel("" if is_named else f"{len(places)} sites")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 - 0.6 / len(together)), ncols=2,
-                fontsize=8, frameon=False)  # fmt: skip
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from common.study.plan import StudyPlan
@@ -31,5 +32,10 @@ class PatientSource:
         if question not in self._read:
             with tempfile.TemporaryDirectory(prefix="cohortium-simulation-") as scratch:
                 found = read_rows(plan, self._mapping, folder=self._folder, scratch=Path(scratch))
-            self._read[question] = found.table
+            # A table of events has its index dates beside it; a division by time asks for them.
+            self._read[question] = (
+                found.table
+                if found.events is None
+                else replace(found.table, index_time=found.events.index_time)
+            )
         return self._read[question]

@@ -65,6 +65,11 @@ class StudyRun:
     calibration: pd.DataFrame
     record: Mapping[str, Any] = field(repr=False)
 
+    def _repr_html_(self) -> str:
+        """Show the sites, and what federation bought, in a notebook."""
+        tables = (self.sites, self.baselines[self.baselines.site_id == "all sites"])
+        return "".join(str(table.to_html(index=False)) for table in tables if not table.empty)
+
 
 def default_folder(plan: StudyPlan, seed: int) -> Path:
     """Return the folder of a run for which none is named."""
@@ -98,13 +103,14 @@ def run(
 
     Raises:
         PlanError: the plan breaks a rule, or trains nothing.
-        ConfigError: the folder holds another run; unknown baselines; two sites of one id.
+        ConfigError: the folder holds another run; unknown baselines; fewer sites than the quorum.
         DataSourceError: the data do not fit the plan.
         RoundFailed: too few sites answer.
     """
     plan = plan if isinstance(plan, StudyPlan) else read_plan(plan)
     check_trains(plan)
     check_names(baselines)
+    _check_quorum(plan, len(sites))
     home = RunFolder(folder or default_folder(plan, seed))
     progress("reading patients", 0, len(sites))
     settings = settings or EngineSettings()
@@ -187,6 +193,16 @@ def open_run(folder: Path) -> StudyRun:
         calibration=home.read_table("calibration"),
         record=record,
     )
+
+
+def _check_quorum(plan: StudyPlan, sites: int) -> None:
+    if sites < plan.training.quorum:
+        raise ConfigError(
+            "the study cannot be run on these sites",
+            expected=f"{plan.training.quorum} sites or more, the plan's quorum",
+            arrived=str(sites),
+            todo="divide into more sites, accept smaller ones, or lower training.quorum",
+        )
 
 
 def _write(study_run: StudyRun, home: RunFolder) -> None:

@@ -21,11 +21,13 @@ from server import cli as coordinator_cli
 from simulations import cli as simulation_cli
 from simulations.baselines import ALL_BASELINES, ALL_SITES, FEDERATED, train_baselines
 from simulations.engine import EngineSettings, run_study
+from simulations.exact_performance import Estimate
 from simulations.forecast_population import simulated_population
 from simulations.plain_rounds import Trainee, pool, train_plainly
 from simulations.randomness import reproducible
 from simulations.run import StudyRun, open_run, run
 from simulations.run_folder import MARK
+from simulations.run_report import conclusion
 from simulations.virtual_site import VirtualSite
 from tests.lib.html_pages import Page
 from tests.lib.plans import make_plan, write_plan
@@ -198,6 +200,15 @@ def test_the_report_warns_concludes_and_loads_nothing(ran: StudyRun) -> None:
         assert words in markdown
 
 
+@pytest.mark.parametrize("baseline", ALL_BASELINES)
+def test_a_conclusion_is_drawn_only_where_the_interval_leaves_zero_out(baseline: str) -> None:
+    unsure = conclusion(baseline, Estimate(0.02, -0.01, 0.05))
+    better = conclusion(baseline, Estimate(0.02, 0.01, 0.03))
+    worse = conclusion(baseline, Estimate(-0.02, -0.03, -0.01))
+    assert "cannot tell" in unsure and "cannot tell" not in better + worse
+    assert better != worse and "0.020" in better and "0.020" in worse
+
+
 def test_a_plans_words_stay_text_in_the_report(tmp_path: Path) -> None:
     plan = make_plan(
         study__title="<script>alert(1)</script> | *x*",
@@ -259,7 +270,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     assert (again.rounds.bytes_up > 1000).all()
 
 
-def test_a_plan_that_only_selects_and_an_unknown_baseline_are_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_run_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
     selects = make_plan(
         monitoring=..., selection={"keep": 2, "present_share_min": 0.01, "joint_candidates": 3}
     )
@@ -267,6 +278,8 @@ def test_a_plan_that_only_selects_and_an_unknown_baseline_are_refused(tmp_path: 
         run(selects, [], folder=tmp_path / "r")
     with pytest.raises(ConfigError, match="a baseline is refused"):
         run(PLANS["fedavg"], [], folder=tmp_path / "r", baselines=("best",))
+    with pytest.raises(ConfigError, match="cannot be run on these sites"):
+        run(PLANS["fedavg"], [], folder=tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 

@@ -17,6 +17,8 @@ from simulations.data_set import DataSet
 from simulations.partition import Partition, by_column, by_label_skew, by_quantity, by_time
 from simulations.site_choice import choose_sites
 from site_client.sources.table import PatientTable
+from tests.lib.event_hospital import SOURCE as MEDS_SOURCE
+from tests.lib.event_hospital import admissions_plan, write_meds_hospital
 from tests.lib.plans import make_plan
 
 PLAN = make_plan()
@@ -218,3 +220,25 @@ def test_a_data_set_file_may_be_a_site_toml_and_a_wrong_one_is_told(tmp_path: Pa
     file.write_text(SOURCE.replace('kind = "table"', 'kind = "tables"'))
     with pytest.raises(ConfigError, match=r"site\.toml cannot be read"):
         DataSet.read(file)
+
+
+def test_events_are_divided_by_a_file_by_label_and_by_their_index_dates(tmp_path: Path) -> None:
+    plan = admissions_plan()
+    write_meds_hospital(tmp_path, patients=160)
+    (tmp_path / "data.toml").write_text(MEDS_SOURCE)
+    data = DataSet.read(tmp_path / "data.toml")
+    who = sorted(data.rows(plan).subject_ids)
+    lines = [f"{patient},{'east' if place % 2 else 'west'}" for place, patient in enumerate(who)]
+    (tmp_path / "sites.csv").write_text("subject_id,site\n" + "\n".join(lines) + "\n")
+    for partition in (
+        by_column(data, plan, tmp_path / "sites.csv"),
+        by_label_skew(data, plan, sites=2, alpha=50),
+        by_time(data, plan, sites=2),
+    ):
+        first, second = tables(partition, plan).values()
+        assert sorted(first.subject_ids + second.subject_ids) == who
+    assert first.index_time is not None and second.index_time is not None
+    assert first.index_time.max() < second.index_time.min()
+    with pytest.raises(ConfigError, match="no column 'hospital'") as refused:
+        by_column(data, plan, "hospital")
+    assert "CSV" in refused.value.todo

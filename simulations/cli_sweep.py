@@ -1,0 +1,185 @@
+"""`cohortium-sim sweep`: a plan's fields varied over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from common.command_line import print_json, table_width
+
+if TYPE_CHECKING:
+    from common.study.plan import StudyPlan
+    from simulations.partition import Partition
+    from simulations.sweep import Sites, Sweep
+
+
+class Engine(StrEnum):
+    """What works the sites."""
+
+    LOCAL = "local"
+    FLOWER = "flower"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("sweep")(sweep_plan)
+
+
+def sweep_plan(
+    plan: Annotated[Path, typer.Argument(help="The study plan, a TOML file.")],
+    vary: Annotated[
+        list[str],
+        typer.Option(help="PATH=VALUE,VALUE, such as privacy.epsilon=0.5,1,2,inf; again for more."),
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions of each plan.")] = 5,
+    first_seed: Annotated[int, typer.Option(min=0, help="Fresh ones to confirm a choice.")] = 1,
+    early_stop: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="After so many seeds, no more for plans clearly below the best at their ε."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML with a source as in site.toml; if not given, patients are invented."
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="One site for each text of this column, or a CSV of subject_id,site."),
+    ] = None,
+    label_skew: Annotated[
+        float | None, typer.Option(help="Dirichlet alpha: small makes sites' outcomes differ.")
+    ] = None,
+    by_quantity: Annotated[
+        float | None, typer.Option(help="Exponent of the sites' sizes by rank; 0 is equal.")
+    ] = None,
+    by_time: Annotated[
+        str | None, typer.Option(help="Periods of this column, or of the index date: index-date.")
+    ] = None,
+    sites: Annotated[int, typer.Option(min=2, help="How many sites are cut or invented.")] = 10,
+    patients: Annotated[int, typer.Option(min=50, help="Invented patients of each site.")] = 500,
+    patients_min: Annotated[
+        int, typer.Option(min=20, help="A part of a data set with fewer patients is left out.")
+    ] = 50,
+    engine: Annotated[
+        Engine, typer.Option(help="local: processes of this machine; flower: Flower on Ray.")
+    ] = Engine.LOCAL,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; as many as cores if not given.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The sweep's folder; runs/STUDY-sweep if not given.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Vary a plan's fields: what each choice reaches, what privacy costs, and who pays."""
+    import signal
+
+    from common.study.plan_file import read_plan
+    from common.study.selection_words import check_trains
+    from simulations.engine import EngineSettings
+    from simulations.site_choice import choose_sites
+    from simulations.sweep import EarlyStop
+    from simulations.sweep_report import sweep_record, write_sweep
+    from simulations.varied_plans import make_cells, read_vary
+
+    # SIGTERM ends the sweep as Ctrl-C does, so that no process is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    study_plan = read_plan(plan)
+    check_trains(study_plan)
+    values = read_vary(vary)
+    make_cells(study_plan, values)  # a wrong plan is told before any patient is read
+    choose = partial(
+        choose_sites,
+        study_plan,
+        data=data,
+        by=by,
+        label_skew=label_skew,
+        by_quantity=by_quantity,
+        by_time=by_time,
+        sites=sites,
+        patients=patients,
+        patients_min=patients_min,
+    )
+    chosen = choose(seed=first_seed)
+    found = _sweep(
+        study_plan,
+        chosen,
+        # Invented patients are others with each seed; a data set's are split otherwise.
+        (lambda seed: choose(seed=seed)) if data is None else chosen,
+        values,
+        range(first_seed, first_seed + seeds),
+        folder=out or Path("runs") / f"{study_plan.study.id}-sweep",
+        workers=workers,
+        settings=EngineSettings(engine=engine.value),
+        stop=None if early_stop is None else EarlyStop(early_stop),
+    )
+    told = f"{len(chosen)} sites, divided {chosen.words}"
+    report = write_sweep(found, words=told)
+    if json:
+        print_json(sweep_record(found, words=told) | {"folder": str(found.folder)})
+    else:
+        print(f"{study_plan.study.id}: {told}")
+        _tell(found)
+        print(f"report: {report}")
+
+
+def _sweep(
+    plan: StudyPlan,
+    chosen: Partition,
+    sites: Sites,
+    vary: Mapping[str, Sequence[Any]],
+    seeds: Sequence[int],
+    **options: Any,
+) -> Sweep:
+    """Sweep with progress on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from simulations.sweep import sweep
+
+    console = Console(stderr=True)
+    for words in chosen.left_out:
+        console.print(f"left out: {words}", highlight=False)
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("runs", total=None)
+        return sweep(
+            plan,
+            sites,
+            vary=vary,
+            seeds=seeds,
+            progress=lambda done, kept, runs: bar.update(task, completed=done, total=runs),
+            **options,
+        )
+
+
+def _tell(found: Sweep) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from simulations.sweep_figures import varied
+    from simulations.varied_plans import in_words
+
+    paths = varied(found)
+    table = Table(*paths, "AUROC", "95 % over seeds", "mean of sites", "ε spent", "seeds")
+    for row in found.summary.to_dict(orient="records"):
+        is_alone = math.isnan(row["auroc_low"])
+        table.add_row(
+            *(in_words(row[path]) for path in paths),
+            f"{row['auroc']:.3f}",
+            "" if is_alone else f"{row['auroc_low']:.3f} to {row['auroc_high']:.3f}",
+            f"{row['auroc_of_sites']:.3f}",
+            "none" if math.isnan(row["epsilon_spent"]) else f"{row['epsilon_spent']:.3f}",
+            str(row["seeds"]),
+        )
+    Console(width=table_width()).print(table)
+    for name, seeds in found.stopped.items():
+        print(f"stopped after {seeds} seeds, below the best of its ε: {name}")

@@ -1,0 +1,181 @@
+"""The processes of a sweep: each makes one run at a time, and none outlives whoever started it."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from types import TracebackType
+from typing import Final, Self
+
+from common import errors
+from common.errors import CohortiumError, InternalError, ServiceError
+from simulations.sweep_run import RunRecord, SweepJob, run_job
+
+_STOP_WAIT_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why a run failed, as plain values: an exception does not cross a pipe whole."""
+
+    record: dict[str, str | int]
+
+
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    pipe: Connection
+    job: SweepJob | None = None
+
+
+class SweepProcesses:
+    """Processes that make runs. Leaving the context ends them all.
+
+    Args:
+        workers: how many; with 1 the runs are made in this one.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._limit = workers
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _stop(self._workers)
+
+    def run(self, jobs: Iterable[SweepJob]) -> Iterator[tuple[SweepJob, RunRecord]]:
+        """Make runs and yield each with its record, in the order in which they end.
+
+        Args:
+            jobs: taken one by one as a process becomes free: not all need be in memory together.
+
+        Raises:
+            CohortiumError: of the first run that fails.
+            ServiceError: when a process ends by itself.
+        """
+        if self._limit == 1:
+            for job in jobs:
+                yield job, run_job(job)
+            return
+        for job in jobs:
+            idle = next((item for item in self._workers if item.job is None), None)
+            if idle is None and len(self._workers) < self._limit:
+                idle = _start()
+                self._workers.append(idle)
+            if idle is None:
+                idle, done, record = _next_done(self._workers)
+                yield done, record
+            _give(idle, job)
+        while any(worker.job for worker in self._workers):
+            _, done, record = _next_done(self._workers)
+            yield done, record
+
+
+def _start() -> _Worker:
+    # "spawn": a fork would copy the locks of torch's threads as they happen to be.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, run_job), daemon=True)
+    process.start()
+    theirs.close()
+    return _Worker(process, ours)
+
+
+def _give(worker: _Worker, job: SweepJob) -> None:
+    worker.job = job
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        worker.pipe.send(job)  # a process that has gone is told when its answer is read
+
+
+def _next_done(busy: list[_Worker]) -> tuple[_Worker, SweepJob, RunRecord]:
+    ready = wait([worker.pipe for worker in busy if worker.job])
+    worker = next(item for item in busy if item.pipe is ready[0])
+    job, worker.job = worker.job, None
+    try:
+        answer = worker.pipe.recv()
+    except (EOFError, ConnectionResetError):
+        answer = None
+    if job is None or answer is None:
+        worker.process.join(_STOP_WAIT_S)
+        raise ServiceError(
+            "a process of the sweep ended by itself",
+            expected="processes that end when they are told to",
+            arrived=f"exit code {worker.process.exitcode}, the system's when it is negative",
+            todo="run the sweep again, where it goes on; with less memory than it needs, use fewer "
+            "--workers",
+        )
+    if isinstance(answer, _Failure):
+        raise _as_error(answer.record)
+    return worker, job, answer
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    for worker in workers:
+        worker.pipe.close()
+        worker.process.terminate()
+    for worker in workers:
+        worker.process.join(_STOP_WAIT_S)
+        worker.process.kill()
+        worker.process.join()
+
+
+def _serve(pipe: Connection, run: Callable[[SweepJob], RunRecord]) -> None:
+    """Make runs until the pipe closes: the body of a process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep hears Ctrl-C and stops us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        answer: RunRecord | _Failure
+        try:
+            answer = run(job)
+        except CohortiumError as error:
+            answer = _Failure(error.as_record())
+        # A traceback could quote data: only what kind of error it was crosses the pipe.
+        except Exception as error:
+            answer = _Failure(_internal(error).as_record())
+        pipe.send(answer)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _internal(error: Exception) -> InternalError:
+    return InternalError(
+        "a run of the sweep failed by a fault of ours",
+        expected="no exception of this kind",
+        arrived=type(error).__name__,
+        todo="run the same cell alone with `cohortium-sim run` and report this as a fault",
+    )
+
+
+def _as_error(record: dict[str, str | int]) -> CohortiumError:
+    kind = getattr(errors, str(record["error"]), InternalError)
+    made: type[CohortiumError] = kind if issubclass(kind, CohortiumError) else InternalError
+    return made(
+        str(record["refused"]),
+        expected=str(record["expected"]),
+        arrived=str(record["arrived"]),
+        todo=str(record["to_do"]),
+        number=str(record["number"]),
+    )
