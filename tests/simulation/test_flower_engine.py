@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import BudgetError, CohortiumError, ConfigError, InternalError
 from common.ids import SiteId
@@ -44,6 +45,13 @@ def momentum_plan() -> StudyPlan:
         training__quorum=3,
         training__update_norm_max=30.0,
     )
+
+
+@pytest.fixture
+def within_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give this process what Flower gives its ServerApp before it makes a message."""
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
 
 
 @needs_ray
@@ -144,11 +152,13 @@ run_over_flower(loop, Echo(), ids, workers=1)
     assert child.returncode != 0
 
 
+@pytest.mark.usefixtures("within_a_task")
 def test_a_turn_is_the_sites_answer_to_its_envelope() -> None:
     reply = answer_turn(Echo(), message_to(SITE, b"question", 1))
     assert reply.content["envelope"]["envelope"] == b"site-0 question"
 
 
+@pytest.mark.usefixtures("within_a_task")
 def test_an_error_of_a_turn_goes_back_in_our_words_and_another_only_by_its_type() -> None:
     ours = answer_turn(Echo(refusing="site-0"), message_to(SITE, b"", 1))
     assert ours.content["failure"]["type"] == BudgetError.__name__
@@ -157,6 +167,7 @@ def test_an_error_of_a_turn_goes_back_in_our_words_and_another_only_by_its_type(
     assert "John" not in str(other.content["failure"])
 
 
+@pytest.mark.usefixtures("within_a_task")
 def test_a_machine_that_does_not_see_the_runs_folder_says_what_a_cluster_needs(
     tmp_path: Path,
 ) -> None:

@@ -32,7 +32,7 @@ from simulations.populations.variables import INTERCEPT, WEIGHTS
 from site_client.config import SitePaths, read_site_config
 from tests.lib.generated import PLAN, columns_of
 
-EXAMPLE = Path(__file__).parents[3] / "docs/examples/generated-hospitals.toml"
+EXAMPLE = Path(__file__).parents[3] / "docs/examples/populations/generated-hospitals.toml"
 TWO = (Hospital(site_id="one", patients=80), Hospital(site_id="two", patients=120))
 
 
@@ -140,7 +140,7 @@ def test_an_unknown_form_is_refused_with_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_the_page_names_every_dial_and_states_every_weight() -> None:
-    page = (EXAMPLE.parents[1] / "synthetic-populations.md").read_text()
+    page = (EXAMPLE.parents[2] / "synthetic-populations.md").read_text()
     table = page.partition("## The dials")[2].partition("## The truth")[0]
     for model in (Hospital, CaseMix, Coding, Missing, Drift, Disparity):
         for name in model.model_fields:
