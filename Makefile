@@ -28,7 +28,8 @@ demo: install ## four hospitals train one model on this machine
 
 test: install ## every test
 	$(PYTEST) -n $(WORKERS) --dist loadscope -m "not slow and not e2e"
-	$(PYTEST) -m "slow or e2e" --timeout 900
+	$(PYTEST) -n $(WORKERS) --dist loadscope -m "slow and not e2e" --timeout 900
+	$(PYTEST) -m e2e --timeout 900
 
 test-fast: install ## the tests that take seconds
 	$(PYTEST) -n $(WORKERS) --dist loadscope -m "not slow and not e2e"
