@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.lib.federation import pids_of
+from tests.lib.hearing import hear_ctrl_c
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -27,8 +28,7 @@ def _demo(folder: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell starts what runs in the background deaf to Ctrl-C, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509
         # No data sets: a clone on a fresh machine has none.
         env={**os.environ, "COHORTIUM_DATA": str(folder / "none")},
     )

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 
 @contextmanager
 def https_server(certificate: Path, key: Path, *, now_s: int | None) -> Iterator[int]:
@@ -80,10 +82,15 @@ def _relay(one: socket.socket, other: socket.socket) -> None:
 
 @contextmanager
 def running_proxy(*, refuses: bool = False) -> Iterator[Proxy]:
-    """Run a proxy on loopback."""
+    """Run a proxy on loopback; meanwhile forget that of whoever runs the tests, and what it is not
+    for: often loopback."""
     proxy = Proxy(refuses=refuses)
-    with _running(proxy):
-        yield proxy
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("no_proxy", "no_grpc_proxy", "http_proxy", "https_proxy", "grpc_proxy"):
+            patch.delenv(name, raising=False)
+            patch.delenv(name.upper(), raising=False)
+        with _running(proxy):
+            yield proxy
 
 
 @contextmanager

@@ -22,6 +22,6 @@ def test_a_report_killed_at_any_line_is_charged_once_noised_once_and_sealed_once
     context.set_forkserver_preload(["tests.lib.dying_report"])
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
         killing = pool.submit(report_killed_at_lines, tmp_path, stride=stride)
-        lines, killed = killing.result(timeout=280)
+        lines, killed = killing.result(timeout=600)
     assert lines > 200
     assert killed >= lines // stride

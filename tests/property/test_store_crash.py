@@ -23,6 +23,6 @@ def test_a_store_killed_at_any_line_has_whole_entries_and_the_next_build_cleans_
     context.set_forkserver_preload(["tests.lib.dying_store"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         killing = pool.submit(killed_at_every_line, tmp_path, what, stride=stride)
-        lines, killed = killing.result(timeout=280)
+        lines, killed = killing.result(timeout=600)
     assert lines > 30
     assert killed >= lines // stride

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from common.command_line import INTERRUPTED_EXIT_CODE
+from tests.lib.hearing import hear_ctrl_c
 from tests.lib.plans import make_plan, write_plan
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +34,12 @@ def started(folder: Path, out: str) -> subprocess.Popen[bytes]:
     """Start the command in a session of its own and wait until some rounds are over."""
     with (folder / f"{out}.log").open("wb") as log:
         process = subprocess.Popen(
-            command(folder, out), stdout=log, stderr=log, start_new_session=True, cwd=ROOT
+            command(folder, out),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=ROOT,
+            preexec_fn=hear_ctrl_c,  # noqa: PLW1509
         )
     traffic, until = folder / out / "traffic.jsonl", time.monotonic() + WAIT_S
     while not traffic.exists() or len(traffic.read_bytes().splitlines()) < 60:

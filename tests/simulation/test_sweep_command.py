@@ -14,6 +14,7 @@ import pytest
 
 from common.command_line import run_command
 from simulations.cli import app
+from tests.lib.hearing import hear_ctrl_c
 from tests.lib.plans import make_plan, write_plan
 
 PROGRAM = "from simulations.cli import main; main()"
@@ -85,7 +86,11 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_where_it_was(
     environment = {**os.environ, "SWEEP_TEST": str(tmp_path)}
     command = [sys.executable, "-c", PROGRAM, *arguments]
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509
     ) as started:
         while started.poll() is None and len(list(out.glob("runs/*.json"))) < 2:
             time.sleep(0.02)

@@ -228,15 +228,6 @@ def test_the_parameters_beside_a_promotion_come_whole(site: Site) -> None:
     assert all(not message.body for message in messages)
 
 
-@pytest.fixture
-def only_our_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the proxy of whoever runs the tests, and what it is not for: often loopback."""
-    for name in ("no_proxy", "no_grpc_proxy", "http_proxy", "https_proxy", "grpc_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.mark.usefixtures("only_our_proxy")
 def test_everything_passes_through_a_proxy_that_only_knows_connect(site: Site) -> None:
     envelope = site.seal()
     with running_proxy() as proxy:
@@ -247,7 +238,6 @@ def test_everything_passes_through_a_proxy_that_only_knows_connect(site: Site) -
     assert envelope in _stored(site.relaying)
 
 
-@pytest.mark.usefixtures("only_our_proxy")
 def test_a_proxy_that_refuses_is_a_relay_that_cannot_be_reached(site: Site) -> None:
     site.seal()
     with running_proxy(refuses=True) as proxy, pytest.raises(TransportError):
