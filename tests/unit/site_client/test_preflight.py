@@ -32,7 +32,6 @@ from tests.lib.sites_in_process import PLAN
 
 STUDY = read_plan(PLAN)
 REACH = "the coordinator answers"
-NOW_S = int(time.time())
 
 
 class Hospital:
@@ -145,7 +144,9 @@ def test_the_relay_is_reached_through_the_hospitals_proxy_and_a_revoked_site_is_
         )
         assert ask_relay(relay_access(reached), wait_s=20) == (True, "yes")
         assert proxy.tunnels == [relaying.address]
-        pin_given_roster(relaying.store, relaying.signed(revoked), fingerprint="", now_s=NOW_S)
+        pin_given_roster(
+            relaying.store, relaying.signed(revoked), fingerprint="", now_s=int(time.time())
+        )
         time.sleep(1.2)
         south = read_courier_config(relaying.sites["south"].paths.courier)
         is_ok, words = ask_relay(relay_access(replace(south, relay=relaying.address)), wait_s=20)
