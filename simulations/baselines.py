@@ -6,7 +6,6 @@ on each site's own held-out patients, who are the same for all of them.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import torch
 
 from common.errors import ConfigError
 from common.protocol.arrays import Parameters
@@ -30,6 +28,7 @@ from simulations.exact_performance import (
     outcomes,
     predict,
 )
+from simulations.one_thread import one_thread
 from simulations.plain_rounds import Company, Trainee, pool, train_companies
 from simulations.randomness import reproducible
 from site_client.features.matrix import FeatureMatrix, split
@@ -126,7 +125,7 @@ def train_baselines(
     scored = {FEDERATED: {name: _score(plan, federated, held_out[name]) for name in held_out}}
     seconds: dict[str, float] = {}
     rounds = plan.training.rounds
-    with _one_thread():
+    with one_thread():
         for place, name in enumerate(names):
             begun = time.perf_counter()
             jobs = list(_jobs(name, sites, left_out_max))
@@ -229,14 +228,3 @@ def _columns(name: str, estimate: Estimate | None) -> dict[str, float]:
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread, as in the study itself."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import wait
 from typing import Final, TypeAlias
 
-import torch
-
 from common.ids import SiteId
 from common.study.plan import StudyPlan
 from common.study.scaling import model_shapes
 from server.site_channel import Arrived, Missing, SiteChannel
+from simulations.one_thread import one_thread
 from simulations.site_turn import SitesInFolder
 from simulations.site_worker import Group
 from simulations.worker_process import WorkerProcess
@@ -46,7 +45,7 @@ def local_channel(sites: SitesInFolder, *, workers: int | None = None) -> Iterat
     wanted = workers_that_pay(sites.plan, len(sites.sites)) if workers is None else workers
     count = min(wanted, len(sites.sites))
     if count <= 1:
-        with _one_thread():
+        with one_thread():
             yield ProcessChannel(sites)
         return
     channel = WorkersChannel(sites, workers=count)
@@ -187,14 +186,3 @@ def _group_max(envelope_bytes: int) -> int:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread: a batch of a hospital is too small to be worth waking another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from common.study.plan import StudyPlan
 from common.study.plan_bytes import plan_digest
@@ -19,6 +17,7 @@ from simulations.audit.evidence import StudyEvidence
 from simulations.audit.one_run import audit_guesses
 from simulations.audit.report import AuditReport, Check
 from simulations.audit.shadow import AuditedParts, ShadowSize, run_studies, study_sizes
+from simulations.one_thread import one_thread
 
 
 def run_audit(
@@ -45,7 +44,7 @@ def run_audit(
     total = len(study_sizes(plan, size.canaries)) + 1
     studies: list[StudyEvidence] = []
     progress(0, total)
-    with _one_thread():
+    with one_thread():
         for study in run_studies(plan, size, parts, rng):
             studies.append(study)
             progress(len(studies), total)
@@ -84,15 +83,3 @@ def run_audit(
         checks=checks,
         seconds=time.monotonic() - begun,
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # Threads that wait for each other cost small steps far more than they save: ten times on a
-    # machine that does other work.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
