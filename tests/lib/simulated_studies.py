@@ -6,7 +6,7 @@ import itertools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,17 @@ def start(run: Callable[[], object]) -> BaseProcess:
     return process
 
 
-def children_of(pid: int) -> list[int]:
-    """Return the ids of a process' children."""
+def children_of(pid: int, *, but: Collection[int] = ()) -> list[int]:
+    """Return the ids of a process' children, without those that it is known to have had before.
+
+    A test's own process may have some: a fork server and its tracker outlive the test that
+    started them.
+    """
     tasks = Path(f"/proc/{pid}/task")
-    return [
+    children = [
         int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()
     ]
+    return [child for child in children if child not in but]
 
 
 def is_running(pid: int) -> bool:

@@ -133,12 +133,13 @@ def test_what_a_worker_raises_is_raised_here_and_the_workers_are_gone() -> None:
     def broken(agent: SimulatedAgent, envelope: bytes) -> bytes:
         raise DataSourceError("no", expected="rows", arrived="none", todo="look", number="R14")
 
+    before = children_of(os.getpid())
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(SimulatedAgent, "answer", broken)
         with pytest.raises(DataSourceError) as caught:
             run_study(PLAN, SITES, settings=TWO)
     assert (caught.value.number, caught.value.todo) == ("R14", "look")
-    assert children_of(os.getpid()) == []
+    assert children_of(os.getpid(), but=before) == []
 
 
 def test_an_error_that_is_not_ours_crosses_the_pipe_without_its_text() -> None:
@@ -149,10 +150,11 @@ def test_an_error_that_is_not_ours_crosses_the_pipe_without_its_text() -> None:
 
 
 def test_a_worker_that_dies_is_an_error_and_the_run_can_go_on(tmp_path: Path) -> None:
+    before = children_of(os.getpid())
     whole = run_study(PLAN, SITES, settings=TWO).version
 
     def kill_one() -> None:
-        os.kill(children_of(os.getpid())[0], signal.SIGKILL)
+        os.kill(children_of(os.getpid(), but=before)[0], signal.SIGKILL)
 
     with pytest.raises(ServiceError, match="has died") as caught:
         run_study(
@@ -164,7 +166,7 @@ def test_a_worker_that_dies_is_an_error_and_the_run_can_go_on(tmp_path: Path) ->
         )
     assert "killed by signal 9" in caught.value.arrived
     assert caught.value.exit_code == 62
-    assert children_of(os.getpid()) == []
+    assert children_of(os.getpid(), but=before) == []
     resumed = run_study(PLAN, SITES, folder=tmp_path, settings=TWO, resume=True)
     assert resumed.version == whole
 
