@@ -106,7 +106,7 @@ class BoardDecisions:
             return known
         try:
             judged = judge_decision(notice, rosters)
-            if not self._has_turn(judged.decision):
+            if not self._has_turn(judged.decision, rosters[-1].consortium):
                 return None
         except (ProtocolError, SignatureError) as error:
             return self._log(notice, digest, "refused", _reason(error))
@@ -124,7 +124,7 @@ class BoardDecisions:
         """Return every decision that was looked at, in the order of looking."""
         return acted_decisions(self._database)
 
-    def _has_turn(self, decision: Decision) -> bool:
+    def _has_turn(self, decision: Decision, consortium: str) -> bool:
         """Return whether the decisions before it are here; raises T6 if it does not follow them."""
         table = board_decisions
         query = (
@@ -138,6 +138,7 @@ class BoardDecisions:
             return False
         check_decision_follows(
             decision,
+            consortium=consortium,
             study_id=decision.study_id,
             number=len(held),
             digest=read_signed(held[-1]).digest if held else None,

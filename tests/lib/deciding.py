@@ -21,6 +21,7 @@ def decide(
     """Return a study's next decision, signed by these deciders; `changes` replace its words."""
     first, *others = signers
     words: dict[str, Any] = {
+        "consortium": world.roster.consortium,
         "study_id": STUDY,
         "action": action,
         "reason": "AUROC fell at two hospitals",

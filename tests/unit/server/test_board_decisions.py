@@ -307,6 +307,13 @@ def test_a_second_decision_of_one_number_is_refused(world: World, acting: Acting
     assert (done.outcome, done.detail[:2]) == ("refused", "T6")
 
 
+def test_a_decision_of_another_consortium_of_the_same_deciders_is_refused(
+    world: World, acting: Acting
+) -> None:
+    done = acting.act(decide(world, Action.STOP, consortium="Lung network"), [world.roster])
+    assert (done.outcome, done.detail[:2]) == ("refused", "T6")
+
+
 def test_a_rollback_to_another_studys_version_is_not_possible(
     world: World, consortium: Consortium, acting: Acting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
