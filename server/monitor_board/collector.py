@@ -18,7 +18,12 @@ from common.clock import Clock
 from server.monitor_board.inbox import Inbox, Outcome, Taken
 from server.monitor_board.key_retention import expired_keys
 from server.monitor_board.notices_in import STREAM, NoticeReader
-from server.monitor_board.notices_out import mark_published, mark_refused, unpublished
+from server.monitor_board.notices_out import (
+    mark_published,
+    mark_refused,
+    publish_again,
+    unpublished,
+)
 from server.monitor_board.opening_keys import OpeningKeys
 from server.monitor_board.relay_connection import NoticeRefused, RelayConnection
 from server.monitor_board.storage.database import BoardDatabase
@@ -100,9 +105,10 @@ class Collector:
         return done
 
     def forget_positions(self) -> None:
-        """Let the next pass read the relay from its beginning."""
+        """Let the next pass read the relay from its beginning, and tell it again what it lost."""
         with self.database.transaction() as connection:
             connection.execute(delete(positions))
+            publish_again(connection)
 
     def _delete_keys(self, keys: OpeningKeys, store: BoardStore) -> None:
         expired = expired_keys(
