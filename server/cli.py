@@ -175,7 +175,7 @@ def change_key(
     from common.clock import SystemClock
     from common.ids import parse_site_id
     from common.protocol.enrolment import read_request
-    from server.relay_rosters import check_not_revoked
+    from server.relay_rosters import consortium_of_change
     from server.relay_store import RelayStore
     from server.storage.database import Database
 
@@ -186,12 +186,13 @@ def change_key(
         word = b""  # refused below as no countersignature
     asked = read_request(request)
     store = RelayStore(Database.of(paths, config), SystemClock())
-    check_not_revoked(store, parse_site_id(asked.site_id))
+    consortium = consortium_of_change(store, parse_site_id(asked.site_id))
     site = _directory(context).change_key(
         asked,
         fingerprint=fingerprint,
         key_epoch=key_epoch,
         countersignature=word,
+        roster_consortium=consortium,
         paths=paths,
         config=config,
         answer=out,

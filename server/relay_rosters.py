@@ -73,13 +73,18 @@ def pin_roster(store: RelayStore, notice: RelayedNotice, *, now_s: int) -> int:
     return store.pin_roster(notice, verified)
 
 
-def check_not_revoked(store: RelayStore, site_id: SiteId) -> None:
-    """Refuse a site whose key the newest pinned roster has revoked; raises `EnrolmentError`.
+def consortium_of_change(store: RelayStore, site_id: SiteId) -> str:
+    """Return the consortium as the newest pinned roster names it; empty without a roster.
 
-    Whoever stole that key can countersign with it as well as the site.
+    A site that has pinned the roster countersigns under that name (O8).
+
+    Raises:
+        EnrolmentError: the roster has revoked the site's key. Whoever stole it can countersign
+            with it as well as the site.
     """
     for pinned in store.rosters()[:1]:
-        for site in read_roster(pinned.content).sites:
+        roster = read_roster(pinned.content)
+        for site in roster.sites:
             if site.site_id == site_id and site.status is Standing.REVOKED:
                 raise EnrolmentError(
                     "a change of a site's key is refused",
@@ -87,6 +92,8 @@ def check_not_revoked(store: RelayStore, site_id: SiteId) -> None:
                     arrived=f"the revoked key of {site_id}",
                     todo="call the site; one whose key was stolen enrols under another id",
                 )
+        return roster.consortium
+    return ""
 
 
 class RosterWatch:

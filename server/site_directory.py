@@ -113,12 +113,14 @@ class SiteDirectory:
         paths: CoordinatorPaths,
         config: ServerConfig,
         answer: Path,
+        roster_consortium: str = "",
     ) -> Site:
         """Give a site its next signing key, its other keys staying; write its enrolment file.
 
         Args:
             fingerprint: of the next key, as the site read it on the telephone.
             key_epoch, countersignature: the enrolled key's word for the next one (O8).
+            roster_consortium: the consortium's name in the monitoring roster, where it is another.
 
         Raises:
             EnrolmentError: another key, another site's, or not countersigned by the enrolled one.
@@ -128,8 +130,9 @@ class SiteDirectory:
         new, now_s = VerifyKey.from_text(request.verify_key), self._clock.now_s()
         named = RosterSite(site.site_id, new, key_epoch, Standing.ACTIVE, countersignature)
         is_known = new == site.verify_key
-        if not is_known and not is_countersigned(
-            named, old=site.verify_key, consortium=config.consortium
+        if not is_known and not any(
+            is_countersigned(named, old=site.verify_key, consortium=name)
+            for name in (config.consortium, roster_consortium)
         ):
             raise _refuse_key(f"a key that {site.site_id}'s enrolled key has countersigned")
         node_key = parse_node_public_key(request.node_public_key).decode()

@@ -22,7 +22,7 @@ from common.protocol.monitoring.report_checks import check_report
 from common.protocol.monitoring.roster import Standing
 from server.cli import app as coordinator
 from server.monitor_board import rosters
-from server.relay_rosters import pin_given_roster
+from server.relay_rosters import consortium_of_change, pin_given_roster
 from server.site_directory import SiteDirectory
 from server.storage.database import Database
 from site_client.cli import app as site_app
@@ -181,6 +181,20 @@ def test_a_change_that_was_made_is_not_made_again_after_the_next_and_no_old_key_
             directory.change_key(**again)
     now = directory.find(SiteId("north")).verify_key
     assert now.fingerprint == second["fingerprint"] != enrolled.fingerprint
+
+
+def test_a_site_that_countersigned_under_the_rosters_name_of_the_consortium_is_understood(
+    relaying: Relaying, tmp_path: Path
+) -> None:
+    change = _changed(relaying, "north", tmp_path)
+    config = relaying.enrolling.config.model_copy(update={"consortium": "Heart network, Ltd."})
+    with pytest.raises(EnrolmentError):
+        _directory(relaying).change_key(**{**change, "config": config})
+    found = consortium_of_change(relaying.store, SiteId("north"))
+    changed = _directory(relaying).change_key(
+        **{**change, "config": config}, roster_consortium=found
+    )
+    assert changed.verify_key.fingerprint == change["fingerprint"]
 
 
 def test_of_two_changes_at_once_one_is_made(
