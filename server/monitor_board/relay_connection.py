@@ -76,6 +76,13 @@ class RelayConnection:
             page = self._page(self._stub.Collect(request, timeout=CALL_S), after, PAGE_REPORTS)
         return tuple(Arrived(item.position, item.envelope, item.received_at_s) for item in page)
 
+    def has_report(self, study_id: StudyId, position: int) -> bool:
+        """Return whether the relay has a report of a study at a position; it never deletes one."""
+        request = wire.CollectRequest(study_id=study_id, after_position=position - 1, limit=1)
+        with self._failures():
+            page = self._page(self._stub.Collect(request, timeout=CALL_S), position - 1, 1)
+        return any(item.position == position for item in page)
+
     def notices(self, *, after: int) -> tuple[ArrivedNotice, ...]:
         """Return the next notices behind a position, at most one page."""
         request = wire.NoticesRequest(after_position=after, limit=PAGE_NOTICES)

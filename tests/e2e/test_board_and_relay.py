@@ -27,7 +27,7 @@ from server.monitor_board.config import BoardPaths
 from server.monitor_board.relay_connection import connected
 from server.monitor_board.setup import read_certificate
 from server.storage.database import Database
-from server.storage.tables import relay_notices
+from server.storage.tables import relay_notices, relay_reports
 from tests.lib.board_home import (
     STUDY,
     board_home,
@@ -164,6 +164,31 @@ def test_a_relay_that_was_set_back_is_told_again_what_it_lost(
     store = store_of(paths)
     assert store.count_unpublished() == 0
     assert len(store.kept_reports(STUDY)) == 4
+
+
+def test_a_board_finds_by_itself_that_the_relay_was_set_back(
+    relaying: Relaying, tmp_path: Path
+) -> None:
+    paths = board_home(relaying, "board-a", tmp_path)
+    database = Database.of(relaying.paths, relaying.enrolling.config)
+    with relaying.running():
+        sent = _send(relaying, 2)
+        _pass(paths)
+        with database.transaction() as connection:  # as from a backup of an hour ago
+            connection.execute(delete(relay_notices).where(relay_notices.c.kind == "receipt"))
+            connection.execute(delete(relay_reports).where(relay_reports.c.position > 2))
+        with relaying.as_site("north") as stub:  # which waits for the receipt of its newest
+            for envelope in sent[2:]:
+                submit(stub, envelope)
+        with database.transaction() as connection:
+            connection.execute(delete(relay_reports).where(relay_reports.c.position > 3))
+        _pass(paths)
+        assert _receipts(relaying, "north") == [2]
+        position = store_of(paths).position(f"reports/{STUDY}")
+        _pass(paths)
+    store = store_of(paths)
+    assert store.position(f"reports/{STUDY}") == position == 3
+    assert len(store.kept_reports(STUDY)) == len(sent)
 
 
 def test_a_relay_that_is_away_costs_a_pass_and_nothing_else(
