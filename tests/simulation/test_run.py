@@ -47,6 +47,10 @@ PLANS = {
         training__optimizer={"kind": "adam", "learning_rate": 0.01},
         training__model_average_decay=0.5,
     ),
+    "median": make_plan(
+        training__aggregation={"kind": "median", "dishonest_sites": 1}, training__quorum=3
+    ),
+    "norm bound": make_plan(training__aggregation={"kind": "norm_bound", "norm_max": 0.05}),
 }
 
 
