@@ -79,8 +79,6 @@ def run_plan(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run a plan on virtual sites and report what federation and privacy cost and gave."""
-    import signal
-
     from rich.console import Console
 
     from common.study.selection_words import check_trains
@@ -88,8 +86,6 @@ def run_plan(
     from simulations.run import ALL_BASELINES, default_folder, run
     from simulations.site_choice import choose_sites
 
-    # SIGTERM ends the run as Ctrl-C does, so that no process is left behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     study_plan = _read(plan, json=json)
     check_trains(study_plan)
     divided = choose_sites(

@@ -81,8 +81,6 @@ def sweep_plan(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Vary a plan's fields: what each choice reaches, what privacy costs, and who pays."""
-    import signal
-
     from common.study.plan_file import read_plan
     from common.study.selection_words import check_trains
     from simulations.engine import EngineSettings
@@ -91,8 +89,6 @@ def sweep_plan(
     from simulations.sweep_report import sweep_record, write_sweep
     from simulations.varied_plans import make_cells, read_vary
 
-    # SIGTERM ends the sweep as Ctrl-C does, so that no process is left behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     study_plan = read_plan(plan)
     check_trains(study_plan)
     values = read_vary(vary)
