@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,18 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from common.command_line import print_json, table_width
+from simulations.site_options import (
+    By,
+    ByQuantity,
+    ByTime,
+    Data,
+    Engine,
+    EngineName,
+    Json,
+    LabelSkew,
+    Patients,
+    PatientsMin,
+    PlanFile,
+    Sites,
+)
 
 if TYPE_CHECKING:
     from common.study.plan import StudyPlan
     from simulations.partition import Partition
-    from simulations.sweep import Sites, Sweep
-
-
-class Engine(StrEnum):
-    """What works the sites."""
-
-    LOCAL = "local"
-    FLOWER = "flower"
+    from simulations.sweep import Sites as SitesOfSeed
+    from simulations.sweep import Sweep
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep_plan(
-    plan: Annotated[Path, typer.Argument(help="The study plan, a TOML file.")],
+    plan: PlanFile,
     vary: Annotated[
         list[str],
         typer.Option(help="PATH=VALUE,VALUE, such as privacy.epsilon=0.5,1,2,inf; again for more."),
@@ -45,40 +52,22 @@ def sweep_plan(
             min=2, help="After so many seeds, no more for plans clearly below the best at their ε."
         ),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="TOML with a source as in site.toml; if not given, patients are invented."
-        ),
-    ] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(help="One site for each text of this column, or a CSV of subject_id,site."),
-    ] = None,
-    label_skew: Annotated[
-        float | None, typer.Option(help="Dirichlet alpha: small makes sites' outcomes differ.")
-    ] = None,
-    by_quantity: Annotated[
-        float | None, typer.Option(help="Exponent of the sites' sizes by rank; 0 is equal.")
-    ] = None,
-    by_time: Annotated[
-        str | None, typer.Option(help="Periods of this column, or of the index date: index-date.")
-    ] = None,
-    sites: Annotated[int, typer.Option(min=2, help="How many sites are cut or invented.")] = 10,
-    patients: Annotated[int, typer.Option(min=50, help="Invented patients of each site.")] = 500,
-    patients_min: Annotated[
-        int, typer.Option(min=20, help="A part of a data set with fewer patients is left out.")
-    ] = 50,
-    engine: Annotated[
-        Engine, typer.Option(help="local: processes of this machine; flower: Flower on Ray.")
-    ] = Engine.LOCAL,
+    data: Data = None,
+    by: By = None,
+    label_skew: LabelSkew = None,
+    by_quantity: ByQuantity = None,
+    by_time: ByTime = None,
+    sites: Sites = 10,
+    patients: Patients = 500,
+    patients_min: PatientsMin = 50,
+    engine: EngineName = Engine.LOCAL,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time; as many as cores if not given.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The sweep's folder; runs/STUDY-sweep if not given.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Vary a plan's fields: what each choice reaches, what privacy costs, and who pays."""
     from common.study.plan_file import read_plan
@@ -131,7 +120,7 @@ def sweep_plan(
 def _sweep(
     plan: StudyPlan,
     chosen: Partition,
-    sites: Sites,
+    sites: SitesOfSeed,
     vary: Mapping[str, Sequence[Any]],
     seeds: Sequence[int],
     **options: Any,

@@ -1,8 +1,9 @@
 """The rounds of a plan without coordinator, keys, gate and ledger: what comparisons are made with.
 
 Sites train by the product's engine, updates are aggregated as the plan says and applied by the
-product's code, and the randomness is that of the study, so a federation trained here is the study's own model to the bit.
-What differs between two comparisons is therefore who trained together, and not code.
+product's code, and the randomness is that of the study, so a federation trained here is the study's
+own model to the bit. What differs between two comparisons is therefore who trained together, and
+not code.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def train_companies(
 
 
 class _PlainStudy:
-    """One company's study: its model, its sites' features and engines, and a round's aggregation."""
+    """One company's study: its model, its sites' features and engines, and the aggregation."""
 
     def __init__(
         self, plan: StudyPlan, company: Company, randomness: SiteRandomness, table: TrainingTable
