@@ -201,7 +201,9 @@ def _tell(found: StudyRun) -> None:
     from simulations.run_report import estimate
 
     whole = found.baselines[found.baselines.site_id == ALL_SITES]
-    table = Table("trained", "AUROC, mean of sites", "95 %", "federation minus this", "95 %")
+    table = Table(
+        "trained", "sites", "AUROC, mean of sites", "95 %", "federation minus this", "95 %"
+    )
     for _, row in whole.iterrows():
         words = "the federation" if row.baseline == FEDERATED else WORDS[row.baseline]
         cells: list[str] = []
@@ -212,7 +214,8 @@ def _tell(found: StudyRun) -> None:
                 if value is None
                 else [f"{value.value:{form}}", f"{value.low:{form}} to {value.high:{form}}"]
             )
-        table.add_row(words, *cells)
+        scored = int((found.baselines.baseline == row.baseline).sum()) - 1
+        table.add_row(words, str(scored), *cells)
     print(f"{found.plan.study.id}: {len(found.sites)} sites, divided {found.record['divided']}")
     Console(width=table_width()).print(table)
     print(f"report: {found.folder / 'report.html'}")

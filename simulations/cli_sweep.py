@@ -108,9 +108,10 @@ def sweep_plan(
         stop=None if early_stop is None else EarlyStop(early_stop),
     )
     told = f"{len(chosen)} sites, divided {chosen.words}"
-    report = write_sweep(found, words=told)
+    report = write_sweep(found, words=told, left_out=chosen.left_out)
     if json:
-        print_json(sweep_record(found, words=told) | {"folder": str(found.folder)})
+        record = sweep_record(found, words=told, left_out=chosen.left_out)
+        print_json(record | {"folder": str(found.folder)})
     else:
         print(f"{study_plan.study.id}: {told}")
         _tell(found)
