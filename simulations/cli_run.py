@@ -83,16 +83,9 @@ def run_plan(
     check_trains(study_plan)
     divided = choose_sites(
         study_plan,
-        data=data,
-        by=by,
-        label_skew=label_skew,
-        by_quantity=by_quantity,
-        by_time=by_time,
-        sites=sites,
-        patients=patients,
-        patients_min=patients_min,
-        seed=seed,
-    )
+        data=data, by=by, label_skew=label_skew, by_quantity=by_quantity, by_time=by_time,
+        sites=sites, patients=patients, patients_min=patients_min, seed=seed,
+    )  # fmt: skip
     for words in divided.left_out:
         print(f"left out: {words}", file=sys.stderr)
     if data is not None:

@@ -78,27 +78,19 @@ def sweep_plan(
     from simulations.sweep_report import sweep_record, write_sweep
     from simulations.varied_plans import make_cells, read_vary
 
-    study_plan = read_plan(plan)
-    check_trains(study_plan)
+    check_trains(study_plan := read_plan(plan))
     values = read_vary(vary)
     make_cells(study_plan, values)  # a wrong plan is told before any patient is read
     choose = partial(
-        choose_sites,
-        study_plan,
-        data=data,
-        by=by,
-        label_skew=label_skew,
-        by_quantity=by_quantity,
-        by_time=by_time,
-        sites=sites,
-        patients=patients,
-        patients_min=patients_min,
-    )
+        choose_sites, study_plan,
+        data=data, by=by, label_skew=label_skew, by_quantity=by_quantity, by_time=by_time,
+        sites=sites, patients=patients, patients_min=patients_min,
+    )  # fmt: skip
     chosen = choose(seed=first_seed)
     found = _sweep(
         study_plan,
         chosen,
-        # Invented patients are others with each seed; a data set's are split otherwise.
+        # Each seed invents other patients, or holds out others of a data set.
         (lambda seed: choose(seed=seed)) if data is None else chosen,
         values,
         range(first_seed, first_seed + seeds),

@@ -120,20 +120,52 @@ def run(
     home = RunFolder(folder or default_folder(plan, seed))
     progress("reading patients", 0, len(sites))
     settings = settings or EngineSettings()
+    about = {
+        "settings": asdict(settings),
+        "baselines": list(baselines),
+        "divided": sites.words if isinstance(sites, Partition) else "as given",
+        "left_out": list(sites.left_out) if isinstance(sites, Partition) else [],
+    }
     # Features are made once: the study, the baselines and the fingerprints take the same.
     ready = [replace(site, patients=site.matrix(plan)) for site in sites]
-    trainees = [
-        Trainee(site.site_id, site.declared_cohort_size, site.matrix(plan)) for site in ready
-    ]
     record = home.claim(plan, _identity(plan, ready, seed), resume=resume)
     if record["state"] == "finished":
         _check_same_baselines(home, record, baselines)
+        if not keep_work:
+            home.forget_work()  # a kill after the last file was written left it
         return open_run(home.path)
+    study_run = _run_and_score(
+        plan, ready, home, record | about, seed=seed, settings=settings,
+        names=baselines, left_out_max=left_out_max, resume=resume, progress=progress,
+    )  # fmt: skip
+    progress("report", 0, 1)
+    _write(study_run, home)
+    if not keep_work:
+        home.forget_work()
+    progress("report", 1, 1)
+    return study_run
+
+
+def _run_and_score(
+    plan: StudyPlan,
+    sites: Sequence[VirtualSite],
+    home: RunFolder,
+    record: Mapping[str, Any],
+    *,
+    seed: int,
+    settings: EngineSettings,
+    names: Sequence[str],
+    left_out_max: int,
+    resume: bool,
+    progress: Progress,
+) -> StudyRun:
+    """Run the study and its baselines and score them; the folder gets the model alone."""
+    trainees = [Trainee(s.site_id, s.declared_cohort_size, s.matrix(plan)) for s in sites]
     seconds: dict[str, float] = {}
     begun = time.perf_counter()
     result = run_study(
         plan,
-        ready,
+        sites,
         seed=seed,
         folder=home.work,
         settings=settings,
@@ -148,13 +180,13 @@ def run(
         plan,
         trainees,
         result.parameters,
-        names=baselines,
+        names=names,
         seed=seed,
         left_out_max=left_out_max,
         progress=lambda done, total: progress("baselines", done, total),
     )
     seconds["baselines"] = time.perf_counter() - begun
-    study_run = StudyRun(
+    return StudyRun(
         folder=home.path,
         plan=plan,
         seed=seed,
@@ -168,20 +200,10 @@ def run(
         record={
             **record,
             "state": "finished",
-            "settings": asdict(settings),
-            "baselines": list(baselines),
-            "divided": sites.words if isinstance(sites, Partition) else "as given",
-            "left_out": list(sites.left_out) if isinstance(sites, Partition) else [],
             "result": _result_record(result),
             "seconds": {**seconds, "of_baseline": dict(trained.seconds)},
         },
     )
-    progress("report", 0, 1)
-    _write(study_run, home)
-    if not keep_work:
-        home.forget_work()
-    progress("report", 1, 1)
-    return study_run
 
 
 def open_run(folder: Path) -> StudyRun:

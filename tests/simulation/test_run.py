@@ -256,7 +256,9 @@ def test_a_folder_of_another_run_is_never_overwritten(ran: StudyRun) -> None:
     with pytest.raises(ConfigError, match="holds this run already"):
         run(plan, population(plan), folder=ran.folder)
     assert (ran.folder / "run.json").read_bytes() == before
+    (ran.folder / "work").mkdir()  # as a kill after the last file leaves it, with features in it
     again = run(plan, population(plan), folder=ran.folder, resume=True)
+    assert not (ran.folder / "work").exists()
     assert again.result.version == ran.result.version
 
 
