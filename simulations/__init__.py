@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from simulations.data_set import DataSet
     from simulations.engine import EngineSettings
-    from simulations.partition import by_column, by_label_skew, by_quantity, by_time
+    from simulations.partition import Partition, by_column, by_label_skew, by_quantity, by_time
     from simulations.populations import Hospital, Population, generate
     from simulations.run import StudyRun, open_run, run
     from simulations.sweep import EarlyStop, Sweep, sweep
@@ -30,6 +30,7 @@ _HOME_OF: Final = {
     "EarlyStop": "sweep",
     "EngineSettings": "engine",
     "Hospital": "populations",
+    "Partition": "partition",
     "Population": "populations",
     "StudyRun": "run",
     "Sweep": "sweep",
@@ -50,6 +51,7 @@ __all__ = [
     "EarlyStop",
     "EngineSettings",
     "Hospital",
+    "Partition",
     "Population",
     "StudyRun",
     "Sweep",
