@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from common.clock import Clock
 from common.errors import DataSourceError
 from common.ids import Digest
 from common.study.plan import StudyPlan
-from site_client.config import SitePaths
+from site_client.config import SiteConfig, SitePaths
 from site_client.feature_use import FeatureUse
 from site_client.features.matrix import FeatureMatrix, build_matrix
 from site_client.features.site_rows import SiteRows, read_rows
@@ -17,6 +17,9 @@ from site_client.features.store_build import FeatureBuilder, read_entry
 from site_client.source_pin import SourcePin
 from site_client.sources.source_mapping import EventMapping, SourceMapping
 from site_client.sources.table_mapping import TableMapping
+
+if TYPE_CHECKING:
+    from site_client.tasks import SiteRecords
 
 REFUSED_AGAIN_S: Final = 600
 """How long events that did not fit are not read again; an agent started anew reads at once."""
@@ -172,4 +175,39 @@ def _pinned(store: FeatureStore, entry_id: str) -> SiteRows:
         arrived="another content, or none",
         todo=f"decide whether the study may go on with today's rows; then run `cohortium-site "
         f"features drop {entry_id} --in-use` and start the agent again",
+    )
+
+
+def feature_use(
+    config: SiteConfig, paths: SitePaths, records: SiteRecords, clock: Clock
+) -> FeatureUse | None:
+    """Return what the site's studies use of its feature store; None for a throw-away site."""
+    if records.feature_pins is None:
+        return None
+    return FeatureUse(
+        FeatureStore(paths.features),
+        records.approvals,
+        records.feature_pins,
+        clock,
+        config.features.keep_days,
+    )
+
+
+def source_features(
+    config: SiteConfig, paths: SitePaths, *, salt: bytes, records: SiteRecords, clock: Clock
+) -> SourceFeatures:
+    """Return the features of a site's own source.
+
+    Args:
+        config: hospital IT's.
+        paths, salt, records, clock: of the site.
+    """
+    return SourceFeatures(
+        config.source,
+        paths=paths,
+        salt=salt,
+        clock=clock,
+        pin=records.source_pin,
+        use=feature_use(config, paths, records, clock),
+        patients_min=config.limits.cohort_size_min,
     )
