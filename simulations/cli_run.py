@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from common.command_line import print_json
+from common.loading import collector_at_rest
 
 if TYPE_CHECKING:
     from common.study.plan import StudyPlan
@@ -83,10 +84,11 @@ def run_plan(
 
     from rich.console import Console
 
-    from common.study.selection_words import check_trains
-    from simulations.engine import EngineSettings
-    from simulations.run import ALL_BASELINES, default_folder, run
-    from simulations.site_choice import choose_sites
+    with collector_at_rest():
+        from common.study.selection_words import check_trains
+        from simulations.engine import EngineSettings
+        from simulations.run import ALL_BASELINES, default_folder, run
+        from simulations.site_choice import choose_sites
 
     # SIGTERM ends the run as Ctrl-C does, so that no process is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

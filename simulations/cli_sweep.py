@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from common.command_line import print_json, table_width
+from common.loading import collector_at_rest
 
 if TYPE_CHECKING:
     from common.study.plan import StudyPlan
@@ -83,13 +84,14 @@ def sweep_plan(
     """Vary a plan's fields: what each choice reaches, what privacy costs, and who pays."""
     import signal
 
-    from common.study.plan_file import read_plan
-    from common.study.selection_words import check_trains
-    from simulations.engine import EngineSettings
-    from simulations.site_choice import choose_sites
-    from simulations.sweep import EarlyStop
-    from simulations.sweep_report import sweep_record, write_sweep
-    from simulations.varied_plans import make_cells, read_vary
+    with collector_at_rest():
+        from common.study.plan_file import read_plan
+        from common.study.selection_words import check_trains
+        from simulations.engine import EngineSettings
+        from simulations.site_choice import choose_sites
+        from simulations.sweep import EarlyStop
+        from simulations.sweep_report import sweep_record, write_sweep
+        from simulations.varied_plans import make_cells, read_vary
 
     # SIGTERM ends the sweep as Ctrl-C does, so that no process is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

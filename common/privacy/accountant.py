@@ -19,6 +19,7 @@ from zlib import crc32
 
 from common import limits
 from common.errors import AccountingError
+from common.loading import collector_at_rest
 from common.privacy.mechanism import (
     PATIENT_HASH_PARTS,
     DiscreteGaussianCounts,
@@ -203,7 +204,8 @@ def _pld_of(event: _Event, count: int, discretization: float) -> _Pld:
 # A ledger is asked after every round: the same event, once more. What one costs is found once.
 @lru_cache(maxsize=64)
 def _single(event: _Event, discretization: float) -> _Pld:
-    from dp_accounting.pld import privacy_loss_distribution as pld
+    with collector_at_rest():
+        from dp_accounting.pld import privacy_loss_distribution as pld
 
     kind, noise_multiplier, sampling_probability = event
     if kind == _DISCRETE:
