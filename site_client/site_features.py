@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from common.clock import Clock
 from common.errors import DataSourceError
 from common.ids import Digest
 from common.study.plan import StudyPlan
+from site_client.approvals import Approvals
 from site_client.config import SiteConfig, SitePaths
-from site_client.feature_use import FeatureUse
+from site_client.feature_use import FeaturePins, FeatureUse
 from site_client.features.matrix import FeatureMatrix, build_matrix
 from site_client.features.site_rows import SiteRows, read_rows
 from site_client.features.store import FeatureStore
@@ -17,9 +18,6 @@ from site_client.features.store_build import FeatureBuilder, read_entry
 from site_client.source_pin import SourcePin
 from site_client.sources.source_mapping import EventMapping, SourceMapping
 from site_client.sources.table_mapping import TableMapping
-
-if TYPE_CHECKING:
-    from site_client.tasks import SiteRecords
 
 REFUSED_AGAIN_S: Final = 600
 """How long events that did not fit are not read again; an agent started anew reads at once."""
@@ -31,6 +29,22 @@ class Features(Protocol):
     def matrix(self, digest: Digest, plan: StudyPlan) -> FeatureMatrix:
         """Return the features of a plan; raises `DataSourceError`."""
         ...
+
+
+class FeatureRecords(Protocol):
+    """What a site has recorded that its features depend on."""
+
+    @property
+    def approvals(self) -> Approvals:
+        """The plans that may have features."""
+
+    @property
+    def source_pin(self) -> SourcePin | None:
+        """What the patients of earlier releases were identified by."""
+
+    @property
+    def feature_pins(self) -> FeaturePins | None:
+        """Which entries studies began with; None for a throw-away site."""
 
 
 class SourceFeatures:
@@ -179,7 +193,7 @@ def _pinned(store: FeatureStore, entry_id: str) -> SiteRows:
 
 
 def feature_use(
-    config: SiteConfig, paths: SitePaths, records: SiteRecords, clock: Clock
+    config: SiteConfig, paths: SitePaths, records: FeatureRecords, clock: Clock
 ) -> FeatureUse | None:
     """Return what the site's studies use of its feature store; None for a throw-away site."""
     if records.feature_pins is None:
@@ -194,7 +208,7 @@ def feature_use(
 
 
 def source_features(
-    config: SiteConfig, paths: SitePaths, *, salt: bytes, records: SiteRecords, clock: Clock
+    config: SiteConfig, paths: SitePaths, *, salt: bytes, records: FeatureRecords, clock: Clock
 ) -> SourceFeatures:
     """Return the features of a site's own source.
 
