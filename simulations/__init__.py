@@ -15,6 +15,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from common.loading import collector_at_rest
+
 if TYPE_CHECKING:
     from simulations.data_set import DataSet
     from simulations.engine import EngineSettings
@@ -71,7 +73,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    with collector_at_rest():
+        home = importlib.import_module(f"{__name__}.{_HOME_OF[name]}")
+    return getattr(home, name)
 
 
 def __dir__() -> list[str]:

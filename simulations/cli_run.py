@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from common.command_line import print_json
+from common.loading import collector_at_rest
 from simulations.site_options import (
     By,
     ByQuantity,
@@ -74,10 +75,11 @@ def run_plan(
     """Run a plan on virtual sites and report what federation and privacy cost and gave."""
     from rich.console import Console
 
-    from common.study.selection_words import check_trains
-    from simulations.engine import EngineSettings
-    from simulations.run import ALL_BASELINES, default_folder, run
-    from simulations.site_choice import choose_sites
+    with collector_at_rest():
+        from common.study.selection_words import check_trains
+        from simulations.engine import EngineSettings
+        from simulations.run import ALL_BASELINES, default_folder, run
+        from simulations.site_choice import choose_sites
 
     study_plan = _read(plan, json=json)
     check_trains(study_plan)

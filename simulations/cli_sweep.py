@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from common.command_line import print_json, table_width
+from common.loading import collector_at_rest
 from simulations.site_options import (
     By,
     ByQuantity,
@@ -70,13 +71,14 @@ def sweep_plan(
     json: Json = False,
 ) -> None:
     """Vary a plan's fields: what each choice reaches, what privacy costs, and who pays."""
-    from common.study.plan_file import read_plan
-    from common.study.selection_words import check_trains
-    from simulations.engine import EngineSettings
-    from simulations.site_choice import choose_sites
-    from simulations.sweep import EarlyStop
-    from simulations.sweep_report import sweep_record, write_sweep
-    from simulations.varied_plans import make_cells, read_vary
+    with collector_at_rest():
+        from common.study.plan_file import read_plan
+        from common.study.selection_words import check_trains
+        from simulations.engine import EngineSettings
+        from simulations.site_choice import choose_sites
+        from simulations.sweep import EarlyStop
+        from simulations.sweep_report import sweep_record, write_sweep
+        from simulations.varied_plans import make_cells, read_vary
 
     check_trains(study_plan := read_plan(plan))
     values = read_vary(vary)
