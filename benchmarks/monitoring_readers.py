@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -105,13 +105,13 @@ def evidently_verdicts(python: Path, rows: Rows) -> list[Verdicts]:
     """
     with tempfile.TemporaryDirectory(prefix="evidently-") as folder:
         given, found = Path(folder) / "rows.npz", Path(folder) / "found.json"
-        arrays = {f"week_{place:03d}": week for place, week in enumerate(rows.weeks)}
+        weeks: dict[str, Any] = {f"week_{place:03d}": week for place, week in enumerate(rows.weeks)}
         np.savez(
             given,
             names=np.array(rows.names),
             categories=np.array(rows.categories),
             reference=rows.reference,
-            **arrays,
+            **weeks,
         )
         done = subprocess.run(
             [str(python), str(SCRIPT), str(given), str(found)],
