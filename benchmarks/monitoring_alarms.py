@@ -1,11 +1,11 @@
 """How often the board's signals alarm when nothing changed, and how soon when something did.
 
-    python -m benchmarks.monitoring_alarms [--site-years 200] [--detections 200] [--rivals 4]
+    python -m benchmarks.monitoring_alarms [--site-years 200] [--detections 200]
 
 Invented sites whose patients follow known laws (tests/lib/monitored.py): 18 numbers and two
 categories as sentinels, two fairness groups, a report of case mix and one of outcomes every week,
-epsilon 2 for both together, exact discrete Gaussian noise. The rival's rules
-(benchmarks/evidently_rules.py) read the same patients' rows.
+epsilon 2 for both together, exact discrete Gaussian noise. Beside Evidently's default preset:
+benchmarks/monitoring_evidently.py.
 """
 
 from __future__ import annotations
@@ -14,24 +14,19 @@ import argparse
 import collections
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.evidently_rules import COLUMN_SHARE_MIN, is_column_drifted
 from common.study.plan import StudyPlan
 from common.study.report_periods import REFERENCE
-from common.study.report_tensors import ReportKind, report_tensors
+from common.study.report_tensors import ReportKind
 from server.monitor_board.courses import Course
 from server.monitor_board.kept_reports import KeptReport
-from server.monitor_board.signal_types import State
 from server.monitor_board.signals import BoardSignals, assess
-from server.monitor_board.statistics.noisy_counts import NoisyCounts
 from tests.lib.monitored import (
-    CLIP,
     World,
-    discrete_gaussian,
     make_reports,
     monitored_plan,
     weeks,
@@ -45,7 +40,6 @@ SIZES = ((10_000, 20_000), (2_000, 5_000), (1_000, 2_000))
 """Patients in a week and in the reference."""
 SHIFTED, SHIFT = 10, 0.25
 AT_ONCE = 50
-RIVAL_SIZES = ((10_000, 20_000), (1_000, 1_000), (1_000, 5_000), (200, 5_000))
 
 
 @dataclass(frozen=True)
@@ -92,7 +86,7 @@ def null_years(
         is_at = np.asarray((levels >= board.levels.sequential).any(axis=(0, 1)))
         at_alarm.append(is_at[:-1])
         pooled.append(is_at[-1])
-        alerted.append(_ever_alerted(plan, reports, board))
+        alerted.append(ever_alerted(plan, reports, board))
     rates = {}
     for metric, parts in p_values.items():
         tested = np.concatenate(parts)
@@ -109,17 +103,18 @@ def null_years(
     )
 
 
-def _ever_alerted(
+def ever_alerted(
     plan: StudyPlan, reports: Sequence[KeptReport], board: BoardSignals
 ) -> npt.NDArray[np.bool_]:
-    """Return which sites were in ALERT in any week, the looks of all quarters included."""
+    """Return which sites were in ALERT in any week, the looks of all whole quarters included."""
     found = np.zeros(len(board.site_ids), dtype=np.bool_)
     for course in (course for course in board.courses if course.periods):
         beyond = np.array([item.is_beyond for item in course.track.comparisons])
         is_at = course.track.levels >= board.levels.sequential
         found |= (beyond & is_at)[:, :-1].any(axis=0)
     labels = weeks(WEEKS)
-    for end in QUARTER_ENDS:
+    reported = max(len(course.periods) for course in board.courses)
+    for end in (end for end in QUARTER_ENDS if end <= reported):
         seen = {REFERENCE, *labels[end - 13 : end]}
         quarter = assess(
             plan, [item for item in reports if item.period in seen], now_s=0, expected={}
@@ -169,96 +164,6 @@ def _first_alert(course: Course, board: BoardSignals, begin: int) -> int | None:
     return None
 
 
-@dataclass(frozen=True)
-class Rivals:
-    """Both on the same patients.
-
-    Args:
-        column_weeks: share of weeks with a flagged column, by the rival's rules.
-        column_years: share of site-years with any flagged column.
-        data_set_years: share of site-years with half of the columns flagged in one week.
-        alert_years: share of site-years in which the board's signals alerted.
-    """
-
-    column_weeks: float
-    column_years: float
-    data_set_years: float
-    alert_years: float
-    insufficient: bool
-
-
-def rival_years(
-    plan: StudyPlan, *, patients: int, reference: int, years: int, shift: float, seed: int
-) -> Rivals:
-    """Run years of rows; with a `shift`, ten numbers have it in every week."""
-    rng = np.random.default_rng([seed, patients, reference])
-    flagged, alerted, insufficient = [], [], False
-    for year in range(years):
-        past = _rows(plan, reference, 0.0, rng)
-        of_weeks = [_rows(plan, patients, shift, rng) for _ in range(WEEKS)]
-        flagged.append([_flags(plan, past, current) for current in of_weeks])
-        reports = make_reports(
-            plan,
-            weeks(WEEKS),
-            sites=[f"site-{year}"],
-            patients=patients,
-            reference_patients=reference,
-            rng=rng,
-            kinds=(ReportKind.CASE_MIX,),
-        )
-        counted = [
-            _with_counts(plan, report, rows, rng)
-            for report, rows in zip(reports, [past, *of_weeks], strict=True)
-        ]
-        board = assess(plan, counted, now_s=0, expected={})
-        alerted.append(bool(_ever_alerted(plan, counted, board)[0]))
-        insufficient |= board.sites[0].state is State.INSUFFICIENT
-    flags = np.array(flagged)
-    return Rivals(
-        column_weeks=float(flags.any(axis=2).mean()),
-        column_years=float(flags.any(axis=(1, 2)).mean()),
-        data_set_years=float((flags.mean(axis=2) >= COLUMN_SHARE_MIN).any(axis=1).mean()),
-        alert_years=float(np.mean(alerted)),
-        insufficient=insufficient,
-    )
-
-
-def _rows(plan: StudyPlan, patients: int, shift: float, rng: np.random.Generator) -> list[Floats]:
-    columns: list[Floats] = []
-    for place, feature in enumerate(plan.features):
-        if feature.kind == "numeric":
-            mean = shift if place < SHIFTED else 0.0
-            columns.append(np.clip(rng.normal(mean, 1, patients), -CLIP, CLIP))
-        else:
-            columns.append(rng.integers(0, len(feature.levels), patients).astype(np.float64))
-    return columns
-
-
-def _flags(plan: StudyPlan, past: Sequence[Floats], current: Sequence[Floats]) -> list[bool]:
-    levels = [0 if item.kind == "numeric" else len(item.levels) for item in plan.features]
-    return [
-        is_column_drifted(one, other, categories=number)
-        for one, other, number in zip(past, current, levels, strict=True)
-    ]
-
-
-def _with_counts(
-    plan: StudyPlan, report: KeptReport, rows: Sequence[Floats], rng: np.random.Generator
-) -> KeptReport:
-    """Return the report with its sentinels counted from rows."""
-    tensors = dict(report.tensors)
-    names = [feature.name for feature in plan.features]
-    for tensor in report_tensors(plan, report.kind):
-        if tensor.subject in names and tensor.name.startswith("sentinels/"):
-            column, bins = rows[names.index(tensor.subject)], tensor.cells - 1
-            is_number = plan.features[names.index(tensor.subject)].kind == "numeric"
-            edges = np.linspace(-CLIP, CLIP, bins + 1) if is_number else np.arange(bins + 1) - 0.5
-            counts = np.append(np.histogram(column, edges)[0], 0)
-            noise = discrete_gaussian(rng, tensor.noise_multiplier, tensor.shape)
-            tensors[tensor.name] = NoisyCounts(counts + noise, tensor.noise_multiplier)
-    return replace(report, tensors=tensors)
-
-
 def shifted_world() -> World:
     """Return the world of the promise: a quarter deviation in 10 of 20 features."""
     return World(shifts={f"marker_{place:02d}": SHIFT for place in range(SHIFTED)})
@@ -269,25 +174,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--site-years", type=int, default=200)
     parser.add_argument("--detections", type=int, default=200)
-    parser.add_argument("--rivals", type=int, default=4)
     asked = parser.parse_args()
     plan = monitored_plan()
     for patients, reference in SIZES:
         _print_null(plan, patients, reference, asked.site_years)
     for patients, reference in SIZES:
         _print_detections(plan, patients, reference, asked.detections)
-    for patients, reference in RIVAL_SIZES:
-        for shift in (0.0, SHIFT):
-            both = rival_years(
-                plan,
-                patients=patients,
-                reference=reference,
-                years=asked.rivals,
-                shift=shift,
-                seed=SEED,
-            )
-            print(f"rivals: {patients} a week, reference {reference}, shift {shift}")
-            print(f"  {both}", flush=True)
 
 
 def _print_null(plan: StudyPlan, patients: int, reference: int, site_years: int) -> None:

@@ -19,6 +19,9 @@ from common.ids import Digest
 Canonical: TypeAlias = "bool | int | str | Sequence[Canonical] | Mapping[str, Canonical] | None"
 
 _INTEGER_MAX = 2**53 - 1  # RFC 7493 (I-JSON) section 2.2: larger integers do not interoperate.
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def canonical_float(value: float) -> str:
@@ -31,20 +34,13 @@ def canonical_float(value: float) -> str:
 def canonical_bytes(record: Canonical) -> bytes:
     """Return the canonical bytes of a record; raises `ProtocolError` for what has none."""
     _check_canonical(record)
-    return json.dumps(
-        record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return _ENCODER.encode(record).encode()
 
 
 def parse_canonical(data: bytes) -> Canonical:
     """Parse canonical bytes; raises `ProtocolError` unless they are exactly the canonical form."""
     try:
-        record: Canonical = json.loads(
-            data,
-            object_pairs_hook=without_duplicates,
-            parse_float=_no_float,
-            parse_constant=_no_float,
-        )
+        record: Canonical = _DECODER.decode(data.decode())
         is_same = canonical_bytes(record) == data
     except (ValueError, UnicodeError, RecursionError):
         raise _refuse("bytes that are not JSON") from None
@@ -77,21 +73,24 @@ def _refuse(arrived: str) -> ProtocolError:
 
 
 def _check_canonical(record: Canonical) -> None:
-    if record is None or isinstance(record, bool | str):
+    # Most values are texts: they are not asked one by one by a call of their own.
+    if record is None or isinstance(record, str | bool):
         return
     if isinstance(record, int):
         if abs(record) > _INTEGER_MAX:
             raise _refuse("an integer of 2^53 or more")
         return
-    if isinstance(record, Mapping):
+    if isinstance(record, dict | Mapping):
         for key, value in record.items():
             if not isinstance(key, str) or not key.isascii():
                 raise _refuse("an object key that is not ASCII text")
-            _check_canonical(value)
+            if not isinstance(value, str):
+                _check_canonical(value)
         return
     if isinstance(record, list | tuple):
         for value in record:
-            _check_canonical(value)
+            if not isinstance(value, str):
+                _check_canonical(value)
         return
     raise _refuse(f"a value of type {type(record).__name__}")
 
@@ -106,3 +105,8 @@ def without_duplicates(pairs: list[tuple[str, Canonical]]) -> dict[str, Canonica
 
 def _no_float(_: str) -> NoReturn:
     raise _refuse("a JSON number with a fraction or exponent")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=without_duplicates, parse_float=_no_float, parse_constant=_no_float
+)

@@ -3,8 +3,8 @@
 A decision is looked at in these steps, each refusal with its reason:
     (1) it is signed by enough active deciders of the newest pinned roster (T1, T2, T4); one that
         only an earlier one allows keeps its place, is logged as `open`, and waits for a person
-    (2) it follows the study's decision before it (T6)
-    (3) it can be done: the study, site or version is there
+    (2) it follows the study's decision before it (T6); one that comes ahead of it waits, unlogged
+    (3) it can be done: the study is there, and the site, or the version, which is of the study
 A decision of a number that is held is never looked at again, so nothing is done twice; an action
 that was cut short by a crash is found done, or is done again to the same end.
 """
@@ -87,12 +87,15 @@ class BoardDecisions:
         self._clock = clock
         self._tell_sites = tell_sites
 
-    def act(self, notice: bytes, rosters: Sequence[MonitoringRoster]) -> ActedDecision:
+    def act(self, notice: bytes, rosters: Sequence[MonitoringRoster]) -> ActedDecision | None:
         """Verify and do one decision; the same bytes again change nothing and are not verified.
 
         Args:
             notice: as the relay holds it.
             rosters: all that are pinned, the oldest first.
+
+        Returns:
+            How it is logged; None when one before it is not here yet: then act again after that.
 
         Raises:
             StoreError: nothing is logged; act again.
@@ -103,7 +106,8 @@ class BoardDecisions:
             return known
         try:
             judged = judge_decision(notice, rosters)
-            self._check_follows(judged.decision)
+            if not self._has_turn(judged.decision, rosters[-1].consortium):
+                return None
         except (ProtocolError, SignatureError) as error:
             return self._log(notice, digest, "refused", _reason(error))
         if judged.objection:
@@ -120,18 +124,26 @@ class BoardDecisions:
         """Return every decision that was looked at, in the order of looking."""
         return acted_decisions(self._database)
 
-    def _check_follows(self, decision: Decision) -> None:
-        held = [
-            item
-            for item in self.log()
-            if item.study_id == decision.study_id and item.outcome != "refused"
-        ]
+    def _has_turn(self, decision: Decision, consortium: str) -> bool:
+        """Return whether the decisions before it are here; raises T6 if it does not follow them."""
+        table = board_decisions
+        query = (
+            select(table.c.notice)
+            .where(table.c.study_id == decision.study_id, table.c.outcome != "refused")
+            .order_by(table.c.id)
+        )
+        with self._database.reading() as connection:
+            held = connection.execute(query).scalars().all()
+        if decision.number > len(held) + 1:
+            return False
         check_decision_follows(
             decision,
+            consortium=consortium,
             study_id=decision.study_id,
             number=len(held),
-            digest=read_signed(held[-1].notice).digest if held else None,
+            digest=read_signed(held[-1]).digest if held else None,
         )
+        return True
 
     def _do(self, decision: Decision, digest: Digest, signers: str) -> tuple[str, str]:
         study = self._books.register.find(decision.study_id)
@@ -157,6 +169,7 @@ class BoardDecisions:
         if version is None:
             message = "a decision to roll back names a version"
             raise TypeError(message)
+        self._check_of_study(version, decision.study_id)
         mark = f"decision {digest}"
         if not any(mark in item.reason for item in self._actions.log()):
             previous = self._actions.aliases().get("previous")
@@ -170,6 +183,17 @@ class BoardDecisions:
             self._actions.rollback(person=signers, reason=f"{decision.reason} ({mark})")
         self._tell_sites(version)
         return f"{version[:12]} is the champion again"
+
+    def _check_of_study(self, version: Digest, study_id: StudyId) -> None:
+        # There is one champion: what one study's board decided must not move another's model.
+        for item in self._books.registry.all_versions():
+            if item.version == version and item.study_id != study_id:
+                raise RegistryError(
+                    "the board's rollback is not possible",
+                    expected=f"a version of {study_id}",
+                    arrived=f"{version[:12]}, of {item.study_id}",
+                    todo="let the board decide anew",
+                )
 
     def _stop(self, decision: Decision, state: StudyState, signers: str) -> str:
         if state is StudyState.FINISHED:
@@ -212,6 +236,12 @@ def acted_decisions(database: Database) -> tuple[ActedDecision, ...]:
     with database.reading() as connection:
         rows = connection.execute(select(board_decisions).order_by(board_decisions.c.id))
         return tuple(_acted(row) for row in rows)
+
+
+def study_named_in(notice: bytes) -> str:
+    """Return the id of the study that a decision is about, nothing verified; empty for none."""
+    content = _content(notice)
+    return content.study_id if content else ""
 
 
 def open_requests(database: Database, study_id: StudyId) -> tuple[ActedDecision, ...]:

@@ -172,18 +172,27 @@ def change_key(
     """Give an enrolled site its next signing key, which the one before has countersigned."""
     import base64
 
+    from common.clock import SystemClock
+    from common.ids import parse_site_id
     from common.protocol.enrolment import read_request
+    from server.relay_rosters import consortium_of_change
+    from server.relay_store import RelayStore
+    from server.storage.database import Database
 
     paths, config = open_config(context)
     try:
         word = base64.b64decode(countersignature, validate=True)
     except ValueError:
         word = b""  # refused below as no countersignature
+    asked = read_request(request)
+    store = RelayStore(Database.of(paths, config), SystemClock())
+    consortium = consortium_of_change(store, parse_site_id(asked.site_id))
     site = _directory(context).change_key(
-        read_request(request),
+        asked,
         fingerprint=fingerprint,
         key_epoch=key_epoch,
         countersignature=word,
+        roster_consortium=consortium,
         paths=paths,
         config=config,
         answer=out,

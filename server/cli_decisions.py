@@ -21,7 +21,10 @@ def decisions(context: typer.Context, json: Json = False) -> None:
     paths, config = open_config(context)
     database = Database.of(paths, config)
     database.migrate()
-    DecisionWatch(paths, config).look()
+    watch = DecisionWatch(paths, config, wait_s=30.0)
+    watch.look()
+    if watch.obstacle:
+        typer.echo(f"Decisions wait: {watch.obstacle}.", err=True)
     rows = [
         {
             "at": utc_text(item.at_s),

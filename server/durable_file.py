@@ -8,10 +8,10 @@ from common.errors import StoreError
 from common.whole_file import write_whole
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes, *, waits_for_disk: bool = True) -> None:
     """Write a file as `write_whole` does; raises `StoreError`."""
     try:
-        write_whole(path, content)
+        write_whole(path, content, waits_for_disk=waits_for_disk)
     except OSError as error:
         raise StoreError(
             f"{path.name} cannot be written",

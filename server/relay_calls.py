@@ -2,7 +2,8 @@
 
 Every request message is read here, with a time limit and after the caller's limits were looked at:
 in gRPC's own unary handlers a caller that opens calls and never sends would hold them for ever. On
-the wire the calls are the unary ones of monitoring.proto.
+the wire the calls are the unary ones of monitoring.proto. The health check is read and counted in
+the same way: one member's open calls must not take the places of all others.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2
 
 from common.clock import Clock
 from common.errors import CohortiumError, StoreError
@@ -31,6 +33,7 @@ from server.relay_rosters import RosterWatch, pin_roster
 from server.relay_store import BODY_PART_BYTES, RelayStore
 
 SERVICE: Final = "cohortium.v1.Monitoring"
+HEALTH_SERVICE: Final = "grpc.health.v1.Health"
 PUSHBACK: Final = "grpc-retry-pushback-ms"  # gRPC's own name for "try again after"
 STREAM_S: Final = 900.0  # for all that one call returns
 ROWS_PER_CALL_MAX: Final = 1000
@@ -71,12 +74,20 @@ class MonitoringCalls:
         rosters: which rosters and sites count now.
         clock: the time.
         config: the operator's bounds.
+        checks: gRPC's own servicer of health checks, which knows whether the relay serves.
     """
 
     def __init__(
-        self, store: RelayStore, rosters: RosterWatch, clock: Clock, config: RelayConfig
+        self,
+        store: RelayStore,
+        rosters: RosterWatch,
+        clock: Clock,
+        config: RelayConfig,
+        *,
+        checks: Any,
     ) -> None:
         self._store = store
+        self._checks = checks
         self._rosters = rosters
         self._clock = clock
         self._limits = MemberLimits(config)
@@ -95,17 +106,20 @@ class MonitoringCalls:
             waiting_bytes_max=WAITING_BYTES_MAX,
         )
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """Return the calls under their names in monitoring.proto."""
+    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        """Return the calls under their names in monitoring.proto, and the health check."""
         one, many = grpc.stream_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
-        return grpc.method_handlers_generic_handler(
-            SERVICE,
-            {
-                "Submit": one(self._answering(self._submit)),
-                "Publish": one(self._answering(self._publish)),
-                "Collect": many(self._answering(self._collect)),
-                "Notices": many(self._answering(self._give_notices)),
-            },
+        calls = {
+            "Submit": one(self._answering(self._submit)),
+            "Publish": one(self._answering(self._publish)),
+            "Collect": many(self._answering(self._collect)),
+            "Notices": many(self._answering(self._give_notices)),
+        }
+        # No Watch: it would hold a place for as long as a caller likes.
+        health = {"Check": one(self._answering(self._check))}
+        return (
+            grpc.method_handlers_generic_handler(SERVICE, calls),
+            grpc.method_handlers_generic_handler(HEALTH_SERVICE, health),
         )
 
     async def close(self) -> None:
@@ -167,6 +181,11 @@ class MonitoringCalls:
             await context.write(message.SerializeToString())
             if request.with_bodies:
                 await self._write_body(context, notice.position, notice.body_bytes)
+
+    async def _check(self, _: Member, context: Any) -> Message:
+        request = await self._read(context, health_pb2.HealthCheckRequest)
+        answer: Message = await self._checks.Check(request, context)
+        return answer
 
     async def _read(self, context: Any, kind: type[MessageT]) -> MessageT:
         """Return the one message of a call; raises `TimeoutError` or `DecodeError`."""

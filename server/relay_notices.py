@@ -53,7 +53,7 @@ class RelayedNotice:
     Args:
         kind: what it says.
         site_id: whom it is for; empty for every member.
-        digest: names it, byte for byte.
+        digest: names it, byte for byte; a decision by what it says, however many signed it.
         content: the bytes that arrived.
         body: what travels beside it; the parameters of a promotion.
         sender: the board or aggregator that left it; empty: the coordinator's own machine.
@@ -74,10 +74,12 @@ def relayed(
     record = notice.record
     site_id = record.get("site_id") if isinstance(record, Mapping) else None
     is_receipt = notice.kind is NoticeKind.RECEIPT and isinstance(site_id, str)
+    # A decider can sign one decision again and again with other bytes: it is one decision.
+    is_decision = notice.kind is NoticeKind.DECISION
     return RelayedNotice(
         kind=notice.kind.value,
         site_id=str(site_id) if is_receipt else "",
-        digest=digest_bytes("relay-notice", content, body),
+        digest=notice.digest if is_decision else digest_bytes("relay-notice", content, body),
         content=content,
         body=body,
         sender=sender,

@@ -7,9 +7,9 @@ for each member; from then on the one process that writes counts by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import Connection, func, select
 
@@ -91,17 +91,13 @@ class RelayQuotas:
                 _notices_since,
             )
 
-    @contextmanager
-    def counting(self, database: Database) -> Iterator[Connection]:
-        """Give a transaction; what is counted in it counts only if it ends well."""
-        try:
-            with database.transaction() as connection:
-                yield connection
-        except BaseException:
-            for quota in (self._reports, self._notices):
-                if quota is not None:
-                    quota.forget()
-            raise
+    def counting_reports(self, database: Database) -> AbstractContextManager[Connection]:
+        """Give a transaction; what of reports is counted in it counts only if it ends well."""
+        return _counting(database, self._reports)
+
+    def counting_notices(self, database: Database) -> AbstractContextManager[Connection]:
+        """Give a transaction; what of notices is counted in it counts only if it ends well."""
+        return _counting(database, self._notices)
 
     def refuse_report(
         self, connection: Connection, report: SealedReport, *, now_s: int
@@ -127,6 +123,18 @@ class RelayQuotas:
         ):
             return None
         return _too_much(f"board {notice.sender}")
+
+
+@contextmanager
+def _counting(database: Database, quota: DayQuota[Any] | None) -> Iterator[Connection]:
+    # Reports and notices are written by a thread each: one's failure leaves the other's counts be.
+    try:
+        with database.transaction() as connection:
+            yield connection
+    except BaseException:
+        if quota is not None:
+            quota.forget()
+        raise
 
 
 def _reports_since(connection: Connection, key: tuple[str, str], since_s: int) -> Used:

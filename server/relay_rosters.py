@@ -9,10 +9,10 @@ from typing import Final
 
 from common.clock import Clock
 from common.crypto.keys import VerifyKey, is_same_fingerprint
-from common.errors import ProtocolError, StoreError
-from common.ids import Digest
+from common.errors import EnrolmentError, ProtocolError, StoreError
+from common.ids import Digest, SiteId
 from common.protocol.monitoring.refusals import refusal
-from common.protocol.monitoring.roster import MonitoringRoster
+from common.protocol.monitoring.roster import MonitoringRoster, Standing
 from common.protocol.monitoring.roster_file import read_roster, verify_roster
 from common.protocol.monitoring.signed_notice import read_signed
 from server.relay import RelayView
@@ -71,6 +71,29 @@ def pin_roster(store: RelayStore, notice: RelayedNotice, *, now_s: int) -> int:
         return roster.version, roster.digest
 
     return store.pin_roster(notice, verified)
+
+
+def consortium_of_change(store: RelayStore, site_id: SiteId) -> str:
+    """Return the consortium as the newest pinned roster names it; empty without a roster.
+
+    A site that has pinned the roster countersigns under that name (O8).
+
+    Raises:
+        EnrolmentError: the roster has revoked the site's key. Whoever stole it can countersign
+            with it as well as the site.
+    """
+    for pinned in store.rosters()[:1]:
+        roster = read_roster(pinned.content)
+        for site in roster.sites:
+            if site.site_id == site_id and site.status is Standing.REVOKED:
+                raise EnrolmentError(
+                    "a change of a site's key is refused",
+                    expected="a key that the newest monitoring roster has not revoked",
+                    arrived=f"the revoked key of {site_id}",
+                    todo="call the site; one whose key was stolen enrols under another id",
+                )
+        return roster.consortium
+    return ""
 
 
 class RosterWatch:

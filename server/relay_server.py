@@ -40,6 +40,8 @@ _AGE_MS: Final = 6 * 3600_000  # a revoked member's connection does not live for
 _AGE_GRACE_MS: Final = 900_000
 _STREAMS_MAX: Final = 16  # of one connection
 _METADATA_BYTES_MAX: Final = 8 << 10
+_PROBES_MAX: Final = 64  # of the health port, at once
+_PROBE_BYTES_MAX: Final = 1 << 10
 _FILES_KEPT: Final = 256  # open files for the database and logs, beside connections
 
 logger = logging.getLogger("cohortium.relay")
@@ -72,12 +74,10 @@ async def _serve(
 ) -> None:
     clock = SystemClock()
     rosters = RosterWatch(store, clock)
-    calls = MonitoringCalls(store, rosters, clock, config)
-    server = grpc.aio.server(options=_options(config), maximum_concurrent_rpcs=CALLS_MAX)
-    server.add_generic_rpc_handlers((calls.handlers(),))
     checks = health.HealthServicer()
-    register: Any = health_pb2_grpc.add_HealthServicer_to_server  # generated without types
-    register(checks, server)
+    calls = MonitoringCalls(store, rosters, clock, config, checks=checks)
+    server = grpc.aio.server(options=_options(config), maximum_concurrent_rpcs=CALLS_MAX)
+    server.add_generic_rpc_handlers(calls.handlers())
     address = f"{f'[{host}]' if ':' in host else host}:{config.port}"
     _open_port(server, address, _credentials(paths))
     await server.start()
@@ -103,7 +103,8 @@ async def _start_health(config: RelayConfig, checks: Any) -> Any:
     """Answer health checks on loopback, where a probe has no certificate; nothing else there."""
     if config.health_port is None:
         return None
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _PROBE_BYTES_MAX)]
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_PROBES_MAX)
     register: Any = health_pb2_grpc.add_HealthServicer_to_server  # generated without types
     register(checks, server)
     _open_port(server, f"127.0.0.1:{config.health_port}", None)

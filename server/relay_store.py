@@ -95,7 +95,7 @@ class RelayStore:
 
         The same bytes again get the position that they have.
         """
-        with self._quotas.counting(self._database) as connection:
+        with self._quotas.counting_reports(self._database) as connection:
             positions = _positions(connection, relay_reports, [item.digest for item in reports])
             chain = _neighbours(connection, reports)
             position = _last_position(connection, relay_reports)
@@ -139,7 +139,7 @@ class RelayStore:
 
         The same notice keeps the position that it has.
         """
-        with self._quotas.counting(self._database) as connection:
+        with self._quotas.counting_notices(self._database) as connection:
             return list(_add_notices(connection, notices, self._clock.now_s(), self._quotas))
 
     def notices_of(self, kind: NoticeKind) -> Sequence[bytes]:

@@ -10,27 +10,23 @@ from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from common import limits
 from common.clock import Clock
-from common.crypto.certificates import Authority, TlsKey, expires_at_s
-from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey, is_same_fingerprint
+from common.crypto.keys import SealingKey, VerifyKey, is_same_fingerprint
 from common.crypto.node_key import parse_node_public_key
 from common.errors import EnrolmentError
 from common.ids import SiteId, parse_site_id
 from common.protocol.enrolment import (
-    EnrolmentRecord,
     EnrolmentRequest,
     Roster,
     RosterEntry,
-    request_digest,
-    write_enrolment,
 )
 from common.protocol.monitoring.roster import RosterSite, Standing
 from common.protocol.monitoring.roster_checks import is_countersigned
 from server.config import CoordinatorPaths, ServerConfig
+from server.enrolment_answers import issue, renewed, write_answer
 from server.storage.database import Database
 from server.storage.tables import roster_versions, sites
 
 COHORT_SIZE_MAX: Final = 100_000_000
-RENEW_S: Final = 365 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -102,9 +98,9 @@ class SiteDirectory:
                     connection, request, node_key, cohort_size_max, paths=paths, now_s=now_s
                 )
             else:
-                certificate = _renewed(connection, request, known, paths=paths, now_s=now_s)
+                certificate = renewed(connection, request, known, paths=paths, now_s=now_s)
             roster = self._roster(connection)
-        _write_answer(answer, request, certificate, roster, paths=paths, config=config, now_s=now_s)
+        write_answer(answer, request, certificate, roster, paths=paths, config=config, now_s=now_s)
         return self.find(parse_site_id(request.site_id))
 
     def change_key(
@@ -117,12 +113,14 @@ class SiteDirectory:
         paths: CoordinatorPaths,
         config: ServerConfig,
         answer: Path,
+        roster_consortium: str = "",
     ) -> Site:
         """Give a site its next signing key, its other keys staying; write its enrolment file.
 
         Args:
             fingerprint: of the next key, as the site read it on the telephone.
             key_epoch, countersignature: the enrolled key's word for the next one (O8).
+            roster_consortium: the consortium's name in the monitoring roster, where it is another.
 
         Raises:
             EnrolmentError: another key, another site's, or not countersigned by the enrolled one.
@@ -132,8 +130,9 @@ class SiteDirectory:
         new, now_s = VerifyKey.from_text(request.verify_key), self._clock.now_s()
         named = RosterSite(site.site_id, new, key_epoch, Standing.ACTIVE, countersignature)
         is_known = new == site.verify_key
-        if not is_known and not is_countersigned(
-            named, old=site.verify_key, consortium=config.consortium
+        if not is_known and not any(
+            is_countersigned(named, old=site.verify_key, consortium=name)
+            for name in (config.consortium, roster_consortium)
         ):
             raise _refuse_key(f"a key that {site.site_id}'s enrolled key has countersigned")
         node_key = parse_node_public_key(request.node_public_key).decode()
@@ -141,17 +140,24 @@ class SiteDirectory:
             raise _refuse_key(f"{site.site_id}'s enrolled sealing and node keys beside the next")
         with self._database.transaction() as connection:
             if not is_known:
-                connection.execute(
+                holder = select(sites.c.site_id).where(sites.c.verify_key == request.verify_key)
+                if connection.execute(holder).first() is not None:
+                    raise _refuse_key("a key that no other site has")
+                # By the key that countersigned: another change may have come in between.
+                changed = connection.execute(
                     update(sites)
                     .where(sites.c.site_id == site.site_id)
+                    .where(sites.c.verify_key == site.verify_key.to_text())
                     .values(verify_key=request.verify_key)
                 )
+                if changed.rowcount != 1:
+                    raise _refuse_key(f"the key in use of {site.site_id} behind the change")
                 self._new_roster(connection, f"another signing key of {site.site_id}")
             known = select(sites.c.certificate).where(sites.c.site_id == site.site_id)
             held = connection.execute(known).scalar_one()
-            certificate = _renewed(connection, request, held, paths=paths, now_s=now_s)
+            certificate = renewed(connection, request, held, paths=paths, now_s=now_s)
             roster = self._roster(connection)
-        _write_answer(answer, request, certificate, roster, paths=paths, config=config, now_s=now_s)
+        write_answer(answer, request, certificate, roster, paths=paths, config=config, now_s=now_s)
         return self.find(site.site_id)
 
     def _insert(
@@ -165,7 +171,7 @@ class SiteDirectory:
         now_s: int,
     ) -> str:
         """Write a new site and a new roster; return the site's certificate."""
-        certificate = _issue(request, paths=paths, now_s=now_s)
+        certificate = issue(request, paths=paths, now_s=now_s)
         connection.execute(
             insert(sites).values(
                 site_id=request.site_id,
@@ -304,32 +310,6 @@ class SiteDirectory:
         )
 
 
-def _write_answer(
-    answer: Path,
-    request: EnrolmentRequest,
-    certificate: str,
-    roster: Roster,
-    *,
-    paths: CoordinatorPaths,
-    config: ServerConfig,
-    now_s: int,
-) -> None:
-    record = EnrolmentRecord(
-        version=1,
-        consortium=config.consortium,
-        site_id=request.site_id,
-        coordinator_verify_key=SigningKey.read(paths.signing_key).verify_key.to_text(),
-        coordinator_sealing_key=OpeningKey.read(paths.opening_key).sealing_key.to_text(),
-        coordinator_address=config.address,
-        ca_certificate=paths.ca_certificate.read_text(encoding="ascii"),
-        site_certificate=certificate,
-        request_digest=request_digest(request),
-        roster=roster,
-        issued_at_s=now_s,
-    )
-    write_enrolment(answer, record, SigningKey.read(paths.signing_key))
-
-
 def _refuse_key(expected: str) -> EnrolmentError:
     return EnrolmentError(
         "a change of a site's key is refused",
@@ -337,33 +317,6 @@ def _refuse_key(expected: str) -> EnrolmentError:
         arrived="another",
         todo="call the site; one whose key was lost enrols under another id",
     )
-
-
-def _issue(request: EnrolmentRequest, *, paths: CoordinatorPaths, now_s: int) -> str:
-    authority = Authority.from_pem(
-        paths.ca_certificate.read_text(encoding="ascii"), TlsKey.read(paths.ca_key)
-    )
-    return authority.issue_site_certificate(
-        request.certificate_request, request.site_id, now_s=now_s
-    )
-
-
-def _renewed(
-    connection: Connection,
-    request: EnrolmentRequest,
-    certificate: str,
-    *,
-    paths: CoordinatorPaths,
-    now_s: int,
-) -> str:
-    """Return the site's certificate, issued anew in its last year."""
-    if expires_at_s(certificate) - now_s > RENEW_S:
-        return certificate
-    certificate = _issue(request, paths=paths, now_s=now_s)
-    connection.execute(
-        update(sites).where(sites.c.site_id == request.site_id).values(certificate=certificate)
-    )
-    return certificate
 
 
 def _check_fingerprint(request: EnrolmentRequest, fingerprint: str) -> None:

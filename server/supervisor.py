@@ -168,11 +168,13 @@ class Supervisor:
                     f"the board's decision {item.number} of {item.study_id or 'no study'}, "
                     f"{item.action or 'unreadable'}: {item.outcome}; {item.detail}"
                 )
+            if self._decisions.obstacle:
+                self._say_once(f"the board's decisions wait: {self._decisions.obstacle}")
         except CohortiumError as error:
             # Nothing is lost: what was not logged is looked at again.
             self._say_once(f"the board's decisions wait: {error.refused} ({error.arrived})")
         except Exception as error:
-            self._say(f"a fault of type {type(error).__name__} while acting on decisions")
+            self._say_once(f"a fault of type {type(error).__name__} while acting on decisions")
 
     def _sync_nodes(self, control: FlowerControl) -> None:
         """Let every site's courier log in; whether it is suspended is asked at each request."""

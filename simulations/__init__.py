@@ -15,10 +15,12 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from common.loading import collector_at_rest
+
 if TYPE_CHECKING:
     from simulations.data_set import DataSet
     from simulations.engine import EngineSettings
-    from simulations.partition import by_column, by_label_skew, by_quantity, by_time
+    from simulations.partition import Partition, by_column, by_label_skew, by_quantity, by_time
     from simulations.populations import Hospital, Population, generate
     from simulations.run import StudyRun, open_run, run
     from simulations.sweep import EarlyStop, Sweep, sweep
@@ -30,6 +32,7 @@ _HOME_OF: Final = {
     "EarlyStop": "sweep",
     "EngineSettings": "engine",
     "Hospital": "populations",
+    "Partition": "partition",
     "Population": "populations",
     "StudyRun": "run",
     "Sweep": "sweep",
@@ -50,6 +53,7 @@ __all__ = [
     "EarlyStop",
     "EngineSettings",
     "Hospital",
+    "Partition",
     "Population",
     "StudyRun",
     "Sweep",
@@ -69,7 +73,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    with collector_at_rest():
+        home = importlib.import_module(f"{__name__}.{_HOME_OF[name]}")
+    return getattr(home, name)
 
 
 def __dir__() -> list[str]:

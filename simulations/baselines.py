@@ -192,7 +192,7 @@ def _rows(
         yield performance_row(own) | {
             "baseline": baseline,
             "site_id": site_id,
-            **_columns("federated_minus", None if baseline == FEDERATED else difference),
+            **estimate_columns("federated_minus", None if baseline == FEDERATED else difference),
         }
     probabilities = np.concatenate([item.probabilities for item in found.values()])
     y = np.concatenate([item.y for item in found.values()])
@@ -201,8 +201,8 @@ def _rows(
     yield performance_row(whole) | {
         "baseline": baseline,
         "site_id": ALL_SITES,
-        **_columns("auroc", mean_area(areas)),
-        **_columns("federated_minus", difference),
+        **estimate_columns("auroc", mean_area(areas)),
+        **estimate_columns("federated_minus", difference),
     }
 
 
@@ -211,14 +211,15 @@ def performance_row(found: Performance) -> dict[str, Any]:
     return {
         "patients": found.patients,
         "events": found.events,
-        **_columns("auroc", None if found.area is None else found.area.estimate),
+        **estimate_columns("auroc", None if found.area is None else found.area.estimate),
         "accuracy": _number(found.accuracy),
-        **_columns("brier", found.brier),
-        **_columns("calibration_slope", found.calibration_slope),
+        **estimate_columns("brier", found.brier),
+        **estimate_columns("calibration_slope", found.calibration_slope),
     }
 
 
-def _columns(name: str, estimate: Estimate | None) -> dict[str, float]:
+def estimate_columns(name: str, estimate: Estimate | None) -> dict[str, float]:
+    """Return a figure and the ends of its interval as columns; not a number where there is none."""
     return {
         name: _number(None if estimate is None else estimate.value),
         f"{name}_low": _number(None if estimate is None else estimate.low),

@@ -1,7 +1,8 @@
-"""The `cohortium-sim` command: the demo, and the privacy audit of a plan."""
+"""The `cohortium-sim` command: its demo, audit and forecast, and the commands of `cli_*`."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,9 @@ app = typer.Typer(
 @app.callback()
 def main_callback() -> None:
     """Run whole federations on one machine."""
+    # SIGTERM ends every command as Ctrl-C does: no process and no temporary folder, which may hold
+    # patients, is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 cli_run.register(app)
@@ -43,15 +47,11 @@ def demo(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Four hospitals train one model here and watch it for three months, all parts real."""
-    import signal
-
     from rich.console import Console
 
     from simulations.demo import run_demo
     from simulations.demo_monitoring import monitoring_record
 
-    # SIGTERM ends the demo as Ctrl-C does, so that no process is left behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=json)
     result = run_demo(folder.resolve(), plan=plan, console=console)
     after = result.monitoring

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import loads
 from pathlib import Path
 from typing import Annotated
 
@@ -56,8 +57,10 @@ def compare_aggregation(
         figure.savefig(out / "aggregation.png", dpi=150)
         figure.savefig(out / "aggregation.svg")
     if json:
-        print_json({"seeds": seeds, "cells": summary.to_dict(orient="records")})
+        cells = loads(summary.to_json(orient="records", double_precision=15))  # NaN is null
+        print_json({"seeds": seeds, "cells": cells})
         return
     for measure in comparing.MEASURES:
-        typer.echo(f"\n{measure} (mean ± half width of a 95 % interval over {seeds} seeds)")
+        spread = f"± half width of a 95 % interval over {seeds} seeds" if seeds > 1 else "one seed"
+        typer.echo(f"\n{measure} (mean, {spread})")
         typer.echo(comparing.measure_text(summary, measure))

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from common.command_line import print_json
+from common.loading import collector_at_rest
+from simulations.site_options import (
+    By,
+    ByQuantity,
+    ByTime,
+    Data,
+    Engine,
+    EngineName,
+    Json,
+    LabelSkew,
+    Patients,
+    PatientsMin,
+    PlanFile,
+    Sites,
+)
 
 if TYPE_CHECKING:
     from common.study.plan import StudyPlan
     from simulations.run import StudyRun
 
 
+LEFT_OUT_MAX: Final = 5
+"""As `simulations.baselines.LEFT_OUT_MAX`, which loads torch."""
 _WARNING: Final = (
     "warning: the folder will hold exact figures of these patients, without privacy noise; if they "
     "are real, keep it like their data"
 )
-
-
-class Engine(StrEnum):
-    """What works the sites."""
-
-    LOCAL = "local"
-    FLOWER = "flower"
 
 
 def register(app: typer.Typer) -> None:
@@ -35,35 +44,17 @@ def register(app: typer.Typer) -> None:
 
 
 def run_plan(
-    plan: Annotated[Path, typer.Argument(help="The study plan, a TOML file.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="TOML with a source as in site.toml; if not given, patients are invented."
-        ),
-    ] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(help="One site for each text of this column, or a CSV of subject_id,site."),
-    ] = None,
-    label_skew: Annotated[
-        float | None, typer.Option(help="Dirichlet alpha: small makes sites' outcomes differ.")
-    ] = None,
-    by_quantity: Annotated[
-        float | None, typer.Option(help="Exponent of the sites' sizes by rank; 0 is equal.")
-    ] = None,
-    by_time: Annotated[
-        str | None, typer.Option(help="Periods of this column, or of the index date: index-date.")
-    ] = None,
-    sites: Annotated[int, typer.Option(min=2, help="How many sites are cut or invented.")] = 10,
-    patients: Annotated[int, typer.Option(min=50, help="Invented patients of each site.")] = 500,
-    patients_min: Annotated[
-        int, typer.Option(min=20, help="A part of a data set with fewer patients is left out.")
-    ] = 50,
+    plan: PlanFile,
+    data: Data = None,
+    by: By = None,
+    label_skew: LabelSkew = None,
+    by_quantity: ByQuantity = None,
+    by_time: ByTime = None,
+    sites: Sites = 10,
+    patients: Patients = 500,
+    patients_min: PatientsMin = 50,
     seed: Annotated[int, typer.Option(min=0, help="Of division, sampling and noise.")] = 1,
-    engine: Annotated[
-        Engine, typer.Option(help="local: processes of this machine; flower: Flower on Ray.")
-    ] = Engine.LOCAL,
+    engine: EngineName = Engine.LOCAL,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; as many as pay if not given.")
     ] = None,
@@ -72,38 +63,31 @@ def run_plan(
         typer.Option(help="Names with commas; all when not given. See docs/simulating-a-study.md."),
     ] = None,
     no_baselines: Annotated[bool, typer.Option("--no-baselines", help="Train none.")] = False,
+    left_out_max: Annotated[
+        int, typer.Option(min=1, help="Sites left out in turn for leave_one_site_out.")
+    ] = LEFT_OUT_MAX,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; runs/STUDY-seed-SEED if not given.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this folder's run.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Run a plan on virtual sites and report what federation and privacy cost and gave."""
-    import signal
-
     from rich.console import Console
 
-    from common.study.selection_words import check_trains
-    from simulations.engine import EngineSettings
-    from simulations.run import ALL_BASELINES, default_folder, run
-    from simulations.site_choice import choose_sites
+    with collector_at_rest():
+        from common.study.selection_words import check_trains
+        from simulations.engine import EngineSettings
+        from simulations.run import ALL_BASELINES, default_folder, run
+        from simulations.site_choice import choose_sites
 
-    # SIGTERM ends the run as Ctrl-C does, so that no process is left behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     study_plan = _read(plan, json=json)
     check_trains(study_plan)
     divided = choose_sites(
         study_plan,
-        data=data,
-        by=by,
-        label_skew=label_skew,
-        by_quantity=by_quantity,
-        by_time=by_time,
-        sites=sites,
-        patients=patients,
-        patients_min=patients_min,
-        seed=seed,
-    )
+        data=data, by=by, label_skew=label_skew, by_quantity=by_quantity, by_time=by_time,
+        sites=sites, patients=patients, patients_min=patients_min, seed=seed,
+    )  # fmt: skip
     for words in divided.left_out:
         print(f"left out: {words}", file=sys.stderr)
     if data is not None:
@@ -117,6 +101,7 @@ def run_plan(
             seed=seed,
             settings=EngineSettings(engine=engine.value, workers=workers),
             baselines=() if no_baselines else names,
+            left_out_max=left_out_max,
             resume=resume,
             progress=bars.show,
         )
@@ -211,7 +196,9 @@ def _tell(found: StudyRun) -> None:
     from simulations.run_report import estimate
 
     whole = found.baselines[found.baselines.site_id == ALL_SITES]
-    table = Table("trained", "AUROC, mean of sites", "95 %", "federation minus this", "95 %")
+    table = Table(
+        "trained", "sites", "AUROC, mean of sites", "95 %", "federation minus this", "95 %"
+    )
     for _, row in whole.iterrows():
         words = "the federation" if row.baseline == FEDERATED else WORDS[row.baseline]
         cells: list[str] = []
@@ -222,7 +209,8 @@ def _tell(found: StudyRun) -> None:
                 if value is None
                 else [f"{value.value:{form}}", f"{value.low:{form}} to {value.high:{form}}"]
             )
-        table.add_row(words, *cells)
+        scored = int((found.baselines.baseline == row.baseline).sum()) - 1
+        table.add_row(words, str(scored), *cells)
     print(f"{found.plan.study.id}: {len(found.sites)} sites, divided {found.record['divided']}")
     Console(width=table_width()).print(table)
     print(f"report: {found.folder / 'report.html'}")

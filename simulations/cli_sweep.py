@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,18 +11,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from common.command_line import print_json, table_width
+from common.loading import collector_at_rest
+from simulations.site_options import (
+    By,
+    ByQuantity,
+    ByTime,
+    Data,
+    Engine,
+    EngineName,
+    Json,
+    LabelSkew,
+    Patients,
+    PatientsMin,
+    PlanFile,
+    Sites,
+)
 
 if TYPE_CHECKING:
     from common.study.plan import StudyPlan
     from simulations.partition import Partition
-    from simulations.sweep import Sites, Sweep
-
-
-class Engine(StrEnum):
-    """What works the sites."""
-
-    LOCAL = "local"
-    FLOWER = "flower"
+    from simulations.sweep import Sites as SitesOfSeed
+    from simulations.sweep import Sweep
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep_plan(
-    plan: Annotated[Path, typer.Argument(help="The study plan, a TOML file.")],
+    plan: PlanFile,
     vary: Annotated[
         list[str],
         typer.Option(help="PATH=VALUE,VALUE, such as privacy.epsilon=0.5,1,2,inf; again for more."),
@@ -45,75 +53,46 @@ def sweep_plan(
             min=2, help="After so many seeds, no more for plans clearly below the best at their ε."
         ),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="TOML with a source as in site.toml; if not given, patients are invented."
-        ),
-    ] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(help="One site for each text of this column, or a CSV of subject_id,site."),
-    ] = None,
-    label_skew: Annotated[
-        float | None, typer.Option(help="Dirichlet alpha: small makes sites' outcomes differ.")
-    ] = None,
-    by_quantity: Annotated[
-        float | None, typer.Option(help="Exponent of the sites' sizes by rank; 0 is equal.")
-    ] = None,
-    by_time: Annotated[
-        str | None, typer.Option(help="Periods of this column, or of the index date: index-date.")
-    ] = None,
-    sites: Annotated[int, typer.Option(min=2, help="How many sites are cut or invented.")] = 10,
-    patients: Annotated[int, typer.Option(min=50, help="Invented patients of each site.")] = 500,
-    patients_min: Annotated[
-        int, typer.Option(min=20, help="A part of a data set with fewer patients is left out.")
-    ] = 50,
-    engine: Annotated[
-        Engine, typer.Option(help="local: processes of this machine; flower: Flower on Ray.")
-    ] = Engine.LOCAL,
+    data: Data = None,
+    by: By = None,
+    label_skew: LabelSkew = None,
+    by_quantity: ByQuantity = None,
+    by_time: ByTime = None,
+    sites: Sites = 10,
+    patients: Patients = 500,
+    patients_min: PatientsMin = 50,
+    engine: EngineName = Engine.LOCAL,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time; as many as cores if not given.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The sweep's folder; runs/STUDY-sweep if not given.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Vary a plan's fields: what each choice reaches, what privacy costs, and who pays."""
-    import signal
+    with collector_at_rest():
+        from common.study.plan_file import read_plan
+        from common.study.selection_words import check_trains
+        from simulations.engine import EngineSettings
+        from simulations.site_choice import choose_sites
+        from simulations.sweep import EarlyStop
+        from simulations.sweep_report import sweep_record, write_sweep
+        from simulations.varied_plans import make_cells, read_vary
 
-    from common.study.plan_file import read_plan
-    from common.study.selection_words import check_trains
-    from simulations.engine import EngineSettings
-    from simulations.site_choice import choose_sites
-    from simulations.sweep import EarlyStop
-    from simulations.sweep_report import sweep_record, write_sweep
-    from simulations.varied_plans import make_cells, read_vary
-
-    # SIGTERM ends the sweep as Ctrl-C does, so that no process is left behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    study_plan = read_plan(plan)
-    check_trains(study_plan)
+    check_trains(study_plan := read_plan(plan))
     values = read_vary(vary)
     make_cells(study_plan, values)  # a wrong plan is told before any patient is read
     choose = partial(
-        choose_sites,
-        study_plan,
-        data=data,
-        by=by,
-        label_skew=label_skew,
-        by_quantity=by_quantity,
-        by_time=by_time,
-        sites=sites,
-        patients=patients,
-        patients_min=patients_min,
-    )
+        choose_sites, study_plan,
+        data=data, by=by, label_skew=label_skew, by_quantity=by_quantity, by_time=by_time,
+        sites=sites, patients=patients, patients_min=patients_min,
+    )  # fmt: skip
     chosen = choose(seed=first_seed)
     found = _sweep(
         study_plan,
         chosen,
-        # Invented patients are others with each seed; a data set's are split otherwise.
+        # Each seed invents other patients, or holds out others of a data set.
         (lambda seed: choose(seed=seed)) if data is None else chosen,
         values,
         range(first_seed, first_seed + seeds),
@@ -123,9 +102,10 @@ def sweep_plan(
         stop=None if early_stop is None else EarlyStop(early_stop),
     )
     told = f"{len(chosen)} sites, divided {chosen.words}"
-    report = write_sweep(found, words=told)
+    report = write_sweep(found, words=told, left_out=chosen.left_out)
     if json:
-        print_json(sweep_record(found, words=told) | {"folder": str(found.folder)})
+        record = sweep_record(found, words=told, left_out=chosen.left_out)
+        print_json(record | {"folder": str(found.folder)})
     else:
         print(f"{study_plan.study.id}: {told}")
         _tell(found)
@@ -135,7 +115,7 @@ def sweep_plan(
 def _sweep(
     plan: StudyPlan,
     chosen: Partition,
-    sites: Sites,
+    sites: SitesOfSeed,
     vary: Mapping[str, Sequence[Any]],
     seeds: Sequence[int],
     **options: Any,

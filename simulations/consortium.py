@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from common.clock import Clock, SystemClock
 from common.ids import SiteId, StudyId, parse_site_id
+from common.loading import loaded_set_aside
 from common.privacy.calibration import plan_mechanisms
 from common.protocol.round_states import RoundState, StudyState
 from common.study.contingency import JOINT_ROUND
@@ -91,6 +92,7 @@ def run_consortium(
         ServiceError: when a worker process dies.
     """
     with contextlib.ExitStack() as opened:
+        opened.enter_context(loaded_set_aside())
         folder = options.folder
         if folder is None:
             made = tempfile.TemporaryDirectory(prefix="cohortium-simulation-")

@@ -40,7 +40,7 @@ def open_home(home: Path, clock: Clock) -> Iterator[tuple[Database, Books]]:
     event.listen(database.engine, "connect", _do_not_wait_for_disk)
     try:
         metadata.create_all(database.engine)
-        rounds = RoundBook(database, paths, clock)
+        rounds = RoundBook(database, paths, clock, waits_for_disk=False)
         yield (
             database,
             Books(

@@ -140,8 +140,10 @@ def mean_area(areas: Sequence[Placements]) -> Estimate | None:
 
 def area_difference(first: Placements, second: Placements) -> tuple[float, float]:
     """Return first - second of the same patients, and its variance."""
-    variance = first.covariance(first) + second.covariance(second) - 2 * first.covariance(second)
-    return first.value - second.value, max(variance, 0.0)
+    gains = (first.positive - second.positive, first.negative - second.negative)
+    # Of one patient's gain, which lies between -1 and 1, nothing tells the spread: the widest.
+    variance = sum(_covariance(gain, gain, widest=1.0) for gain in gains)
+    return first.value - second.value, variance
 
 
 def mean_difference(pairs: Sequence[tuple[Placements, Placements]]) -> Estimate | None:
@@ -206,9 +208,9 @@ def _around(value: float, error: float) -> Estimate:
     return Estimate(float(value), float(value - Z_95 * error), float(value + Z_95 * error))
 
 
-def _covariance(first: Floats, second: Floats) -> float:
+def _covariance(first: Floats, second: Floats, *, widest: float = 0.25) -> float:
     if len(first) < 2:
         # One patient of an outcome says nothing about the spread: the widest there could be.
-        return 0.25
+        return widest
     products = (first - first.mean()) * (second - second.mean())
     return float(products.sum() / (len(first) - 1) / len(first))

@@ -97,12 +97,7 @@ def _sites(study_run: StudyRun) -> Figure | None:
     is_named = len(together) <= SITES_NAMED_MAX
     figure, axes = new_figure(1.4 + (0.28 * len(together) if is_named else _CROWD))
     _whiskers(axes, together, "auroc", places.to_numpy(), BLUE, label="the federation's model")
-    shown = (
-        ("alone_private", ORANGE, "o"),
-        ("alone", YELLOW, "D"),
-        ("leave_one_site_out", GREEN, "s"),
-    )
-    for name, colour, mark in shown:
+    for name, (colour, mark) in _MARKS.items():
         own = rows[(rows.baseline == name) & rows.site_id.isin(places.index)]
         if not own.empty:
             y = places[list(own.site_id)].to_numpy()
@@ -180,8 +175,8 @@ def _communication(study_run: StudyRun) -> Figure | None:
         return None
     sums = rows.groupby("round")[["bytes_down", "bytes_up"]].sum().cumsum() / 1e6
     figure, axes = new_figure(2.8)
-    axes.step(sums.index, sums.bytes_down, where="mid", color=BLUE, label="to the sites")
-    axes.step(sums.index, sums.bytes_up, where="mid", color=ORANGE, label="from the sites")
+    axes.plot(sums.index, sums.bytes_down, "o-", markersize=3.5, color=BLUE, label="to the sites")
+    axes.plot(sums.index, sums.bytes_up, "s-", markersize=3.5, color=ORANGE, label="from the sites")
     axes.grid(axis="y", color="#d9dee3", linewidth=0.8)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("round")
@@ -210,11 +205,34 @@ def _whiskers(
     )
 
 
+def _learning(study_run: StudyRun) -> Figure | None:
+    """Draw the AUROC of the model after each round."""
+    rows = study_run.learning.dropna(subset=["auroc"])
+    if len(rows) < 2:
+        return None
+    figure, axes = new_figure(3.2)
+    axes.fill_between(rows["round"], rows.auroc_low, rows.auroc_high, color=BLUE, alpha=0.15,
+                      label="95 %, of the patients' sampling")  # fmt: skip
+    axes.plot(rows["round"], rows.auroc, "o-", color=BLUE, markersize=3.5, label="the federation")
+    shown = study_run.baselines
+    shown = shown[(shown.site_id == ALL_SITES) & (shown.baseline == "federated_no_noise")]
+    if len(shown):
+        axes.axhline(shown.auroc.iloc[0], color=ORANGE, linestyle="--", linewidth=1.2,
+                     label="the federation without noise, after its last round")  # fmt: skip
+    axes.grid(axis="y", color="#d9dee3", linewidth=0.8)
+    axes.set_xlabel("training round")
+    axes.set_ylabel("AUROC, mean of sites")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
 _FIGURES: Final[dict[str, Callable[[StudyRun], Figure | None]]] = {
     "bought": _bought,
     "sites": _sites,
     "groups": _groups,
     "calibration": _calibration,
+    "learning": _learning,
     "participation": _participation,
     "communication": _communication,
 }

@@ -106,7 +106,7 @@ def attack_plan(
     Raises:
         ConfigError: when the size is too small to tell anything.
     """
-    _check(size)
+    _check(plan, size)
     kinds: tuple[RandomnessKind, RandomnessKind] = ("reproducible", "noiseless")
     total, found = 2 * size.studies, []
     for place, kind in enumerate(kinds):
@@ -138,7 +138,7 @@ def attack_studies(
         randomness: "noiseless" has no promise.
         progress: is told how many studies are done.
     """
-    _check(size)
+    _check(plan, size)
     rng = np.random.default_rng([seed, size.studies, size.targets])
     sites = size.sites or max(2, plan.training.quorum)
     everyone = size.targets + size.patients
@@ -224,7 +224,14 @@ def _rows(patients: FeatureMatrix, rows: npt.NDArray[np.int64]) -> FeatureMatrix
     )
 
 
-def _check(size: AttackSize) -> None:
+def _check(plan: StudyPlan, size: AttackSize) -> None:
+    if size.sites is not None and size.sites < plan.training.quorum:
+        raise ConfigError(
+            "the study cannot be attacked with these hospitals",
+            expected=f"{plan.training.quorum} hospitals or more, the plan's quorum",
+            arrived=str(size.sites),
+            todo="raise --sites or lower training.quorum",
+        )
     if size.studies < 4 or size.targets < 10 or size.patients < 20:
         raise ConfigError(
             "the attack is too small to tell anything",

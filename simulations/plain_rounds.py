@@ -1,8 +1,9 @@
 """The rounds of a plan without coordinator, keys, gate and ledger: what comparisons are made with.
 
-Sites train by the product's engine, updates are averaged and applied by the product's code, and the
-randomness is that of the study, so a federation trained here is the study's own model to the bit.
-What differs between two comparisons is therefore who trained together, and not code.
+Sites train by the product's engine, updates are aggregated as the plan says and applied by the
+product's code, and the randomness is that of the study, so a federation trained here is the study's
+own model to the bit. What differs between two comparisons is therefore who trained together, and
+not code.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from common.ids import SiteId
 from common.privacy.calibration import plan_mechanisms
 from common.privacy.mechanism import GaussianVector
 from common.protocol.arrays import Parameters
+from common.protocol.messages import TaskKind
 from common.study.columns import initial_parameters, parameter_shapes
 from common.study.plan import StudyPlan
 from common.study.scaling import MOMENTS, Scaling, moment_shapes
 from server.aggregation import WeightedMean
+from server.robust_aggregation import Aggregation, aggregation_of
 from server.scaling_estimate import estimate_scaling
 from server.server_optimizer import ServerOptimizer
 from simulations.batched.training_table import TrainingTable
@@ -127,7 +130,7 @@ def train_companies(
 
 
 class _PlainStudy:
-    """One company's study: its model, its sites' features and engines, and a running mean."""
+    """One company's study: its model, its sites' features and engines, and the aggregation."""
 
     def __init__(
         self, plan: StudyPlan, company: Company, randomness: SiteRandomness, table: TrainingTable
@@ -151,7 +154,7 @@ class _PlainStudy:
             plan.training.strategy, average_decay=plan.training.model_average_decay
         )
         self._model: Parameters = initial_parameters(plan)
-        self._mean = WeightedMean(parameter_shapes(plan))
+        self._aggregation = self._new_aggregation()
 
     @property
     def site_ids(self) -> tuple[str, ...]:
@@ -167,13 +170,17 @@ class _PlainStudy:
         )
 
     def take(self, site_id: str, update: Parameters) -> None:
-        """Add one site's update to the round's mean."""
-        self._mean.add(update, weight=float(self._declared[site_id]))
+        """Add one site's update to the round's aggregation."""
+        self._aggregation.add(update, weight=float(self._declared[site_id]))
 
     def close_round(self) -> None:
-        """Step the model, and begin the next round's mean."""
-        self._model = self._optimizer.step(self._model, self._mean.mean())
-        self._mean = WeightedMean(parameter_shapes(self._plan))
+        """Step the model, and begin the next round's aggregation."""
+        self._model = self._optimizer.step(self._model, self._aggregation.mean())
+        self._aggregation = self._new_aggregation()
+
+    def _new_aggregation(self) -> Aggregation:
+        # One site alone is its own mean, median and nearest; a bound of the norm holds for it too.
+        return aggregation_of(self._plan, TaskKind.TRAIN, parameter_shapes(self._plan))
 
     def last(self) -> Parameters:
         """Return the final model, with its scaling if it has one."""

@@ -20,8 +20,9 @@ from common.study.plan import StudyPlan
 from common.study.plan_file import plan_digest, read_plan
 from common.study.selection_words import check_trains
 from server.round_book import Round
-from simulations.baselines import ALL_BASELINES, check_names, train_baselines
+from simulations.baselines import ALL_BASELINES, LEFT_OUT_MAX, check_names, train_baselines
 from simulations.engine import EngineSettings, run_study
+from simulations.learning_curve import learning_table
 from simulations.partition import Partition
 from simulations.plain_rounds import Trainee
 from simulations.run_folder import RunFolder
@@ -50,6 +51,7 @@ class StudyRun:
         baselines: one row for each baseline and site, and one for all sites together; see
             `simulations.baselines`.
         groups: one row for each level of a fairness group, over all sites.
+        learning: one row for each training round: exact figures of the model that it made.
         calibration: predicted and observed risk in tenths of the held-out patients.
         record: `run.json`.
     """
@@ -63,6 +65,7 @@ class StudyRun:
     baselines: pd.DataFrame
     groups: pd.DataFrame
     calibration: pd.DataFrame
+    learning: pd.DataFrame
     record: Mapping[str, Any] = field(repr=False)
 
     def _repr_html_(self) -> str:
@@ -84,6 +87,7 @@ def run(
     seed: int = 1,
     settings: EngineSettings | None = None,
     baselines: Sequence[str] = ALL_BASELINES,
+    left_out_max: int = LEFT_OUT_MAX,
     resume: bool = False,
     keep_work: bool = False,
     progress: Progress = lambda what, done, total: None,
@@ -97,13 +101,15 @@ def run(
         seed: of sampling and noise.
         settings: how the sites are worked.
         baselines: which to train; none of them with ().
+        left_out_max: sites left out in turn; of more, that many are chosen evenly by size.
         resume: go on with a run that was interrupted, or read one that has ended.
         keep_work: keep the engine's own files.
         progress: told what is being done.
 
     Raises:
         PlanError: the plan breaks a rule, or trains nothing.
-        ConfigError: the folder holds another run; unknown baselines; fewer sites than the quorum.
+        ConfigError: the folder holds another run, or this one with other baselines; unknown
+            baselines; fewer sites than the quorum.
         DataSourceError: the data do not fit the plan.
         RoundFailed: too few sites answer.
     """
@@ -114,19 +120,52 @@ def run(
     home = RunFolder(folder or default_folder(plan, seed))
     progress("reading patients", 0, len(sites))
     settings = settings or EngineSettings()
+    about = {
+        "settings": asdict(settings),
+        "baselines": list(baselines),
+        "divided": sites.words if isinstance(sites, Partition) else "as given",
+        "left_out": list(sites.left_out) if isinstance(sites, Partition) else [],
+    }
     # Features are made once: the study, the baselines and the fingerprints take the same.
     ready = [replace(site, patients=site.matrix(plan)) for site in sites]
-    trainees = [
-        Trainee(site.site_id, site.declared_cohort_size, site.matrix(plan)) for site in ready
-    ]
     record = home.claim(plan, _identity(plan, ready, seed), resume=resume)
     if record["state"] == "finished":
+        _check_same_baselines(home, record, baselines)
+        if not keep_work:
+            home.forget_work()  # a kill after the last file was written left it
         return open_run(home.path)
+    study_run = _run_and_score(
+        plan, ready, home, record | about, seed=seed, settings=settings,
+        names=baselines, left_out_max=left_out_max, resume=resume, progress=progress,
+    )  # fmt: skip
+    progress("report", 0, 1)
+    _write(study_run, home)
+    if not keep_work:
+        home.forget_work()
+    progress("report", 1, 1)
+    return study_run
+
+
+def _run_and_score(
+    plan: StudyPlan,
+    sites: Sequence[VirtualSite],
+    home: RunFolder,
+    record: Mapping[str, Any],
+    *,
+    seed: int,
+    settings: EngineSettings,
+    names: Sequence[str],
+    left_out_max: int,
+    resume: bool,
+    progress: Progress,
+) -> StudyRun:
+    """Run the study and its baselines and score them; the folder gets the model alone."""
+    trainees = [Trainee(s.site_id, s.declared_cohort_size, s.matrix(plan)) for s in sites]
     seconds: dict[str, float] = {}
     begun = time.perf_counter()
     result = run_study(
         plan,
-        ready,
+        sites,
         seed=seed,
         folder=home.work,
         settings=settings,
@@ -141,12 +180,13 @@ def run(
         plan,
         trainees,
         result.parameters,
-        names=baselines,
+        names=names,
         seed=seed,
+        left_out_max=left_out_max,
         progress=lambda done, total: progress("baselines", done, total),
     )
     seconds["baselines"] = time.perf_counter() - begun
-    study_run = StudyRun(
+    return StudyRun(
         folder=home.path,
         plan=plan,
         seed=seed,
@@ -156,23 +196,14 @@ def run(
         baselines=trained.table,
         groups=groups_table(plan, result.parameters, trainees),
         calibration=calibration_table(plan, result.parameters, trainees),
+        learning=learning_table(plan, result.rounds, home.work / "coordinator", trainees),
         record={
             **record,
             "state": "finished",
-            "settings": asdict(settings),
-            "baselines": list(baselines),
-            "divided": sites.words if isinstance(sites, Partition) else "as given",
-            "left_out": list(sites.left_out) if isinstance(sites, Partition) else [],
             "result": _result_record(result),
             "seconds": {**seconds, "of_baseline": dict(trained.seconds)},
         },
     )
-    progress("report", 0, 1)
-    _write(study_run, home)
-    if not keep_work:
-        home.forget_work()
-    progress("report", 1, 1)
-    return study_run
 
 
 def open_run(folder: Path) -> StudyRun:
@@ -191,6 +222,7 @@ def open_run(folder: Path) -> StudyRun:
         baselines=home.read_table("baselines"),
         groups=home.read_table("groups"),
         calibration=home.read_table("calibration"),
+        learning=home.read_table("learning"),
         record=record,
     )
 
@@ -205,11 +237,23 @@ def _check_quorum(plan: StudyPlan, sites: int) -> None:
         )
 
 
+def _check_same_baselines(
+    home: RunFolder, record: Mapping[str, Any], baselines: Sequence[str]
+) -> None:
+    if list(record["baselines"]) != list(baselines):
+        raise ConfigError(
+            f"the run in {home.path} has ended with other baselines",
+            expected=", ".join(record["baselines"]) or "none",
+            arrived=", ".join(baselines) or "none",
+            todo="ask for those, or name another folder",
+        )
+
+
 def _write(study_run: StudyRun, home: RunFolder) -> None:
     from simulations.figures import draw_run
     from simulations.run_report import report_of
 
-    for name in ("rounds", "sites", "baselines", "groups", "calibration"):
+    for name in ("rounds", "sites", "baselines", "groups", "calibration", "learning"):
         home.write_table(name, getattr(study_run, name))
     for name, content in draw_run(study_run).items():
         home.write_bytes(f"{home.figures.name}/{name}", content)

@@ -20,7 +20,7 @@ from common.study.plan_file import read_plan
 from common.study.plan_toml import plan_toml
 from common.whole_file import write_whole
 
-RUN_VERSION: Final = 1
+RUN_VERSION: Final = 2
 MARK: Final = "EXACT-FIGURES-NOT-FOR-RELEASE.txt"
 MARK_TEXT: Final = """\
 This folder holds exact figures of held-out patients. They are not differentially private: no noise

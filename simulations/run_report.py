@@ -12,6 +12,7 @@ from common.privacy.unit import UNIT_SENTENCE
 from simulations.baselines import ALL_SITES, FEDERATED, WORDS
 from simulations.exact_performance import Estimate
 from simulations.report_page import Facts, Part, Picture, Report, Section, Words
+from simulations.who_pays import who_pays
 
 if TYPE_CHECKING:
     from simulations.run import StudyRun
@@ -63,6 +64,7 @@ def report_of(study_run: StudyRun) -> Report:
             Section("Each site", list(_sites(study_run))),
             Section("Groups of patients", list(_groups(study_run))),
             Section("Calibration", list(_calibration(study_run))),
+            Section("Learning, round by round", list(_learning(study_run))),
             Section("Rounds, privacy spent and traffic", list(_rounds(study_run))),
             Section("What a reader may conclude", list(_conclusions(study_run))),
             Section("How to make it again", list(_again(study_run))),
@@ -204,25 +206,7 @@ def _sites(study_run: StudyRun) -> Iterator[Part]:
     )  # fmt: skip
     if len(study_run.sites) > _ROWS_MAX:
         yield Words(f"{len(study_run.sites) - _ROWS_MAX} more sites are in sites.json.")
-    yield from _who_pays(study_run)
-
-
-def _who_pays(study_run: StudyRun) -> Iterator[Part]:
-    rows = study_run.baselines[study_run.baselines.site_id != ALL_SITES]
-    for baseline, words in (
-        ("federated_no_noise", "lose by the noise"),
-        ("alone", "would do better alone and without noise"),
-    ):
-        found = rows[(rows.baseline == baseline) & (rows.federated_minus_high < 0)]
-        if len(found):
-            worst = found.sort_values("federated_minus").head(10)
-            named = ", ".join(
-                f"{r.site_id} ({r.federated_minus:+.3f})" for _, r in worst.iterrows()
-            )
-            yield Words(
-                f"{len(found)} of {(rows.baseline == baseline).sum()} sites {words} beyond what "
-                f"their patients' sampling explains, each interval taken alone: {named}."
-            )
+    yield from who_pays(study_run.baselines)
 
 
 def _groups(study_run: StudyRun) -> Iterator[Part]:
@@ -265,6 +249,34 @@ def _calibration(study_run: StudyRun) -> Iterator[Part]:
         [
             (str(place), f"{row.patients:.0f}", f"{row.predicted:.3f}", f"{row.observed:.3f}")
             for place, (_, row) in enumerate(study_run.calibration.iterrows(), start=1)
+        ],
+    )
+
+
+def _learning(study_run: StudyRun) -> Iterator[Part]:
+    rows = study_run.learning
+    if rows.auroc.notna().sum() >= 2:
+        yield Picture(
+            "learning",
+            "AUROC of the model after each training round, mean of sites",
+            "A line with its 95 % interval; the table below has the numbers.",
+        )
+    yield Words(
+        "No party of a real study sees this curve. Whoever chooses the number of rounds by it has "
+        "chosen by the held-out patients, and each release of a real study's evaluation is paid "
+        "for from epsilon."
+    )
+    yield Facts(
+        "The model after each training round",
+        ("round", "AUROC, mean of sites", "Brier", "calibration slope"),
+        [
+            (
+                str(int(row["round"])),
+                _text(estimate(row, "auroc")),
+                _text(estimate(row, "brier")),
+                _text(estimate(row, "calibration_slope"), digits=2),
+            )
+            for _, row in rows.iterrows()
         ],
     )
 

@@ -54,7 +54,7 @@ class AgentFolder:
 
     @property
     def database(self) -> Path:
-        """Ledger, release log and approvals; it is there when the plan is approved."""
+        """Ledger, release log and approvals."""
         return self.home / "site.db"
 
     @property
@@ -109,6 +109,8 @@ class SimulatedAgent:
         self._database = _open_database(folder.database, is_durable=settings.is_durable)
         signing, opening = keys.site(site_id)
         coordinator = keys.coordinator
+        self._signing, self._clock = signing, clock
+        self._approvals = Approvals(self._database, clock, signing.verify_key)
         self._tasks = SiteTasks(
             SiteConfig(
                 site=SiteSection(id=site_id, declared_cohort_size=settings.declared_cohort_size),
@@ -126,7 +128,7 @@ class SimulatedAgent:
             records=SiteRecords(
                 ledger=Ledger(SqliteLedgerStore(self._database), clock),
                 log=ReleaseLog(self._database, clock),
-                approvals=Approvals(self._database, clock, signing.verify_key),
+                approvals=self._approvals,
                 scaling_pin=ScalingPin(self._database),
             ),
             clock=clock,
@@ -134,6 +136,17 @@ class SimulatedAgent:
             randomness=self._fresh,
             is_real_ledger=False,
             features=StoredFeatures(folder.features),
+        )
+
+    def approve(self, plan: StudyPlan) -> None:
+        """Let its steward approve the plan, unless an approval stands in its records."""
+        if self._approvals.all_approvals():
+            return
+        self._approvals.approve(
+            plan,
+            person="Simulated steward",
+            until_s=self._clock.now_s() + _APPROVED_S,
+            signing_key=self._signing,
         )
 
     def answer(self, envelope: bytes) -> bytes:
@@ -149,38 +162,17 @@ class SimulatedAgent:
         return self._streams(self._round)
 
 
-def approve_plan(
-    folder: AgentFolder,
-    plan: StudyPlan,
-    *,
-    site_id: SiteId,
-    keys: RunKeys,
-    template: Path,
-    clock: Clock,
-) -> None:
-    """Give a site its records, the plan approved in them; a site that has them is left alone.
+def begin_records(folder: AgentFolder, template: Path) -> None:
+    """Give a site records in which nothing stands yet; a site that has some is left alone.
 
     Args:
         folder: of the site.
-        plan: which its steward approves.
-        site_id: the site.
-        keys: of the run.
         template: an empty site's database, from `write_template`.
-        clock: of the simulation.
     """
     if folder.database.exists():
         return
-    signing, _ = keys.site(site_id)
     begun = folder.home / "begun.db"
     begun.write_bytes(template.read_bytes())
-    database = _open_database(begun, is_durable=False)
-    Approvals(database, clock, signing.verify_key).approve(
-        plan,
-        person="Simulated steward",
-        until_s=clock.now_s() + _APPROVED_S,
-        signing_key=signing,
-    )
-    database.close()
     begun.replace(folder.database)
 
 

@@ -25,7 +25,7 @@ from simulations.simulated_agent import (
     AgentFolder,
     AgentSettings,
     SimulatedAgent,
-    approve_plan,
+    begin_records,
     write_template,
 )
 from simulations.stored_features import read_features, write_features
@@ -153,16 +153,9 @@ class SitesInFolder:
     def _open(self, site_id: SiteId) -> SimulatedAgent:
         site, place = self.sites[site_id], self._place(site_id)
         keys = self._keys = self._keys or RunKeys.of_folder(self.folder)
-        approve_plan(
-            place,
-            self.plan,
-            site_id=site_id,
-            keys=keys,
-            template=template_path(self.folder),
-            clock=self._clock,
-        )
+        begin_records(place, template_path(self.folder))
         engine, lock = self._engine_of(site)
-        return SimulatedAgent(
+        agent = SimulatedAgent(
             site_id,
             place,
             site.settings,
@@ -171,6 +164,8 @@ class SitesInFolder:
             engine_lock=lock,
             clock=self._clock,
         )
+        agent.approve(self.plan)
+        return agent
 
     def _engine_of(self, site: SimulatedSite) -> tuple[TrainingEngine, threading.Lock]:
         """Return what trains a site, and the lock that is held meanwhile."""

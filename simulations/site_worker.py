@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import queue
 import signal
@@ -41,6 +42,8 @@ def work(sites: SitesInFolder, connection: Connection, parent: int) -> None:
     """
     _end_with(parent)
     torch.set_num_threads(1)
+    # What was there before the fork stays: looking at it would copy its pages, and takes time.
+    gc.freeze()
     groups: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, groups), daemon=True).start()
     # Whoever asked may have gone: then nobody waits for an answer.

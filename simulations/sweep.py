@@ -21,6 +21,7 @@ from common.study.selection_words import check_trains
 from simulations import sweep_tables
 from simulations.engine import EngineSettings
 from simulations.sweep_cache import RunCache, run_digest
+from simulations.sweep_folder import RUNS, claim_sweep_folder
 from simulations.sweep_pool import SweepProcesses
 from simulations.sweep_run import RunRecord, SweepJob
 from simulations.varied_plans import Cell, make_cells
@@ -135,7 +136,7 @@ def sweep(
     stop: EarlyStop | None = None,
     progress: SweepProgress = lambda done, found, runs: None,
 ) -> Sweep:
-    """Run every combination of the varied values with every seed; write nothing but the cache.
+    """Run every combination of the varied values with every seed; write plan and kept runs.
 
     `simulations.sweep_report.write_sweep` writes tables, figures and reports.
 
@@ -153,7 +154,8 @@ def sweep(
 
     Raises:
         PlanProblems: before anything runs, when a cell's plan breaks a rule.
-        ConfigError: when nothing is varied, or seeds are missing or twice there.
+        ConfigError: when nothing is varied, or seeds are missing or twice there, or the folder
+            holds something else.
         ServiceError: when a process ends by itself.
         CohortiumError: as `run_study`.
     """
@@ -163,7 +165,8 @@ def sweep(
     cells = make_cells(plan, vary)
     _check_seeds(seeds, stop)
     used = replace(settings or EngineSettings(), workers=1)
-    cache = RunCache(folder / "runs")
+    claim_sweep_folder(folder, plan)
+    cache = RunCache(folder / RUNS)
     book = _Book(cells, len(seeds), progress)
     processes = max(1, min(workers or os.cpu_count() or 1, len(cells) * len(seeds)))
     with SweepProcesses(processes) as pool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +17,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from common import errors
-from common.errors import CohortiumError, InternalError, ServiceError
+from common.errors import CohortiumError, InternalError, ServiceError, StoreError
 from simulations.sweep_run import RunRecord, SweepJob, run_job
 
 _STOP_WAIT_S: Final = 5.0
+_DELETIONS_MAX: Final = 20
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,10 @@ class _Worker:
 
 
 class SweepProcesses:
-    """Processes that make runs. Leaving the context ends them all.
+    """Processes that make runs. Leaving the context ends them all, and deletes what they wrote.
+
+    A process that is killed in a run cannot delete its temporary folders, where patients' features
+    are; so they lie in one folder, which whoever started the processes deletes.
 
     Args:
         workers: how many; with 1 the runs are made in this one.
@@ -45,8 +51,13 @@ class SweepProcesses:
     def __init__(self, workers: int) -> None:
         self._limit = workers
         self._workers: list[_Worker] = []
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
+        if self._limit > 1:
+            self._scratch = tempfile.TemporaryDirectory(
+                prefix="cohortium-sweep-", ignore_cleanup_errors=True
+            )
         return self
 
     def __exit__(
@@ -55,7 +66,11 @@ class SweepProcesses:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _stop(self._workers)
+        try:
+            _stop(self._workers)
+        finally:
+            if self._scratch is not None:
+                self._scratch.cleanup()
 
     def run(self, jobs: Iterable[SweepJob]) -> Iterator[tuple[SweepJob, RunRecord]]:
         """Make runs and yield each with its record, in the order in which they end.
@@ -67,14 +82,14 @@ class SweepProcesses:
             CohortiumError: of the first run that fails.
             ServiceError: when a process ends by itself.
         """
-        if self._limit == 1:
+        if self._scratch is None:
             for job in jobs:
                 yield job, run_job(job)
             return
         for job in jobs:
             idle = next((item for item in self._workers if item.job is None), None)
             if idle is None and len(self._workers) < self._limit:
-                idle = _start()
+                idle = _start(self._scratch.name)
                 self._workers.append(idle)
             if idle is None:
                 idle, done, record = _next_done(self._workers)
@@ -85,11 +100,11 @@ class SweepProcesses:
             yield done, record
 
 
-def _start() -> _Worker:
+def _start(scratch: str) -> _Worker:
     # "spawn": a fork would copy the locks of torch's threads as they happen to be.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, run_job), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, run_job, scratch), daemon=True)
     process.start()
     theirs.close()
     return _Worker(process, ours)
@@ -133,10 +148,11 @@ def _stop(workers: Sequence[_Worker]) -> None:
         worker.process.join()
 
 
-def _serve(pipe: Connection, run: Callable[[SweepJob], RunRecord]) -> None:
+def _serve(pipe: Connection, run: Callable[[SweepJob], RunRecord], scratch: str) -> None:
     """Make runs until the pipe closes: the body of a process."""
+    tempfile.tempdir = scratch
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep hears Ctrl-C and stops us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
     while True:
         try:
             job = pipe.recv()
@@ -147,17 +163,33 @@ def _serve(pipe: Connection, run: Callable[[SweepJob], RunRecord]) -> None:
             answer = run(job)
         except CohortiumError as error:
             answer = _Failure(error.as_record())
+        except OSError as error:
+            answer = _Failure(_no_room(error).as_record())
         # A traceback could quote data: only what kind of error it was crosses the pipe.
         except Exception as error:
             answer = _Failure(_internal(error).as_record())
         pipe.send(answer)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(scratch: str) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        # A parent that was killed deletes nothing. Our own run may still write while we delete.
+        for _ in range(_DELETIONS_MAX):
+            shutil.rmtree(scratch, ignore_errors=True)
+            if not os.path.exists(scratch):
+                break
         os._exit(1)
+
+
+def _no_room(error: OSError) -> StoreError:
+    return StoreError(
+        "a run of the sweep could not use its temporary folder",
+        expected="free space where temporary files lie (TMPDIR)",
+        arrived=error.strerror or type(error).__name__,
+        todo="free disk space or set TMPDIR, and run the sweep again, where it goes on",
+    )
 
 
 def _internal(error: Exception) -> InternalError:

@@ -30,12 +30,13 @@ _ROWS_MAX: Final = 60
 """Rows of a table that the report shows; the files have all of them."""
 
 
-def write_sweep(found: Sweep, *, words: str) -> Path:
+def write_sweep(found: Sweep, *, words: str, left_out: Sequence[str] = ()) -> Path:
     """Write all tables, figures and both reports into the sweep's folder.
 
     Args:
         found: finished.
         words: on which patients it ran, for the reader.
+        left_out: which patients it did not run on, and why, one sentence each.
 
     Returns:
         The report as a page.
@@ -52,9 +53,11 @@ def write_sweep(found: Sweep, *, words: str) -> Path:
             home.write_bytes(f"{home.figures.name}/{name}", content)
     for name in ("table", "by_seed", "summary", "cost"):
         _write_table(home, name, getattr(found, name))
-    record = json.dumps(sweep_record(found, words=words), indent=1, allow_nan=False)
+    record = json.dumps(
+        sweep_record(found, words=words, left_out=left_out), indent=1, allow_nan=False
+    )
     home.write_text("sweep.json", record + "\n")
-    report = _report(found, drawn, words)
+    report = _report(found, drawn, words, left_out)
     home.write_text("report.md", report.markdown())
     home.write_text("report.html", report.html(home.figures))
     return found.folder / "report.html"
@@ -91,12 +94,13 @@ def _json_value(value: Any) -> Any:
     return value
 
 
-def sweep_record(found: Sweep, *, words: str) -> dict[str, Any]:
+def sweep_record(found: Sweep, *, words: str, left_out: Sequence[str] = ()) -> dict[str, Any]:
     """Return what was run, on what and with which software, and the summary, as JSON values."""
     return {
         "sweep_version": 1,
         "study": found.plan.study.id,
         "population": words,
+        "left_out": list(left_out),
         "varied": varied(found),
         "seeds": _seeds(found),
         "runs": len(found.runs),
@@ -110,13 +114,13 @@ def _seeds(found: Sweep) -> list[int]:
     return sorted({run.seed for run in found.runs})
 
 
-def _report(found: Sweep, drawn: Sequence[Drawn], words: str) -> Report:
+def _report(found: Sweep, drawn: Sequence[Drawn], words: str, left_out: Sequence[str]) -> Report:
     figures = [Section(item.title, list(_figure_parts(item))) for item in drawn]
     software_rows = [[name, version] for name, version in software()]
     return Report(
         title=f"A sweep: {found.plan.study.title}",
         sections=[
-            Section("How to read this", list(_reading(found, words))),
+            Section("How to read this", list(_reading(found, words, left_out))),
             Section("Summary", list(_summary(found))),
             *figures,
             Section("Software", [Facts("What computed this", ["name", "version"], software_rows)]),
@@ -124,7 +128,7 @@ def _report(found: Sweep, drawn: Sequence[Drawn], words: str) -> Report:
     )
 
 
-def _reading(found: Sweep, words: str) -> Iterator[Part]:
+def _reading(found: Sweep, words: str, left_out: Sequence[str]) -> Iterator[Part]:
     yield Words(MARK_TEXT, is_warning=True)
     yield Words(
         f"{len(found.runs)} simulated runs of the whole study on {words}: {len(found.cells)} "
@@ -132,6 +136,8 @@ def _reading(found: Sweep, words: str) -> Iterator[Part]:
         "would run on these patients and what privacy would cost there; it proves nothing about "
         "others."
     )
+    for sentence in left_out:
+        yield Words(f"Left out: {sentence}.")
     yield Words(UNIT_SENTENCE)
     if any(path != EPSILON for path in found.cells[0].values):
         yield Words(

@@ -24,7 +24,8 @@ from site_client.config import SitePaths, read_site_config
 from site_client.open_monitoring import open_mailbox
 from site_client.open_site import open_site
 from site_client.report_port import NothingToReport, ReportPort
-from site_client.tasks import SiteTasks, feature_use
+from site_client.site_features import feature_use
+from site_client.tasks import SiteTasks
 
 STOP_WAIT_S: Final = 5.0
 OUTBOX_REPORTS_MAX: Final = 32  # of 4 MiB each: below what one message may hold

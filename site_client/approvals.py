@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from common.canonical import Canonical, canonical_bytes, parse_canonical
@@ -119,7 +120,7 @@ class Approvals:
     def all_approvals(self) -> tuple[Approval, ...]:
         """Return every approval; raises `SignatureError` for one the site did not sign."""
         rows = self._database.rows("SELECT record, signature, plan, is_withdrawn FROM approvals")
-        return tuple(self._parse(*row) for row in rows)
+        return tuple(_parse(self._key, *row) for row in rows)
 
     def sign_anew(self, key: SigningKey) -> None:
         """Sign every approval by the site's next key, all or none; those it signed stay.
@@ -178,27 +179,27 @@ class Approvals:
                 todo="check the id; a study that was never approved gets nothing anyway",
             )
 
-    def _parse(
-        self, record: object, signature: object, plan: object, is_withdrawn: object
-    ) -> Approval:
-        if not (
-            isinstance(record, bytes) and isinstance(signature, bytes) and isinstance(plan, bytes)
-        ):
-            raise _damaged()
-        verify(self._key, _LABEL, signature, record)
-        fields = Fields(parse_canonical(record), "approval")
-        digest, approved = parse_digest(fields.text("plan_digest")), plan_from_bytes(plan)
-        if plan_digest(approved) != digest:
-            raise _damaged()
-        return Approval(
-            study_id=parse_study_id(fields.text("study_id")),
-            plan_digest=digest,
-            plan=approved,
-            person=fields.text("person"),
-            approved_at_s=fields.integer("approved_at_s", minimum=0, maximum=2**40),
-            until_s=fields.integer("until_s", minimum=0, maximum=2**40),
-            is_withdrawn=bool(is_withdrawn),
-        )
+
+@lru_cache(maxsize=64)  # every request asks for the same signed bytes
+def _parse(
+    key: VerifyKey, record: object, signature: object, plan: object, is_withdrawn: object
+) -> Approval:
+    if not (isinstance(record, bytes) and isinstance(signature, bytes) and isinstance(plan, bytes)):
+        raise _damaged()
+    verify(key, _LABEL, signature, record)
+    fields = Fields(parse_canonical(record), "approval")
+    digest, approved = parse_digest(fields.text("plan_digest")), plan_from_bytes(plan)
+    if plan_digest(approved) != digest:
+        raise _damaged()
+    return Approval(
+        study_id=parse_study_id(fields.text("study_id")),
+        plan_digest=digest,
+        plan=approved,
+        person=fields.text("person"),
+        approved_at_s=fields.integer("approved_at_s", minimum=0, maximum=2**40),
+        until_s=fields.integer("until_s", minimum=0, maximum=2**40),
+        is_withdrawn=bool(is_withdrawn),
+    )
 
 
 def _damaged() -> ApprovalError:

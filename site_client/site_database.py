@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
 from common.errors import LedgerError
 
@@ -70,6 +71,8 @@ CREATE TABLE IF NOT EXISTS monitoring_objections (
   PRIMARY KEY (study_id, number)
 );
 """
+_TABLES_VERSION: Final = crc32(_TABLES.encode()) & 0x7FFF_FFFF
+"""Kept in the file, so that one with exactly these tables need not be asked for each of them."""
 _BUSY_WAIT_S: Final = 10.0
 
 
@@ -87,7 +90,10 @@ class SiteDatabase:
             path.chmod(0o600)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.executescript(_TABLES)
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            if version != _TABLES_VERSION:
+                self._connection.executescript(_TABLES)
+                self._connection.execute(f"PRAGMA user_version = {_TABLES_VERSION}")
         except (OSError, sqlite3.Error):
             raise self._refuse("opened") from None
 

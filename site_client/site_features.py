@@ -8,8 +8,9 @@ from common.clock import Clock
 from common.errors import DataSourceError
 from common.ids import Digest
 from common.study.plan import StudyPlan
-from site_client.config import SitePaths
-from site_client.feature_use import FeatureUse
+from site_client.approvals import Approvals
+from site_client.config import SiteConfig, SitePaths
+from site_client.feature_use import FeaturePins, FeatureUse
 from site_client.features.matrix import FeatureMatrix, build_matrix
 from site_client.features.site_rows import SiteRows, read_rows
 from site_client.features.store import FeatureStore
@@ -28,6 +29,22 @@ class Features(Protocol):
     def matrix(self, digest: Digest, plan: StudyPlan) -> FeatureMatrix:
         """Return the features of a plan; raises `DataSourceError`."""
         ...
+
+
+class FeatureRecords(Protocol):
+    """What a site has recorded that its features depend on."""
+
+    @property
+    def approvals(self) -> Approvals:
+        """The plans that may have features."""
+
+    @property
+    def source_pin(self) -> SourcePin | None:
+        """What the patients of earlier releases were identified by."""
+
+    @property
+    def feature_pins(self) -> FeaturePins | None:
+        """Which entries studies began with; None for a throw-away site."""
 
 
 class SourceFeatures:
@@ -172,4 +189,39 @@ def _pinned(store: FeatureStore, entry_id: str) -> SiteRows:
         arrived="another content, or none",
         todo=f"decide whether the study may go on with today's rows; then run `cohortium-site "
         f"features drop {entry_id} --in-use` and start the agent again",
+    )
+
+
+def feature_use(
+    config: SiteConfig, paths: SitePaths, records: FeatureRecords, clock: Clock
+) -> FeatureUse | None:
+    """Return what the site's studies use of its feature store; None for a throw-away site."""
+    if records.feature_pins is None:
+        return None
+    return FeatureUse(
+        FeatureStore(paths.features),
+        records.approvals,
+        records.feature_pins,
+        clock,
+        config.features.keep_days,
+    )
+
+
+def source_features(
+    config: SiteConfig, paths: SitePaths, *, salt: bytes, records: FeatureRecords, clock: Clock
+) -> SourceFeatures:
+    """Return the features of a site's own source.
+
+    Args:
+        config: hospital IT's.
+        paths, salt, records, clock: of the site.
+    """
+    return SourceFeatures(
+        config.source,
+        paths=paths,
+        salt=salt,
+        clock=clock,
+        pin=records.source_pin,
+        use=feature_use(config, paths, records, clock),
+        patients_min=config.limits.cohort_size_min,
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from common.clock import Clock
 from common.crypto.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
@@ -45,22 +45,23 @@ from common.study.scaling import Scaling, split_model
 from site_client import request_checks
 from site_client.approvals import Approval, Approvals
 from site_client.config import SiteConfig, SitePaths
-from site_client.feature_use import FeaturePins, FeatureUse
 from site_client.features.matrix import FeatureMatrix, split
 from site_client.features.scaled import scale
-from site_client.features.store import FeatureStore
 from site_client.release.checks import Produced
 from site_client.release.gate import Gate, Released, ReleaseRequest
 from site_client.release.release_log import ReleaseLog
 from site_client.release.site_limits import SiteLimits
 from site_client.scaling_pin import ScalingPin
-from site_client.site_features import Features, SourceFeatures
 from site_client.source_pin import SourcePin
 from site_client.training.counts import count_patients
 from site_client.training.engine import TrainingEngine, TrainingTask
 from site_client.training.evaluation import evaluate
 from site_client.training.randomness import Randomness
 from site_client.training.scaling_moments import release_moments
+
+if TYPE_CHECKING:
+    from site_client.feature_use import FeaturePins
+    from site_client.site_features import Features
 
 BUSY_WAIT_S: Final = 600.0
 WAITING_MAX: Final = 4
@@ -142,15 +143,14 @@ class SiteTasks:
             coordinator=keys.coordinator_sealing,
             is_real_ledger=is_real_ledger,
         )
-        self._features = features or SourceFeatures(
-            config.source,
-            paths=SitePaths(folder),
-            salt=keys.salt,
-            clock=clock,
-            pin=records.source_pin,
-            use=feature_use(config, SitePaths(folder), records, clock),
-            patients_min=config.limits.cohort_size_min,
-        )
+        if features is None:
+            # Imported here: only a site with a source of its own loads DuckDB and Arrow.
+            from site_client.site_features import source_features
+
+            features = source_features(
+                config, SitePaths(folder), salt=keys.salt, records=records, clock=clock
+            )
+        self._features = features
         self._planned: tuple[Digest, PlannedMechanisms] | None = None
 
     def handle(self, envelope: bytes) -> Released:
@@ -368,21 +368,6 @@ def _refusal_number(error: Exception) -> str:
     if isinstance(error, CohortiumError) and error.number in REFUSALS:
         return error.number
     return "R99"
-
-
-def feature_use(
-    config: SiteConfig, paths: SitePaths, records: SiteRecords, clock: Clock
-) -> FeatureUse | None:
-    """Return what the site's studies use of its feature store; None for a throw-away site."""
-    if records.feature_pins is None:
-        return None
-    return FeatureUse(
-        FeatureStore(paths.features),
-        records.approvals,
-        records.feature_pins,
-        clock,
-        config.features.keep_days,
-    )
 
 
 def _mechanisms(

@@ -28,12 +28,14 @@ class Rival:
         title: in the table.
         packages: with exact versions.
         script: in `rivals/`.
+        beside: what all rivals of a job have alike, with exact versions.
     """
 
     name: str
     title: str
     packages: tuple[str, ...]
     script: str
+    beside: tuple[str, ...] = (TORCH, OPACUS)
 
 
 RIVALS: Final = (
@@ -42,6 +44,16 @@ RIVALS: Final = (
     Rival("flower", "Flower 1.41.0 on Ray", ("flwr[simulation]==1.41.0",), "flower_job.py"),
     Rival("nvflare", "NVIDIA FLARE 2.9.0", ("nvflare==2.9.0",), "nvflare_job.py"),
 )
+
+EVIDENTLY: Final = Rival(
+    "evidently",
+    "Evidently 0.7.23",
+    # It does not import beside pandas 3, and asks for any.
+    ("evidently==0.7.23", "pandas==2.3.3", "numpy==2.4.6", "scipy==1.17.1"),
+    "evidently_drift.py",
+    beside=(),
+)
+"""Of the benchmark of alarms, not of the common job."""
 
 
 class NotInstalled(Exception):
@@ -64,7 +76,7 @@ def python_of(rival: Rival, folder: Path, *, may_install: bool) -> Path:
     """
     home = folder / rival.name
     python = home / "bin" / "python"
-    wanted = "\n".join((TORCH, OPACUS, *rival.packages)) + "\n"
+    wanted = "\n".join((*rival.beside, *rival.packages)) + "\n"
     ready = home / _READY
     if ready.exists() and ready.read_text() == wanted:
         return python
@@ -73,11 +85,18 @@ def python_of(rival: Rival, folder: Path, *, may_install: bool) -> Path:
     if home.exists():
         shutil.rmtree(home)
     home.parent.mkdir(parents=True, exist_ok=True)
-    print(f"installing {rival.title} into {home} (about 1.5 GB) ...", file=sys.stderr, flush=True)
-    _run([sys.executable, "-m", "venv", str(home)], rival)
+    size = "about 1.5 GB" if rival.beside else "about 1 GB"
+    print(f"installing {rival.title} into {home} ({size}) ...", file=sys.stderr, flush=True)
     # torch first and alone: together pip may choose another build of it.
-    for packages in ([TORCH], [TORCH, OPACUS, *rival.packages]):
-        _run([str(python), "-m", "pip", "install", "--quiet", *packages], rival)
+    first = [[TORCH]] if TORCH in rival.beside else []
+    try:
+        _run([sys.executable, "-m", "venv", str(home)], rival)
+        for packages in (*first, [*rival.beside, *rival.packages]):
+            _run([str(python), "-m", "pip", "install", "--quiet", *packages], rival)
+    except NotInstalled:
+        # Half an environment is of no use, and the disk may be full of it.
+        shutil.rmtree(home, ignore_errors=True)
+        raise
     ready.write_text(wanted)
     return python
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks.peers.common_job import common_plan, common_sites, rival_model, task
-from simulations.engine import EngineSettings, run_study
+from common.loading import collector_at_rest
+
+with collector_at_rest():  # as `cohortium-sim run` does
+    from benchmarks.peers.common_job import common_plan, common_sites, rival_model, task
+    from simulations.engine import EngineSettings, run_study
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import ClassVar, Final, Self, TypeAlias
 
@@ -53,6 +54,7 @@ HPKE_SUITES: Final = {
 }
 
 
+@lru_cache(maxsize=1024)  # each envelope names two keys
 def fingerprint_of(use: str, public: bytes) -> str:
     """Return the first 128 bits of a SHA-256 as eight groups of four, to be read on a telephone."""
     text = hashlib.sha256(f"cohortium/fingerprint/{use}\0".encode() + public).hexdigest()[:32]
@@ -122,7 +124,7 @@ class SigningKey:
         """Write a new 0600 key file; raises `KeyFileError`."""
         _write_tagged(path, _SIGNING_TAG, self._key.private_bytes_raw())
 
-    @property
+    @cached_property
     def verify_key(self) -> VerifyKey:
         """The public half."""
         return VerifyKey(self._key.public_key().public_bytes_raw())
@@ -158,20 +160,14 @@ class SealingKey:
                 arrived="something else",
                 todo="ask for the enrolment file or request again",
             )
-        key = cls(raw)
-        try:
-            key.hpke_key()
-            is_usable = _agrees_on_a_secret(raw[_MLKEM768_PUBLIC_BYTES:])
-        except ValueError:
-            is_usable = False
-        if not is_usable:
+        if not _is_hybrid_key(raw):
             raise SealError(
                 "not a public sealing key",
                 expected="an ML-KEM-768 key and an X25519 key that only its holder can open for",
                 arrived="bytes that are no such keys",
                 todo="ask for the enrolment file or request again",
             )
-        return key
+        return cls(raw)
 
     def to_text(self) -> str:
         """Return the base64 text form."""
@@ -184,10 +180,7 @@ class SealingKey:
 
     def hpke_key(self) -> hpke.MLKEM768X25519PublicKey:
         """Return the key in the form that HPKE takes."""
-        return hpke.MLKEM768X25519PublicKey(
-            mlkem.MLKEM768PublicKey.from_public_bytes(self.raw[:_MLKEM768_PUBLIC_BYTES]),
-            x25519.X25519PublicKey.from_public_bytes(self.raw[_MLKEM768_PUBLIC_BYTES:]),
-        )
+        return _hybrid_key(self.raw)
 
 
 @dataclass(frozen=True, repr=False)
@@ -217,7 +210,7 @@ class OpeningKey:
         raw = self._mlkem.private_bytes_raw() + self._x25519.private_bytes_raw()
         _write_tagged(path, _OPENING_TAG, raw)
 
-    @property
+    @cached_property
     def sealing_key(self) -> SealingKey:
         """The public half."""
         return SealingKey(
@@ -338,6 +331,23 @@ def _decode(text: str) -> bytes | None:
         return None
     # Base64 leaves bits unused at its end: one key has one text.
     return raw if base64.b64encode(raw).decode() == text else None
+
+
+@lru_cache(maxsize=256)  # a site and its coordinator seal to each other in every round
+def _hybrid_key(raw: bytes) -> hpke.MLKEM768X25519PublicKey:
+    return hpke.MLKEM768X25519PublicKey(
+        mlkem.MLKEM768PublicKey.from_public_bytes(raw[:_MLKEM768_PUBLIC_BYTES]),
+        x25519.X25519PublicKey.from_public_bytes(raw[_MLKEM768_PUBLIC_BYTES:]),
+    )
+
+
+@lru_cache(maxsize=1024)  # the coordinator reads its sites' keys with each answer
+def _is_hybrid_key(raw: bytes) -> bool:
+    try:
+        _hybrid_key(raw)
+    except ValueError:
+        return False
+    return _agrees_on_a_secret(raw[_MLKEM768_PUBLIC_BYTES:])
 
 
 def _is_small_order(raw: bytes) -> bool:

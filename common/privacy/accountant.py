@@ -19,6 +19,7 @@ from zlib import crc32
 
 from common import limits
 from common.errors import AccountingError
+from common.loading import collector_at_rest
 from common.privacy.mechanism import (
     PATIENT_HASH_PARTS,
     DiscreteGaussianCounts,
@@ -200,11 +201,18 @@ def _pld_of(event: _Event, count: int, discretization: float) -> _Pld:
     return _single(event, discretization).self_compose(count)
 
 
+@lru_cache(maxsize=1)
+def _library() -> Any:
+    # Imported here: it loads much of SciPy, and who asks nothing need not wait for that.
+    with collector_at_rest():
+        from dp_accounting.pld import privacy_loss_distribution
+    return privacy_loss_distribution
+
+
 # A ledger is asked after every round: the same event, once more. What one costs is found once.
 @lru_cache(maxsize=64)
 def _single(event: _Event, discretization: float) -> _Pld:
-    from dp_accounting.pld import privacy_loss_distribution as pld
-
+    pld = _library()
     kind, noise_multiplier, sampling_probability = event
     if kind == _DISCRETE:
         # Connect the dots: as pessimistic as the library's default for this mechanism, and tighter.

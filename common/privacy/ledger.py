@@ -196,7 +196,7 @@ class Ledger:
                 previous=head_of(entries),
                 commitment=commitment,
             )
-            self._store.append(entry.sequence, entry_bytes(entry))
+            self._append(entry)
             return entry
 
     def reserve(
@@ -250,7 +250,7 @@ class Ledger:
                 mechanisms=tuple(mechanisms),
                 plan_digest=plan_digest,
             )
-            self._store.append(entry.sequence, entry_bytes(entry))
+            self._append(entry)
             return entry
 
     def record_released(self, release_id: ReleaseId, payload_digest: Digest) -> ReleasedEntry:
@@ -275,8 +275,15 @@ class Ledger:
                 previous=head_of(self._parsed),
                 payload_digest=payload_digest,
             )
-            self._store.append(entry.sequence, entry_bytes(entry))
+            self._append(entry)
             return entry
+
+    def _append(self, entry: LedgerEntry) -> None:
+        """Write an entry that follows `entries`; what the store gives next must begin with it."""
+        data = entry_bytes(entry)
+        self._store.append(entry.sequence, data)
+        self._raw += (data,)
+        self._parsed += (entry,)
 
 
 def _budget(charges: Mapping[MechanismRecord, int], delta: float) -> Budget:

@@ -9,6 +9,7 @@ neither open the body, nor change the header, nor move the body under another he
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from common import limits
@@ -141,6 +142,8 @@ def _header_bytes(header: EnvelopeHeader) -> bytes:
     )
 
 
+# Routing, turn and opening each read the header of one envelope.
+@lru_cache(maxsize=64)
 def _parse_header(head: bytes) -> EnvelopeHeader:
     fields = Fields(parse_canonical(head), "envelope header")
     fields.integer("version", minimum=1, maximum=1)

@@ -10,8 +10,8 @@ from common.ids import Digest
 from common.study.aggregation import WEIGHTED_MEAN
 from common.study.plan import StudyPlan
 
-_DIGESTS_MAX: Final = 64
-_digests: Final[dict[int, tuple[StudyPlan, Digest]]] = {}
+_PLANS_MAX: Final = 64
+_known: Final[dict[int, tuple[StudyPlan, bytes, Digest]]] = {}
 """By a plan's id; plans are frozen, and each is asked for its digest at every turn."""
 
 
@@ -21,6 +21,27 @@ def plan_bytes(plan: StudyPlan) -> bytes:
     A plan without `[scaling]`, `[selection]` or `tuning_fraction`, or whose aggregation is the
     weighted mean, has no such key, so that it keeps the digest it had before the key.
     """
+    return _bytes_and_digest(plan)[0]
+
+
+def plan_digest(plan: StudyPlan) -> Digest:
+    """Return the digest by which a site approves exactly this plan."""
+    return _bytes_and_digest(plan)[1]
+
+
+def _bytes_and_digest(plan: StudyPlan) -> tuple[bytes, Digest]:
+    known = _known.get(id(plan))
+    if known is not None and known[0] is plan:
+        return known[1:]
+    content = _plan_bytes(plan)
+    digest = digest_bytes("study-plan", content)
+    if len(_known) >= _PLANS_MAX:
+        _known.clear()
+    _known[id(plan)] = (plan, content, digest)  # kept alive here, so that its id stays its own
+    return content, digest
+
+
+def _plan_bytes(plan: StudyPlan) -> bytes:
     fields = plan.model_dump(mode="json")
     for name in ("scaling", "selection"):
         if fields[name] is None:
@@ -30,18 +51,6 @@ def plan_bytes(plan: StudyPlan) -> bytes:
     if plan.training.aggregation == WEIGHTED_MEAN:
         del fields["training"]["aggregation"]
     return canonical_bytes(_without_floats(fields))
-
-
-def plan_digest(plan: StudyPlan) -> Digest:
-    """Return the digest by which a site approves exactly this plan."""
-    known = _digests.get(id(plan))
-    if known is not None and known[0] is plan:
-        return known[1]
-    digest = digest_bytes("study-plan", plan_bytes(plan))
-    if len(_digests) >= _DIGESTS_MAX:
-        _digests.clear()
-    _digests[id(plan)] = (plan, digest)  # kept alive here, so that its id stays its own
-    return digest
 
 
 def _without_floats(value: object) -> Canonical:

@@ -26,7 +26,11 @@ def collect(
         bool, typer.Option("--watch/--once", help="Go on until Ctrl-C, or make one pass.")
     ] = False,
     again: Annotated[
-        bool, typer.Option(help="Read the relay from its beginning; nothing is counted twice.")
+        bool,
+        typer.Option(
+            help="Read the relay from its beginning and tell it again what it lost; nothing "
+            "is counted twice."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:

@@ -71,6 +71,7 @@ def propose(
     study_id = parse_study_id(study)
     roster = store.rosters().in_force(SystemClock().now_s())
     data = decisions.propose(
+        consortium=roster.consortium,
         study_id=study_id,
         action=decisions.parse_action(action),
         reason=reason,
@@ -150,8 +151,9 @@ def publish(context: typer.Context, file: DecisionFile) -> None:
 
     data, now_s = rosters.read_bytes(file), SystemClock().now_s()
     with open_database(context).transaction() as connection:
-        decision = verify_decision(data, read_book(connection).in_force(now_s))
-        check_follows(connection, decision)
+        roster = read_book(connection).in_force(now_s)
+        decision = verify_decision(data, roster)
+        check_follows(connection, decision, roster.consortium)
         put_notice(connection, data, now_s=now_s)
     print(f"Decision {decision.number} of {decision.study_id} waits here; `collect` sends it.")
 

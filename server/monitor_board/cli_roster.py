@@ -134,8 +134,6 @@ def rotate(
     ] = "",
 ) -> None:
     """Exchange a board's opening key or a site's signing key in a draft."""
-    import base64
-
     from common.errors import EnrolmentError
     from common.protocol.enrolment import read_request
     from server.monitor_board import rosters
@@ -146,7 +144,7 @@ def rotate(
         card = read_board_card(file)
     except EnrolmentError:  # then it is a site's request, or neither
         asked = read_request(file)
-        signed = base64.b64decode(countersignature) if countersignature else None
+        signed = _decoded(countersignature) if countersignature else None
         rosters.write_draft(draft, rosters.with_new_site_key(before, asked, signed))
         _say_key(f"site {asked.site_id}", asked.verify_key)
         return
@@ -239,6 +237,15 @@ def publish(
         roster = take_roster(connection, data, authority=pinned_authority(config), now_s=now_s)
         put_notice(connection, data, now_s=now_s)
     print(f"Version {roster.version} is taken here; `collect` sends it to the relay.")
+
+
+def _decoded(text: str) -> bytes:
+    import base64
+
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""  # no countersignature of anybody
 
 
 def _change(draft: Path, member: str, standing: str) -> None:

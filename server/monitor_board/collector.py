@@ -1,9 +1,10 @@
 """Fetch from the relay what is new, take it, and tell everybody what came of it.
 
-A pass: (1) publish what waits, (2) notices, so that rosters and promotions count for the reports
-behind them, (3) reports that waited for one of those, (4) reports of each study, (5) secure sums,
-(6) publish receipts and closings. Each step remembers in the transaction of its own work how far it
-read, so that a pass that is killed is simply made again.
+A pass: (0) find out whether the relay was set back, (1) publish what waits, (2) notices, so that
+rosters and promotions count for the reports behind them, (3) reports that waited for one of
+those, (4) reports of each study, (5) secure sums, (6) publish receipts and closings. Each step
+remembers in the transaction of its own work how far it read, so that a pass that is killed is
+simply made again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from common.clock import Clock
 from server.monitor_board.inbox import Inbox, Outcome, Taken
 from server.monitor_board.key_retention import expired_keys
 from server.monitor_board.notices_in import STREAM, NoticeReader
-from server.monitor_board.notices_out import mark_published, mark_refused, unpublished
+from server.monitor_board.notices_out import (
+    mark_published,
+    mark_refused,
+    publish_again,
+    unpublished,
+)
 from server.monitor_board.opening_keys import OpeningKeys
 from server.monitor_board.relay_connection import NoticeRefused, RelayConnection
 from server.monitor_board.storage.database import BoardDatabase
@@ -83,6 +89,7 @@ class Collector:
             ProtocolError: O5 or O9 when no roster is in force here.
         """
         done = Pass()
+        self._find_place(relay)
         self._publish(relay, done)
         self._take_notices(relay, done)
         inbox = self.make_inbox()
@@ -100,9 +107,20 @@ class Collector:
         return done
 
     def forget_positions(self) -> None:
-        """Let the next pass read the relay from its beginning."""
+        """Let the next pass read the relay from its beginning, and tell it again what it lost."""
         with self.database.transaction() as connection:
             connection.execute(delete(positions))
+            publish_again(connection)
+
+    def _find_place(self, relay: RelayConnection) -> None:
+        """Read from the beginning again where the relay has not what was read: it was set back."""
+        store = BoardStore(self.database)
+        for study_id in store.plans():
+            position = store.position(f"reports/{study_id}")
+            if position and not relay.has_report(study_id, position):
+                logger.warning("the relay was set back: it is read from its beginning again")
+                self.forget_positions()
+                return
 
     def _delete_keys(self, keys: OpeningKeys, store: BoardStore) -> None:
         expired = expired_keys(

@@ -66,7 +66,7 @@ def take_decision(
     digest = read_signed(notice).digest
     if any(item.digest == digest for item in read_decisions(connection, decision.study_id)):
         return decision
-    check_follows(connection, decision)
+    check_follows(connection, decision, rosters[-1].consortium)
     connection.execute(
         insert(decisions).values(
             study_id=decision.study_id,
@@ -80,11 +80,12 @@ def take_decision(
     return decision
 
 
-def check_follows(connection: Connection, decision: Decision) -> None:
+def check_follows(connection: Connection, decision: Decision, consortium: str) -> None:
     """Refuse a decision that does not follow those that are held; raises `ProtocolError` T6."""
     held = read_decisions(connection, decision.study_id)
     check_decision_follows(
         decision,
+        consortium=consortium,
         study_id=decision.study_id,
         number=len(held),
         digest=held[-1].digest if held else None,

@@ -36,6 +36,7 @@ class Proposal:
 
 def propose(
     *,
+    consortium: str,
     study_id: StudyId,
     action: Action,
     reason: str,
@@ -50,6 +51,7 @@ def propose(
     """Return the next decision of a study, signed by the one who proposes it.
 
     Args:
+        consortium: as the roster names it.
         held: the study's decisions so far.
         name: of the decider, as in the roster.
 
@@ -59,7 +61,7 @@ def propose(
     decision = Decision(
         study_id=study_id,
         number=len(held) + 1,
-        previous=held[-1].digest if held else decision_genesis(study_id),
+        previous=held[-1].digest if held else decision_genesis(consortium, study_id),
         action=action,
         site_id=site_id,
         model_version=model_version,

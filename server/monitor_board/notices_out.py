@@ -8,6 +8,8 @@ from sqlalchemy import Connection, insert, select, update
 
 from common.canonical import digest_bytes
 from common.ids import Digest
+from common.protocol.monitoring.notice_codec import read_notice
+from common.protocol.monitoring.notices import Receipt
 from common.protocol.monitoring.signed_notice import NoticeKind, read_signed
 from server.monitor_board.storage.tables import notices_out
 
@@ -72,6 +74,30 @@ def unpublished(connection: Connection, *, count_max: int = 1000) -> tuple[Notic
         )
         for row in rows
     )
+
+
+def publish_again(connection: Connection) -> None:
+    """Let what the relay should hold be published again, for it may have been set back.
+
+    What it holds keeps its position. A receipt that a newer one of the same site has replaced is
+    not wanted any more, and of rosters its operator pins the newest himself.
+    """
+    rows = connection.execute(
+        select(notices_out.c.id, notices_out.c.kind, notices_out.c.notice)
+        .where(notices_out.c.published_at_s.is_not(None))
+        .order_by(notices_out.c.id)
+    )
+    wanted: dict[object, int] = {}
+    for row in rows:
+        if row.kind == NoticeKind.ROSTER.value:
+            continue
+        content = read_notice(row.notice).content
+        key = (content.study_id, content.site_id) if isinstance(content, Receipt) else row.id
+        wanted[key] = row.id
+    for number in wanted.values():
+        connection.execute(
+            update(notices_out).where(notices_out.c.id == number).values(published_at_s=None)
+        )
 
 
 def mark_published(connection: Connection, number: int, *, now_s: int) -> None:

@@ -76,6 +76,13 @@ class RelayConnection:
             page = self._page(self._stub.Collect(request, timeout=CALL_S), after, PAGE_REPORTS)
         return tuple(Arrived(item.position, item.envelope, item.received_at_s) for item in page)
 
+    def has_report(self, study_id: StudyId, position: int) -> bool:
+        """Return whether the relay has a report of a study at a position; it never deletes one."""
+        request = wire.CollectRequest(study_id=study_id, after_position=position - 1, limit=1)
+        with self._failures():
+            page = self._page(self._stub.Collect(request, timeout=CALL_S), position - 1, 1)
+        return any(item.position == position for item in page)
+
     def notices(self, *, after: int) -> tuple[ArrivedNotice, ...]:
         """Return the next notices behind a position, at most one page."""
         request = wire.NoticesRequest(after_position=after, limit=PAGE_NOTICES)
@@ -96,14 +103,15 @@ class RelayConnection:
         """Return what a relay streams, as far as one page goes.
 
         A relay is not believed: positions rise behind the asked one, times are times, and neither
-        number nor size of what it says can fill our memory.
+        number nor size of what it says can fill our memory. What came before a line broke, or a
+        call took too long, is taken: over a slow line the same page would never come whole.
 
         Raises:
             TransportError: it says what no relay says; nothing of the page is taken.
         """
         page: list[Any] = []
         left = PAGE_BYTES
-        for item in call:
+        for item in _until_it_breaks(call, page):
             received_at_s = getattr(item, "received_at_s", 0)
             content = item.envelope if hasattr(item, "envelope") else item.notice
             is_right = (
@@ -128,6 +136,15 @@ class RelayConnection:
             yield
         except grpc.RpcError as error:
             raise _unreachable(self._address, error) from None
+
+
+def _until_it_breaks(call: Any, page: list[Any]) -> Iterator[Any]:
+    """Yield what a relay streams; a break behind something that was taken is an end."""
+    try:
+        yield from call
+    except grpc.RpcError:
+        if not page:
+            raise
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from common.protocol.monitoring.roster import (
     roster_content,
     roster_genesis,
 )
+from common.protocol.monitoring.roster_checks import is_countersigned
 from common.protocol.monitoring.roster_file import read_roster
 from common.protocol.monitoring.signed_notice import NoticeKind, write_signed
 from server.durable_file import write_durably
@@ -148,7 +149,7 @@ def with_new_site_key(
         countersignature: of the old key over the change; None when it was revoked before.
 
     Raises:
-        EnrolmentError: no such site, or the key it has.
+        EnrolmentError: no such site, the key it has, or one that the old key did not countersign.
     """
     site_id = parse_site_id(request.site_id)
     before = roster.site(site_id)
@@ -160,7 +161,17 @@ def with_new_site_key(
             f"the old key's countersignature for site {site_id}",
             "give --countersignature, or revoke the old key in a version before",
         )
-    after = RosterSite(site_id, key, before.key_epoch + 1, Standing.ACTIVE, countersignature)
+    # Another key lets nobody back in: that is `roster readmit`.
+    is_suspended = before.status is Standing.SUSPENDED
+    standing = Standing.SUSPENDED if is_suspended else Standing.ACTIVE
+    after = RosterSite(site_id, key, before.key_epoch + 1, standing, countersignature)
+    if before.status is not Standing.REVOKED and not is_countersigned(
+        after, old=before.verify_key, consortium=roster.consortium
+    ):
+        raise _refuse(
+            f"a countersignature of site {site_id}'s key in the draft over this very change (O8)",
+            "let the site run `change-key` again, and take over the whole text",
+        )
     return replace(roster, sites=tuple(after if site is before else site for site in roster.sites))
 
 

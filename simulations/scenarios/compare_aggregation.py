@@ -142,7 +142,7 @@ def measure_text(summary: pd.DataFrame, measure: str) -> str:
     lines = [f"| aggregation | {' | '.join(lies)} |", "|---" * (len(lies) + 1) + "|"]
     for name, cells in summary.groupby("aggregation", sort=False):
         told = [
-            f"{mean:.3f} ± {half:.3f}"
+            f"{mean:.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}")
             for mean, half in zip(cells[measure], cells[f"{measure} ±"], strict=True)
         ]
         lines.append(f"| {name} | {' | '.join(told)} |")

@@ -14,7 +14,7 @@ from common.protocol.arrays import Parameters
 from common.study.plan import StudyPlan
 from simulations.randomness import SiteRandomness
 from simulations.run_keys import RunKeys
-from simulations.simulated_agent import AgentFolder, AgentSettings, SimulatedAgent, approve_plan
+from simulations.simulated_agent import AgentFolder, AgentSettings, SimulatedAgent, begin_records
 from simulations.stored_features import write_features
 from simulations.virtual_site import VirtualSite
 from site_client.features.matrix import FeatureMatrix
@@ -65,10 +65,9 @@ class ScenarioSite:
         self._folder, self._keys = AgentFolder(home), keys
         self._make_engine: Callable[[], TrainingEngine] = site.engine
         write_features(self._folder.features, self.matrix)
-        approve_plan(
-            self._folder, plan, site_id=self.site_id, keys=keys, template=template, clock=clock
-        )
+        begin_records(self._folder, template)
         self._agent = self._open()
+        self._agent.approve(plan)
 
     def answer(self, envelope: bytes) -> bytes:
         """Return the site's sealed reply; raises `SiteDied`, `ProtocolError`."""

@@ -117,12 +117,6 @@ def extract_staged(
     return Extraction(values.transpose(2, 1, 0), counts)
 
 
-def forward_filled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return [rows, bins, variables] in which a bin without a value has the last one before it."""
-    places = np.where(np.isnan(values), 0, np.arange(values.shape[1])[None, :, None])
-    return np.take_along_axis(values, np.maximum.accumulate(places, axis=1), axis=1)
-
-
 _NOTHING = GroupEvents(
     np.empty(0, np.int64),
     np.empty(0),

@@ -12,7 +12,7 @@ from common.privacy.mechanism import PATIENT_HASH_PARTS, PatientPart
 from common.privacy.patient_parts import patient_parts
 from common.study.columns import bins_of_model, feature_columns
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
-from site_client.features.extraction import forward_filled
+from site_client.features.forward_fill import forward_filled
 from site_client.sources.table import MISSING_LEVEL, PatientTable
 
 

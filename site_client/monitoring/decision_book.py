@@ -66,7 +66,11 @@ class DecisionBook:
             return LATER
         try:
             check_decision_follows(
-                decision, study_id=decision.study_id, number=number, digest=held.get(number)
+                decision,
+                consortium=rosters[-1].consortium,
+                study_id=decision.study_id,
+                number=number,
+                digest=held.get(number),
             )
         except CohortiumError as error:
             return refused(error)

@@ -169,7 +169,9 @@ class MonitoringMailbox:
         if read.kind is NoticeKind.CHECK_KEY:
             return self.check_keys.take(notice, self.pin.authority())
         if read.kind is NoticeKind.DECISION:
-            return self.decisions.take(notice, self.pin.rosters())
+            rosters = self.pin.rosters()
+            is_ended = bool(rosters) and self._clock.now_s() > rosters[-1].not_after_s
+            return LATER if is_ended else self.decisions.take(notice, rosters)  # T4
         if read.kind is NoticeKind.RECEIPT:
             return self.chain.take_receipt(notice, self.pin.roster())
         return KNOWN  # Closings and sums are between boards and aggregators.

@@ -23,7 +23,7 @@ from common.study.report_tensors import (
     sentinel_edges,
 )
 from common.study.scaling import Scaling
-from site_client.features.extraction import forward_filled
+from site_client.features.forward_fill import forward_filled
 from site_client.features.matrix import build_matrix
 from site_client.features.scaled import scale
 from site_client.release.report_noise import ExactCounts

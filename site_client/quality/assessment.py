@@ -14,7 +14,7 @@ import numpy.typing as npt
 from common.study.cohort import AGE
 from common.study.plan import CategoricalFeature, NumericFeature, StudyPlan
 from site_client.features.event_patients import EventPatients
-from site_client.features.extraction import forward_filled
+from site_client.features.forward_fill import forward_filled
 from site_client.features.site_rows import SiteRows
 from site_client.quality.figures import (
     EventFates,

@@ -17,7 +17,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from site_client.sources.events import SEX
-from site_client.sources.source_files import refuse_file
+from site_client.sources.file_refusal import refuse_file
 
 HEADER: Final = ("code", "standard_code")
 CODE_PATTERN: Final = r"^[A-Za-z0-9_.+-]{1,40}/[^\s/][^\r\n]{0,120}$"

@@ -21,11 +21,11 @@ from site_client.sources.event_table_mapping import (
     TimeColumn,
 )
 from site_client.sources.events import YEAR_MIN
+from site_client.sources.file_refusal import refuse_file
 from site_client.sources.source_files import (
     check_gzip,
     refuse_alike,
     refuse_column,
-    refuse_file,
     sql_files,
     sql_name,
     sql_text,

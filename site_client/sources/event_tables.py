@@ -30,13 +30,9 @@ from site_client.sources.event_table_sql import (
     unit_of,
 )
 from site_client.sources.events import BIRTH, DEATH, SEX, YEAR_MIN, Exclusion, SourceCounts
+from site_client.sources.file_refusal import refuse_file
 from site_client.sources.snapshot import end_of_data, snapshot_digest
-from site_client.sources.source_files import (
-    refuse_file,
-    run_sql,
-    sql_name,
-    sql_text,
-)
+from site_client.sources.source_files import run_sql, sql_name, sql_text
 
 if TYPE_CHECKING:
     import duckdb

@@ -21,8 +21,8 @@ from site_client.sources.fhir_resources import Findings, read_resource
 from site_client.sources.fhir_shards import Shards
 from site_client.sources.fhir_times import WallClock
 from site_client.sources.fhir_types import RESOURCE_TYPES, UNKNOWN_TYPE
+from site_client.sources.file_refusal import refuse_file
 from site_client.sources.snapshot import end_of_data, snapshot_digest
-from site_client.sources.source_files import refuse_file
 
 if TYPE_CHECKING:
     import duckdb

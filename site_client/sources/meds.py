@@ -16,17 +16,12 @@ from typing import TYPE_CHECKING, Final
 
 from site_client.sources.code_map import CODES_MAX, merge_code_maps
 from site_client.sources.events import YEAR_MIN, Exclusion, SourceCounts
+from site_client.sources.file_refusal import refuse_file
 from site_client.sources.meds_codes import MedsCodes
 from site_client.sources.meds_mapping import MedsMapping
 from site_client.sources.meds_schema import Shards, read_parents, read_shards, shard_columns
 from site_client.sources.snapshot import end_of_data, snapshot_digest
-from site_client.sources.source_files import (
-    refuse_file,
-    run_sql,
-    sql_files,
-    sql_name,
-    sql_text,
-)
+from site_client.sources.source_files import run_sql, sql_files, sql_name, sql_text
 
 if TYPE_CHECKING:
     import duckdb

@@ -15,9 +15,10 @@ from typing import Final
 import pyarrow as arrow
 from pyarrow import parquet
 
+from site_client.sources.file_refusal import refuse_file
 from site_client.sources.local_database import open_local
 from site_client.sources.meds import MedsFolder
-from site_client.sources.source_files import refuse_file, run_sql, sql_files, sql_name, sql_text
+from site_client.sources.source_files import run_sql, sql_files, sql_name, sql_text
 from site_client.sources.source_manifest import name_digest
 
 TOUCHED_SHARE_MAX: Final = 1 / 3

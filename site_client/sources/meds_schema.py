@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from site_client.sources.code_map import CODES_MAX
+from site_client.sources.file_refusal import refuse_file
 from site_client.sources.meds_codes import parent_form
 from site_client.sources.meds_mapping import MedsColumns, MedsMapping
-from site_client.sources.source_files import refuse_alike, refuse_column, refuse_file, sql_name
+from site_client.sources.source_files import refuse_alike, refuse_column, sql_name
 
 if TYPE_CHECKING:
     import pyarrow as arrow

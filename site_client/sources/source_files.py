@@ -20,6 +20,7 @@ import duckdb
 import pyarrow as arrow
 
 from common.errors import DataSourceError
+from site_client.sources.file_refusal import refuse_file
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -144,17 +145,6 @@ def _without_text(place: str, error: Exception) -> DataSourceError:
         expected="a whole file: CSV in the declared encoding, each row as wide as the header, with "
         "one kind of line end; or Parquet",
     )
-
-
-def refuse_file(
-    what: str,
-    *,
-    expected: str,
-    arrived: str = "something else (values are never shown)",
-    todo: str = "export the file again, or correct the mapping in site.toml",
-) -> DataSourceError:
-    """Return the refusal of a file."""
-    return DataSourceError(what, expected=expected, arrived=arrived, todo=todo)
 
 
 def refuse_column(file: str, column: str, columns: int) -> DataSourceError:

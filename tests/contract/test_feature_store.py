@@ -29,11 +29,12 @@ from site_client.features.store_build import FeatureBuilder
 from site_client.features.store_entry import parse_entry
 from site_client.features.store_rows import rows_of_arrow, rows_to_arrow
 from site_client.open_site import open_records
+from site_client.site_features import feature_use
 from site_client.sources.meds_mapping import MedsMapping
 from site_client.sources.open_source import open_source
 from site_client.sources.source_mapping import FhirMapping, OmopFolderMapping
 from site_client.sources.table import FeatureCounts, PatientTable
-from site_client.tasks import SiteTasks, feature_use
+from site_client.tasks import SiteTasks
 from site_client.training.dp_sgd_engine import DpSgdEngine
 from tests.contract.test_sources_of_events import LIMITS
 from tests.lib.event_hospital import SOURCE, admissions_plan, write_meds_hospital

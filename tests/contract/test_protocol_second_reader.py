@@ -300,4 +300,4 @@ def test_the_page_suffices_to_verify_a_notice(
     record, _ = verify_notice_by_the_page(monitoring[kind], signers)
     assert (record["notice"], record[field]) == (kind.replace("_", "-"), value)
     if kind == "decision":
-        assert record["previous"] == digest("decision-genesis", b"small-study")
+        assert record["previous"] == digest("decision-genesis", b"Small consortium", b"small-study")

@@ -163,6 +163,26 @@ def test_what_a_rolled_back_transaction_counted_does_not_count(
     assert _numbers(store.append_reports(chain)) == [1, 2]
 
 
+def test_a_failed_write_of_notices_takes_no_count_from_the_thread_that_writes_reports(
+    database: Database,
+) -> None:
+    quotas = RelayQuotas(RelayConfig(port=1, reports_per_day_max=2))
+    (report,) = _chain(1)
+    with quotas.counting_reports(database) as connection:
+        assert quotas.refuse_report(connection, report, now_s=DAY_S) is None
+        with pytest.raises(KeyboardInterrupt), quotas.counting_notices(_NoDatabase()):  # type: ignore[arg-type]
+            pass
+        refused = [quotas.refuse_report(connection, report, now_s=DAY_S) for _ in range(2)]
+    assert [item is None for item in refused] == [True, False]
+
+
+class _NoDatabase:
+    """One whose write is cut short."""
+
+    def transaction(self) -> Any:
+        raise KeyboardInterrupt
+
+
 def test_deleted_notices_leave_the_others_where_they_are_and_no_position_comes_twice(
     store: RelayStore,
 ) -> None:

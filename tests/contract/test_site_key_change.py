@@ -6,25 +6,30 @@ import base64
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from common.clock import SystemClock
 from common.command_line import run_command
-from common.crypto.keys import SigningKey
+from common.crypto.keys import OpeningKey, SigningKey, VerifyKey
 from common.errors import EnrolmentError, SignatureError
 from common.ids import SiteId
 from common.protocol.enrolment import read_request
+from common.protocol.enrolment_records import EnrolmentRequest
 from common.protocol.monitoring.report_checks import check_report
+from common.protocol.monitoring.roster import Standing
 from server.cli import app as coordinator
 from server.monitor_board import rosters
-from server.relay_rosters import pin_given_roster
+from server.relay_rosters import consortium_of_change, pin_given_roster
 from server.site_directory import SiteDirectory
 from server.storage.database import Database
 from site_client.cli import app as site_app
+from site_client.enrolment import own_request
 from site_client.key_change import begin_key_change, finish_key_change
 from site_client.open_site import open_site
+from tests.lib.ledgers import reserve
 from tests.lib.plans import make_plan
 from tests.lib.relaying import Relaying, submit
 
@@ -139,6 +144,152 @@ def test_a_key_that_the_enrolled_one_did_not_countersign_is_refused_and_changes_
     # An answer that does not name the next key leaves the one in use.
     assert not finish_key_change(north.paths, north.paths.enrolment, CLOCK)
     assert SigningKey.read(north.paths.signing_key).verify_key == enrolled
+
+
+def _changed(relaying: Relaying, name: str, folder: Path) -> dict[str, Any]:
+    """Let a site begin another change; return what its coordinator is given."""
+    request = folder / f"{name}-{time.monotonic_ns()}.json"
+    made = begin_key_change(
+        relaying.sites[name].paths, organisation=name, contact="it", out=request, clock=CLOCK
+    )
+    return {
+        "request": read_request(request),
+        "fingerprint": made.fingerprint,
+        "key_epoch": made.key_epoch,
+        "countersignature": base64.b64decode(made.countersignature),
+        "paths": relaying.paths,
+        "config": relaying.enrolling.config,
+        "answer": folder / f"{name}.answer",
+    }
+
+
+def test_a_change_that_was_made_is_not_made_again_after_the_next_and_no_old_key_comes_back(
+    relaying: Relaying, tmp_path: Path
+) -> None:
+    north, directory = relaying.sites["north"], _directory(relaying)
+    enrolled, first = (
+        directory.find(SiteId("north")).verify_key,
+        _changed(relaying, "north", tmp_path),
+    )
+    directory.change_key(**first)
+    assert finish_key_change(north.paths, first["answer"], CLOCK)
+    second = _changed(relaying, "north", tmp_path)
+    directory.change_key(**second)
+    for replayed in (first, {**first, "request": _request_of(relaying, north.signing_key)}):
+        again = {**replayed, "fingerprint": _fingerprint(replayed["request"])}
+        with pytest.raises(EnrolmentError):
+            directory.change_key(**again)
+    now = directory.find(SiteId("north")).verify_key
+    assert now.fingerprint == second["fingerprint"] != enrolled.fingerprint
+
+
+def test_a_site_that_countersigned_under_the_rosters_name_of_the_consortium_is_understood(
+    relaying: Relaying, tmp_path: Path
+) -> None:
+    change = _changed(relaying, "north", tmp_path)
+    config = relaying.enrolling.config.model_copy(update={"consortium": "Heart network, Ltd."})
+    with pytest.raises(EnrolmentError):
+        _directory(relaying).change_key(**{**change, "config": config})
+    found = consortium_of_change(relaying.store, SiteId("north"))
+    changed = _directory(relaying).change_key(
+        **{**change, "config": config}, roster_consortium=found
+    )
+    assert changed.verify_key.fingerprint == change["fingerprint"]
+
+
+def test_of_two_changes_at_once_one_is_made(
+    relaying: Relaying, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, north = _directory(relaying), relaying.sites["north"]
+    first = _changed(relaying, "north", tmp_path)
+    north.paths.next_signing_key.unlink()
+    second = _changed(relaying, "north", tmp_path)
+    before = directory.find(SiteId("north"))
+    directory.change_key(**first)
+    with monkeypatch.context() as patch:  # it looked before the first was written
+        patch.setattr(directory, "find", lambda _: before)
+        with pytest.raises(EnrolmentError):
+            directory.change_key(**second)
+    assert directory.find(SiteId("north")).verify_key.fingerprint == first["fingerprint"]
+
+
+def test_a_key_of_another_site_is_refused_in_our_words_and_breaks_no_roster(
+    relaying: Relaying, tmp_path: Path
+) -> None:
+    directory, north = _directory(relaying), relaying.sites["north"]
+    relaying.sites["south"].signing_key.write(north.paths.next_signing_key)  # one hand runs both
+    with pytest.raises(EnrolmentError, match="change of a site's key is refused"):
+        directory.change_key(**_changed(relaying, "north", tmp_path))
+
+
+def test_a_suspended_site_that_changes_its_key_stays_suspended(
+    relaying: Relaying, tmp_path: Path
+) -> None:
+    directory = _directory(relaying)
+    directory.suspend(SiteId("north"))
+    assert not directory.change_key(**_changed(relaying, "north", tmp_path)).is_active
+
+
+def test_a_key_that_the_roster_has_revoked_countersigns_no_other(
+    relaying: Relaying, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request, answer = tmp_path / "change.json", tmp_path / "answer.json"
+    made = begin_key_change(
+        relaying.sites["north"].paths, organisation="N", contact="it", out=request, clock=CLOCK
+    )
+    sites = tuple(
+        replace(site, status=Standing.REVOKED) if site.site_id == "north" else site
+        for site in relaying.roster.sites
+    )
+    second = relaying.next_roster(not_before_s=int(time.time()), sites=sites)
+    pin_given_roster(relaying.store, relaying.signed(second), fingerprint="", now_s=CLOCK.now_s())
+    words = ["--key-epoch", "2", "--countersignature", made.countersignature]
+    words += ["--fingerprint", made.fingerprint, "--out", str(answer)]
+    arguments = ["--home", str(relaying.paths.home), "change-key", str(request), *words]
+    assert run_command(coordinator, name="cohortium-coordinator", arguments=arguments) == 23
+    assert "has not revoked" in capsys.readouterr().err
+    assert not answer.exists()
+
+
+def test_the_ledgers_chain_goes_on_over_a_change_and_is_verified_offline_by_the_next_key(
+    relaying: Relaying, tmp_path: Path
+) -> None:
+    north = relaying.sites["north"]
+    records = open_site(north.paths, clock=CLOCK).records
+    head = reserve(records.ledger, 1).digest
+    old, change = north.signing_key.fingerprint, _changed(relaying, "north", tmp_path)
+    _directory(relaying).change_key(**change)
+    assert finish_key_change(north.paths, change["answer"], CLOCK)
+    records = open_site(north.paths, clock=CLOCK).records
+    reserve(records.ledger, 2)
+    records.ledger.verify(must_contain={head})
+    export = tmp_path / "ledger.json"
+    home = ["--home", str(north.paths.home)]
+
+    def run(*words: str) -> int:
+        return run_command(site_app, name="cohortium-site", arguments=[*home, *words])
+
+    assert run("ledger", "export", "--out", str(export)) == 0
+    assert run("ledger", "verify", str(export), "--fingerprint", change["fingerprint"]) == 0
+    assert run("ledger", "verify", str(export), "--fingerprint", old) == 41
+
+
+def _request_of(relaying: Relaying, key: SigningKey) -> EnrolmentRequest:
+    """Return the site's request with the key that it had first."""
+    north = relaying.sites["north"]
+    return own_request(
+        north.paths,
+        site_id="north",
+        organisation="North",
+        contact="it",
+        verify_key=key.verify_key,
+        sealing_key=OpeningKey.read(north.paths.opening_key).sealing_key,
+        now_s=CLOCK.now_s(),
+    )
+
+
+def _fingerprint(request: EnrolmentRequest) -> str:
+    return VerifyKey.from_text(request.verify_key).fingerprint
 
 
 def test_a_change_that_a_crash_cut_short_is_finished_by_joining_again(

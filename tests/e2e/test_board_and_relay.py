@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
 
 from common.errors import TransportError
 from common.ids import SiteId
@@ -25,6 +26,8 @@ from common.protocol.monitoring.signed_notice import NoticeKind, read_signed
 from server.monitor_board.config import BoardPaths
 from server.monitor_board.relay_connection import connected
 from server.monitor_board.setup import read_certificate
+from server.storage.database import Database
+from server.storage.tables import relay_notices, relay_reports
 from tests.lib.board_home import (
     STUDY,
     board_home,
@@ -140,6 +143,52 @@ def test_a_board_killed_again_and_again_loses_no_report_and_counts_none_twice(
     assert store.gaps(also_filled=True) == ()
     assert store.count_unpublished() == 0
     assert max(_receipts(relaying, "north")) == RELAYED // 2
+
+
+def test_a_relay_that_was_set_back_is_told_again_what_it_lost(
+    relaying: Relaying, tmp_path: Path
+) -> None:
+    paths = board_home(relaying, "board-a", tmp_path)
+    database = Database.of(relaying.paths, relaying.enrolling.config)
+    with relaying.running():
+        _send(relaying, 2)
+        _pass(paths)
+        assert _receipts(relaying, "north") == [2]
+        with database.transaction() as connection:
+            connection.execute(delete(relay_notices).where(relay_notices.c.kind == "receipt"))
+        _pass(paths)
+        assert _receipts(relaying, "north") == []
+        collector_of(paths).forget_positions()
+        _pass(paths)
+    assert _receipts(relaying, "north") == [2]
+    store = store_of(paths)
+    assert store.count_unpublished() == 0
+    assert len(store.kept_reports(STUDY)) == 4
+
+
+def test_a_board_finds_by_itself_that_the_relay_was_set_back(
+    relaying: Relaying, tmp_path: Path
+) -> None:
+    paths = board_home(relaying, "board-a", tmp_path)
+    database = Database.of(relaying.paths, relaying.enrolling.config)
+    with relaying.running():
+        sent = _send(relaying, 2)
+        _pass(paths)
+        with database.transaction() as connection:  # as from a backup of an hour ago
+            connection.execute(delete(relay_notices).where(relay_notices.c.kind == "receipt"))
+            connection.execute(delete(relay_reports).where(relay_reports.c.position > 2))
+        with relaying.as_site("north") as stub:  # which waits for the receipt of its newest
+            for envelope in sent[2:]:
+                submit(stub, envelope)
+        with database.transaction() as connection:
+            connection.execute(delete(relay_reports).where(relay_reports.c.position > 3))
+        _pass(paths)
+        assert _receipts(relaying, "north") == [2]
+        position = store_of(paths).position(f"reports/{STUDY}")
+        _pass(paths)
+    store = store_of(paths)
+    assert store.position(f"reports/{STUDY}") == position == 3
+    assert len(store.kept_reports(STUDY)) == len(sent)
 
 
 def test_a_relay_that_is_away_costs_a_pass_and_nothing_else(

@@ -40,7 +40,7 @@ def _decision(relaying: Relaying, number: int, previous: Digest | None) -> bytes
     content = Decision(
         study_id=STUDY,
         number=number,
-        previous=previous or decision_genesis(STUDY),
+        previous=previous or decision_genesis(relaying.roster.consortium, STUDY),
         action=Action.PAUSE_SITE,
         site_id=SiteId(SITES[number - 1]),
         model_version=None,

@@ -220,7 +220,7 @@ class MonitoredSite:
         fields: dict[str, Any] = {
             "study_id": self.study_id,
             "number": 1,
-            "previous": decision_genesis(self.study_id),
+            "previous": decision_genesis(CONSORTIUM, self.study_id),
             "action": action,
             "site_id": SITE if action is Action.PAUSE_SITE else None,
             "model_version": None,

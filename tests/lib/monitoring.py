@@ -234,7 +234,7 @@ def make_notices() -> Notices:
         decision=Decision(
             study_id=STUDY,
             number=1,
-            previous=decision_genesis(STUDY),
+            previous=decision_genesis(CONSORTIUM, STUDY),
             action=Action.PAUSE_SITE,
             site_id=NORTH,
             model_version=None,

@@ -28,7 +28,8 @@ from site_client.features.definitions import (
     Variable,
     Window,
 )
-from site_client.features.extraction import extract, extract_bins, forward_filled
+from site_client.features.extraction import extract, extract_bins
+from site_client.features.forward_fill import forward_filled
 from site_client.features.index_dates import make_index_rows
 from site_client.sources.events import BIRTH, DEATH
 from site_client.sources.local_database import open_local

@@ -23,6 +23,7 @@ from common.protocol import monitoring_pb2 as wire
 from tests.lib.relaying import Relaying, collected, submit
 
 SUBMIT = "/cohortium.v1.Monitoring/Submit"
+CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 RECEIVE_S = 2
 
 
@@ -97,8 +98,9 @@ def test_b1_bytes_that_are_no_message_get_a_number_and_no_text(
     assert empty.value.details() == "B1"
 
 
+@pytest.mark.parametrize("name", [SUBMIT, CHECK])
 def test_calls_that_never_send_are_bounded_and_ended_and_nobody_else_waits(
-    relaying: Relaying,
+    relaying: Relaying, name: str
 ) -> None:
     release = threading.Event()
 
@@ -108,12 +110,20 @@ def test_calls_that_never_send_are_bounded_and_ended_and_nobody_else_waits(
 
     with _channel(relaying, "north") as channel:
         # A connection has at most 16 calls; of one member, four are at work at once.
-        calls = [channel.stream_unary(SUBMIT).future(silent(), timeout=60) for _ in range(12)]
+        calls = [channel.stream_unary(name).future(silent(), timeout=60) for _ in range(12)]
         assert _is_served(relaying)
         details = [call.exception(timeout=30).details() for call in calls]
         release.set()
     assert sorted(details) == ["B14"] * 8 + ["late"] * 4
     assert _is_served(relaying, "north")
+
+
+def test_a_member_cannot_hold_places_by_watching_the_health_of_the_relay(
+    relaying: Relaying,
+) -> None:
+    with _channel(relaying, "north") as channel, pytest.raises(grpc.RpcError) as caught:
+        list(channel.unary_stream(WATCH)(bytes(1 << 20), timeout=30))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_b14_who_calls_too_often_is_told_when_to_come_back_and_others_are_served(

@@ -31,6 +31,7 @@ from tests.lib.monitoring import (
     AUTHORITY,
     BOARD,
     BOARD_KEYS,
+    CONSORTIUM,
     COORDINATOR,
     DAY_S,
     DECIDER_KEYS,
@@ -250,14 +251,17 @@ def test_a_revoked_decider_decides_nothing() -> None:
 
 def test_a_decision_replayed_or_out_of_order_is_refused() -> None:
     decision = make_notices().decision
-    check_decision_follows(decision, study_id=STUDY, number=0, digest=None)
-    for study, number, digest in (
-        (STUDY, 1, Digest("0" * 64)),
-        (STUDY, 0, Digest("0" * 64)),
-        (StudyId("other-study"), 0, None),
+    check_decision_follows(decision, consortium=CONSORTIUM, study_id=STUDY, number=0, digest=None)
+    for consortium, study, number, digest in (
+        (CONSORTIUM, STUDY, 1, Digest("0" * 64)),
+        (CONSORTIUM, STUDY, 0, Digest("0" * 64)),
+        (CONSORTIUM, StudyId("other-study"), 0, None),
+        ("Another consortium of the same deciders", STUDY, 0, None),
     ):
         with pytest.raises(ProtocolError) as caught:
-            check_decision_follows(decision, study_id=study, number=number, digest=digest)
+            check_decision_follows(
+                decision, consortium=consortium, study_id=study, number=number, digest=digest
+            )
         assert caught.value.number == "T6"
 
 

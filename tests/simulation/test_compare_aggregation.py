@@ -67,3 +67,10 @@ def test_the_summary_has_students_interval_and_the_figure_every_cell(tmp_path: P
     comparison_figure(summary).savefig(path)
     assert path.stat().st_size > 10_000
     assert measure_text(summary, "AUROC").count("0.520 ± 0.025") == 25
+
+
+def test_one_seed_has_no_interval_and_says_none() -> None:
+    cell = {"aggregation": "median", "lie": "honest", "seed": 1}
+    summary = summary_of(pd.DataFrame([cell | dict.fromkeys(MEASURES, 0.7)]))
+    assert measure_text(summary, "AUROC").splitlines()[-1] == "| median | 0.700 |"
+    assert "NaN" not in str(summary.to_json())

@@ -75,6 +75,12 @@ def test_an_attack_too_small_to_tell_anything_is_refused() -> None:
         attack_studies(make_plan(), replace(SIZE, studies=2), seed=1, randomness="noiseless")
 
 
+def test_fewer_hospitals_than_the_quorum_are_refused_before_anything_runs() -> None:
+    plan = make_plan(training__quorum=3)
+    with pytest.raises(ConfigError, match="cannot be attacked with these hospitals"):
+        attack_studies(plan, replace(SIZE, sites=2), seed=1, randomness="noiseless")
+
+
 def test_the_interval_is_clopper_and_pearsons() -> None:
     for found, count in ((0, 10), (3, 10), (10, 10), (7, 900)):
         exact = binomtest(found, count).proportion_ci(0.95, method="exact")

@@ -47,6 +47,10 @@ PLANS = {
         training__optimizer={"kind": "adam", "learning_rate": 0.01},
         training__model_average_decay=0.5,
     ),
+    "median": make_plan(
+        training__aggregation={"kind": "median", "dishonest_sites": 1}, training__quorum=3
+    ),
+    "norm bound": make_plan(training__aggregation={"kind": "norm_bound", "norm_max": 0.05}),
 }
 
 
@@ -170,11 +174,27 @@ def test_the_folder_says_what_made_it_and_its_owner_alone_can_read_it(ran: Study
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
+def test_the_last_round_of_the_learning_curve_is_the_final_model(ran: StudyRun) -> None:
+    assert list(ran.learning["round"]) == list(range(1, ran.plan.training.rounds + 1))
+    last = ran.learning.iloc[-1]
+    whole = ran.baselines[
+        (ran.baselines.site_id == ALL_SITES) & (ran.baselines.baseline == FEDERATED)
+    ].iloc[0]
+    for name in ("auroc", "auroc_low", "brier", "calibration_slope"):
+        assert last[name] == pytest.approx(whole[name], rel=1e-12)
+
+
+def test_a_run_that_has_ended_is_not_taken_for_one_with_other_baselines(ran: StudyRun) -> None:
+    with pytest.raises(ConfigError, match="ended with other baselines"):
+        run(ran.plan, population(ran.plan), folder=ran.folder, baselines=("alone",), resume=True)
+
+
 def test_every_figure_is_there_twice_and_drawn_alike_again(ran: StudyRun) -> None:
     from simulations.figures import draw_run
 
     files = {path.name: path.read_bytes() for path in (ran.folder / "figures").iterdir()}
-    names = {"bought", "sites", "groups", "calibration", "participation", "communication"}
+    names = {"bought", "sites", "groups", "calibration", "participation", "communication",
+             "learning"}  # fmt: skip
     assert set(files) == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     assert draw_run(open_run(ran.folder)) == files
 
@@ -236,7 +256,9 @@ def test_a_folder_of_another_run_is_never_overwritten(ran: StudyRun) -> None:
     with pytest.raises(ConfigError, match="holds this run already"):
         run(plan, population(plan), folder=ran.folder)
     assert (ran.folder / "run.json").read_bytes() == before
+    (ran.folder / "work").mkdir()  # as a kill after the last file leaves it, with features in it
     again = run(plan, population(plan), folder=ran.folder, resume=True)
+    assert not (ran.folder / "work").exists()
     assert again.result.version == ran.result.version
 
 

@@ -93,3 +93,25 @@ def test_a_killed_command_goes_on_to_the_same_model(folder: Path, version: str) 
     process.wait(WAIT_S)
     assert is_gone(process.pid)  # the workers end with their parent
     assert finished(folder, "killed", "--resume") == version
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_stopped_attack_leaves_no_temporary_folder(tmp_path: Path, end: signal.Signals) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    write_plan(tmp_path / "plan.toml", make_plan(training__rounds=40))
+    start = [sys.executable, "-c", "from simulations.cli import main; main()", "attack"]
+    process = subprocess.Popen(
+        [*start, str(tmp_path / "plan.toml"), "--studies", "1000"],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd=ROOT,
+    )
+    until = time.monotonic() + WAIT_S
+    while not list(scratch.glob("cohortium-*/*")):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    process.send_signal(end)
+    assert process.wait(WAIT_S) == INTERRUPTED_EXIT_CODE
+    assert not list(scratch.glob("cohortium-*"))

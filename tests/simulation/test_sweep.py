@@ -145,6 +145,15 @@ def test_a_sweep_that_stopped_goes_on_to_the_same_tables(tmp_path: Path) -> None
     assert resumed.table.equals(whole.table)
 
 
+@pytest.mark.parametrize("name", ["report.html", "run.json", "runs/thesis.txt"])
+def test_a_folder_with_other_things_in_it_is_never_swept_into(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match="holds something else"):
+        sweep(plan(), sites, vary={"privacy.epsilon": [1.0]}, seeds=[1], folder=tmp_path)
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [Path(name).name]
+
+
 def test_other_patients_are_another_run(tmp_path: Path) -> None:
     run(tmp_path, (4.0,), (1,))
     sweep(

@@ -76,14 +76,16 @@ def _ours(folder: Path) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_killed_sweep_leaves_no_process_and_goes_on_where_it_was(
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_sweep_leaves_no_process_and_no_patients_and_goes_on_where_it_was(
     tmp_path: Path, how: signal.Signals
 ) -> None:
     plan = plan_file(tmp_path, training__rounds=4)
     out = tmp_path / "out"
     arguments = [*words(plan, out, "--json"), "--workers", "2", "--seeds", "6"]
-    environment = {**os.environ, "SWEEP_TEST": str(tmp_path)}
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {**os.environ, "SWEEP_TEST": str(tmp_path), "TMPDIR": str(scratch)}
     command = [sys.executable, "-c", PROGRAM, *arguments]
     with subprocess.Popen(
         command,
@@ -103,6 +105,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_where_it_was(
             break
         time.sleep(0.1)
     assert not _ours(tmp_path)
+    assert not list(scratch.glob("cohortium-*"))
     if how is not signal.SIGKILL:
         return
     ended = subprocess.run(

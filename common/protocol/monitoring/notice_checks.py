@@ -158,15 +158,21 @@ def verify_promotion(data: bytes, coordinator: VerifyKey) -> Promotion:
 
 
 def check_decision_follows(
-    decision: Decision, *, study_id: StudyId, number: int, digest: Digest | None
+    decision: Decision,
+    *,
+    consortium: str,
+    study_id: StudyId,
+    number: int,
+    digest: Digest | None,
 ) -> None:
     """T6: a decision is the next of its study.
 
     Args:
+        consortium: of the roster by which it was judged.
         number: of the newest decision that is held; 0 before the first.
         digest: of that decision's notice; None before the first.
     """
-    expected = (study_id, number + 1, digest or decision_genesis(study_id))
+    expected = (study_id, number + 1, digest or decision_genesis(consortium, study_id))
     if (decision.study_id, decision.number, decision.previous) != expected:
         raise _refuse(
             "T6",

@@ -84,9 +84,13 @@ class Promotion:
     at_s: int
 
 
-def decision_genesis(study_id: StudyId) -> Digest:
-    """Return what the first decision of a study names as the one before it."""
-    return digest_bytes("decision-genesis", study_id.encode())
+def decision_genesis(consortium: str, study_id: StudyId) -> Digest:
+    """Return what the first decision of a study names as the one before it.
+
+    So a whole chain is of one consortium: the same people may decide in another one, about a study
+    of the same id.
+    """
+    return digest_bytes("decision-genesis", consortium.encode(), study_id.encode())
 
 
 NoticeContent: TypeAlias = Receipt | Decision | Promotion | Closing | PartialSum | SealedCheckKey

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import simulations
+from common.study.plan import StudyPlan
 from common.study.plan_file import read_plan
 
 HERE = Path(__file__).parent
@@ -42,6 +43,14 @@ def write_patients(published: Path, folder: Path) -> simulations.DataSet:
     return simulations.DataSet(described.mapping, folder=folder)
 
 
+def study(folder: Path) -> tuple[StudyPlan, simulations.Partition]:
+    """Return the plan and the four hospitals."""
+    plan = read_plan(PLAN)
+    published = Path(os.environ.get("COHORTIUM_DATA", "../shared/data")) / "heart_uci"
+    data = write_patients(published, folder / "data")
+    return plan, simulations.by_column(data, plan, "hospital")
+
+
 def compare(
     folder: Path,
     *,
@@ -50,9 +59,7 @@ def compare(
     workers: int | None = None,
 ) -> simulations.Sweep:
     """Run the study at each epsilon with each seed, and write tables, figures and a report."""
-    plan = read_plan(PLAN)
-    published = Path(os.environ.get("COHORTIUM_DATA", "../shared/data")) / "heart_uci"
-    sites = simulations.by_column(write_patients(published, folder / "data"), plan, "hospital")
+    plan, sites = study(folder)
     found = simulations.sweep(
         plan,
         sites,
@@ -69,9 +76,14 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/heart-hospitals"))
-    found = compare(parser.parse_args().out)
+    parser.add_argument("--baselines", action="store_true", help="also what federation bought")
+    arguments = parser.parse_args()
+    found = compare(arguments.out)
     print(found.summary.to_string(index=False))
     print(f"\nreport: {found.folder / 'report.html'}")
+    if arguments.baselines:
+        one = simulations.run(*study(arguments.out), folder=arguments.out / "one", resume=True)
+        print(f"what federation bought: {one.folder / 'report.html'}")
 
 
 if __name__ == "__main__":  # the processes of a sweep import this file

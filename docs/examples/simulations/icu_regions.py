@@ -20,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 import simulations
+from common.study.plan import StudyPlan
 from common.study.plan_file import read_plan
 
 HERE = Path(__file__).parent
@@ -51,6 +52,14 @@ def write_patients(published: Path, folder: Path) -> simulations.DataSet:
     return simulations.DataSet(described.mapping, folder=folder)
 
 
+def study(folder: Path) -> tuple[StudyPlan, simulations.Partition]:
+    """Return the plan and the regions."""
+    plan = read_plan(PLAN)
+    published = Path(os.environ.get("COHORTIUM_DATA", "../shared/data")) / "eicu_demo"
+    data = write_patients(published, folder / "data")
+    return plan, simulations.by_column(data, plan, "region")
+
+
 def compare(
     folder: Path,
     *,
@@ -59,9 +68,7 @@ def compare(
     workers: int | None = None,
 ) -> simulations.Sweep:
     """Run the study at each epsilon with each seed, and write tables, figures and a report."""
-    plan = read_plan(PLAN)
-    published = Path(os.environ.get("COHORTIUM_DATA", "../shared/data")) / "eicu_demo"
-    sites = simulations.by_column(write_patients(published, folder / "data"), plan, "region")
+    plan, sites = study(folder)
     found = simulations.sweep(
         plan,
         sites,
@@ -71,16 +78,22 @@ def compare(
         workers=workers,
         progress=lambda done, kept, runs: print(f"{done} of {runs} runs", file=sys.stderr),
     )
-    simulations.write_sweep(found, words="the first stays of the eICU demo, by region")
+    words = "the first stays of the eICU demo, by region"
+    simulations.write_sweep(found, words=words, left_out=sites.left_out)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/icu-regions"))
-    found = compare(parser.parse_args().out)
+    parser.add_argument("--baselines", action="store_true", help="also what federation bought")
+    arguments = parser.parse_args()
+    found = compare(arguments.out)
     print(found.summary.to_string(index=False))
     print(f"\nreport: {found.folder / 'report.html'}")
+    if arguments.baselines:
+        one = simulations.run(*study(arguments.out), folder=arguments.out / "one", resume=True)
+        print(f"what federation bought: {one.folder / 'report.html'}")
 
 
 if __name__ == "__main__":  # the processes of a sweep import this file

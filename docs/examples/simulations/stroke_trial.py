@@ -47,6 +47,14 @@ def write_patients(published: Path, folder: Path, unit: str) -> simulations.Data
     return simulations.DataSet(described.mapping, folder=folder)
 
 
+def study(unit: str, folder: Path) -> tuple[StudyPlan, simulations.Partition]:
+    """Return the plan and the sites."""
+    published = Path(os.environ.get("COHORTIUM_DATA", "../shared/data")) / "stroke_ist/IST.csv.gz"
+    plan = read_plan(PLAN)
+    data = write_patients(published, folder / "data", unit)
+    return plan, simulations.by_column(data, plan, COLUMNS[unit], patients_min=SMALLEST)
+
+
 def compare(
     unit: str,
     folder: Path,
@@ -56,10 +64,9 @@ def compare(
     workers: int | None = None,
 ) -> simulations.Sweep:
     """Run the study at each epsilon with each seed, and write tables, figures and a report."""
-    published = Path(os.environ.get("COHORTIUM_DATA", "../shared/data")) / "stroke_ist/IST.csv.gz"
-    plan: StudyPlan = read_plan(PLAN)
-    data = write_patients(published, folder / "data", unit)
-    sites = simulations.by_column(data, plan, COLUMNS[unit], patients_min=SMALLEST)
+    plan, sites = study(unit, folder)
+    for words in sites.left_out:
+        print(f"left out: {words}", file=sys.stderr)
     found = simulations.sweep(
         plan,
         sites,
@@ -69,7 +76,8 @@ def compare(
         workers=workers,
         progress=lambda done, kept, runs: print(f"{done} of {runs} runs", file=sys.stderr),
     )
-    simulations.write_sweep(found, words=f"the International Stroke Trial, {len(sites)} {unit}")
+    words = f"the International Stroke Trial, {len(sites)} {unit}"
+    simulations.write_sweep(found, words=words, left_out=sites.left_out)
     return found
 
 
@@ -78,11 +86,18 @@ def main() -> None:
     parser.add_argument("unit", choices=list(COLUMNS))
     parser.add_argument("--epsilon", type=float, nargs="+", default=[1.0, 3.0, math.inf])
     parser.add_argument("--out", type=Path, default=Path("runs/stroke-trial"))
+    parser.add_argument("--baselines", action="store_true", help="also what federation bought")
     arguments = parser.parse_args()
     folder = arguments.out / arguments.unit
     found = compare(arguments.unit, folder, epsilons=arguments.epsilon)
     print(found.summary.to_string(index=False))
     print(f"\nreport: {found.folder / 'report.html'}")
+    promised = [cell for cell in found.cells if not cell.is_noiseless]
+    if arguments.baselines and promised:
+        plan = max(promised, key=lambda cell: cell.epsilon).plan
+        sites = study(arguments.unit, folder)[1]
+        one = simulations.run(plan, sites, folder=folder / "one", resume=True)
+        print(f"what federation bought: {one.folder / 'report.html'}")
 
 
 if __name__ == "__main__":  # the processes of a sweep import this file

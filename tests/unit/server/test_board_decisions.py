@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
 from common.canonical import digest_bytes
-from common.command_line import run_command
 from common.crypto.keys import SigningKey
 from common.errors import CohortiumError, ConfigError, StoreError
 from common.ids import Digest, SiteId, StudyId
@@ -20,51 +17,19 @@ from common.limits import CLOCK_SKEW_S_MAX
 from common.protocol.monitoring.notice_checks import judge_decision
 from common.protocol.monitoring.notice_codec import read_notice
 from common.protocol.monitoring.notices import Action
-from common.protocol.monitoring.roster import Standing
-from common.protocol.monitoring.signed_notice import read_signed
+from common.protocol.monitoring.roster import MonitoringRoster, Standing
 from common.protocol.round_states import StudyState
-from server.board_decisions import BoardDecisions, open_requests
-from server.cli import app
-from server.decision_watch import DecisionWatch
+from server.board_decisions import ActedDecision, BoardDecisions, open_requests
 from server.monitor_board import decisions
 from server.monitor_board.decision_book import KeptDecision, read_decisions, take_decision
 from server.registry.actions import ModelActions
-from server.relay_notices import relayed
-from server.relay_rosters import pin_given_roster
-from server.relay_store import RelayStore
 from server.site_directory import SiteDirectory
 from tests.lib.board_world import STUDY, World, make_board, make_world
-from tests.lib.memory_channel import CONFIG, SITE_IDS, Consortium, make_consortium
+from tests.lib.deciding import decide
+from tests.lib.memory_channel import SITE_IDS, Consortium, make_consortium
 
 FIRST, SECOND = (digest_bytes("test", text) for text in (b"first model", b"second model"))
 Change = Callable[[bytes], bytes]
-
-
-def _decide(
-    world: World,
-    action: Action = Action.CONTINUE,
-    *,
-    held: tuple[KeptDecision, ...] = (),
-    signers: tuple[str, ...] = ("ada", "ben"),
-    **changes: Any,
-) -> bytes:
-    first, *others = signers
-    words: dict[str, Any] = {
-        "study_id": STUDY,
-        "action": action,
-        "reason": "AUROC fell at two hospitals",
-        "period": "2026-02",
-        "site_id": None,
-        "model_version": None,
-        "held": held,
-        "now_s": world.clock.seconds,
-        "name": first,
-        "key": world.deciders[first],
-    }
-    data = decisions.propose(**{**words, **changes})
-    for name in others:
-        data = decisions.sign(data, name=name, key=world.deciders[name])
-    return data
 
 
 @pytest.fixture
@@ -91,6 +56,11 @@ class Acting:
             tell_sites=self.told.append,
         )
 
+    def act(self, notice: bytes, rosters: Sequence[MonitoringRoster]) -> ActedDecision:
+        found = self.board.act(notice, rosters)
+        assert found is not None
+        return found
+
 
 @pytest.fixture
 def acting(consortium: Consortium) -> Acting:
@@ -99,7 +69,7 @@ def acting(consortium: Consortium) -> Acting:
 
 def test_a_proposal_shows_who_signed_and_whose_signature_does_not_count(world: World) -> None:
     stranger = SigningKey.generate()
-    data = decisions.sign(_decide(world, signers=("ada",)), name="eve", key=stranger)
+    data = decisions.sign(decide(world, signers=("ada",)), name="eve", key=stranger)
     data = decisions.sign(data, name="ben", key=stranger)
     proposal = decisions.read_proposal(data, world.roster)
     assert (proposal.signers, proposal.others) == (("ada",), ("ben", "eve"))
@@ -131,13 +101,13 @@ def test_a_board_keeps_decisions_as_a_chain_and_takes_each_once(
         with side.database.transaction() as connection:
             return read_decisions(connection, STUDY)
 
-    first = _decide(world, Action.WATCH)
+    first = decide(world, Action.WATCH)
     take(first)
     take(first)
-    second = _decide(world, Action.RETRAIN, held=held())
-    fork = _decide(world, Action.STOP, held=held())
+    second = decide(world, Action.RETRAIN, held=held())
+    fork = decide(world, Action.STOP, held=held())
     take(second)
-    for wrong, number in ((fork, "T6"), (_decide(world, signers=("ada",), held=held()), "T4")):
+    for wrong, number in ((fork, "T6"), (decide(world, signers=("ada",), held=held()), "T4")):
         with pytest.raises(CohortiumError) as caught:
             take(wrong)
         assert caught.value.number == number
@@ -152,9 +122,9 @@ def test_the_coordinator_suspends_the_site_that_the_board_pauses(
     world: World, consortium: Consortium, acting: Acting
 ) -> None:
     site = SITE_IDS[0]
-    data = _decide(world, Action.PAUSE_SITE, site_id=SiteId(site))
+    data = decide(world, Action.PAUSE_SITE, site_id=SiteId(site))
     for _ in range(2):
-        assert acting.board.act(data, [world.roster]).outcome == "done"
+        assert acting.act(data, [world.roster]).outcome == "done"
     sites = SiteDirectory(consortium.database, consortium.clock)
     assert site not in {item.site_id for item in sites.active_sites()}
     assert len(acting.board.log()) == 1
@@ -165,9 +135,9 @@ def test_the_coordinator_rolls_back_once_in_the_deciders_names_and_tells_the_sit
 ) -> None:
     for version in (FIRST, SECOND):
         acting.actions.promote(version, person="Dr. North", reason="better")
-    data = _decide(world, Action.ROLL_BACK, model_version=FIRST)
+    data = decide(world, Action.ROLL_BACK, model_version=FIRST)
     for _ in range(2):
-        assert acting.board.act(data, [world.roster]).outcome == "done"
+        assert acting.act(data, [world.roster]).outcome == "done"
     assert acting.actions.aliases()["champion"] == FIRST
     (*_, last) = acting.actions.log()
     assert (last.action, last.person, len(acting.actions.log())) == ("rollback", "ada, ben", 3)
@@ -179,7 +149,7 @@ def test_a_rollback_that_a_crash_cut_short_is_not_made_twice(
 ) -> None:
     for version in (FIRST, SECOND):
         acting.actions.promote(version, person="Dr. North", reason="better")
-    data = _decide(world, Action.ROLL_BACK, model_version=FIRST)
+    data = decide(world, Action.ROLL_BACK, model_version=FIRST)
 
     def die(*_: object) -> None:
         raise StoreError("the disk is full", expected="space", arrived="none", todo="free some")
@@ -187,9 +157,9 @@ def test_a_rollback_that_a_crash_cut_short_is_not_made_twice(
     with monkeypatch.context() as patch:
         patch.setattr(acting.board, "_log", die)
         with pytest.raises(StoreError):
-            acting.board.act(data, [world.roster])
+            acting.act(data, [world.roster])
     assert acting.actions.aliases()["champion"] == FIRST
-    assert acting.board.act(data, [world.roster]).outcome == "done"
+    assert acting.act(data, [world.roster]).outcome == "done"
     assert acting.actions.aliases()["champion"] == FIRST
     assert len(acting.actions.log()) == 3
 
@@ -198,7 +168,7 @@ def test_a_rollback_to_a_version_that_is_not_the_previous_one_is_not_possible(
     world: World, acting: Acting
 ) -> None:
     acting.actions.promote(SECOND, person="Dr. North", reason="better")
-    done = acting.board.act(_decide(world, Action.ROLL_BACK, model_version=FIRST), [world.roster])
+    done = acting.act(decide(world, Action.ROLL_BACK, model_version=FIRST), [world.roster])
     assert done.outcome == "not possible"
     assert "previous champion" in done.detail
     assert acting.told == []
@@ -207,7 +177,7 @@ def test_a_rollback_to_a_version_that_is_not_the_previous_one_is_not_possible(
 def test_the_coordinator_stops_a_running_study_and_says_who_decided(
     world: World, consortium: Consortium, acting: Acting
 ) -> None:
-    assert acting.board.act(_decide(world, Action.STOP), [world.roster]).outcome == "done"
+    assert acting.act(decide(world, Action.STOP), [world.roster]).outcome == "done"
     study = consortium.books.register.find(consortium.study_id)
     assert (study.state, study.reason) == (StudyState.STOPPED, "stopped by the board: ada, ben")
 
@@ -217,9 +187,7 @@ def test_a_request_to_retrain_is_recorded_and_waits_for_a_person(
 ) -> None:
     for action in (Action.CONTINUE, Action.RETRAIN):
         held = _held(acting)
-        assert acting.board.act(_decide(world, action, held=held), [world.roster]).outcome == (
-            "recorded"
-        )
+        assert acting.act(decide(world, action, held=held), [world.roster]).outcome == ("recorded")
     (request,) = open_requests(consortium.database, consortium.study_id)
     assert (request.action, request.number, request.signers) == ("retrain", 2, "ada, ben")
 
@@ -239,8 +207,8 @@ def test_a_decision_without_two_deciders_of_the_pinned_roster_is_refused_and_doe
     world: World, acting: Acting, signers: tuple[str, ...], number: str
 ) -> None:
     world.deciders["eve"] = SigningKey.generate()
-    done = acting.board.act(
-        _decide(world, Action.PAUSE_SITE, site_id=SiteId(SITE_IDS[0]), signers=signers),
+    done = acting.act(
+        decide(world, Action.PAUSE_SITE, site_id=SiteId(SITE_IDS[0]), signers=signers),
         [world.roster],
     )
     assert done.outcome == "refused"
@@ -255,8 +223,8 @@ def test_a_decider_who_was_revoked_no_longer_counts(world: World, acting: Acting
             for person in world.roster.deciders
         ),
     )
-    assert acting.board.act(_decide(world), [roster]).outcome == "refused"
-    assert acting.board.act(_decide(world, signers=("ada", "cleo")), [roster]).outcome == "recorded"
+    assert acting.act(decide(world), [roster]).outcome == "refused"
+    assert acting.act(decide(world, signers=("ada", "cleo")), [roster]).outcome == "recorded"
 
 
 def _without_ben(world: World) -> None:
@@ -271,16 +239,16 @@ def _without_ben(world: World) -> None:
 def test_a_decision_whose_decider_is_revoked_since_is_open_and_blocks_none_behind_it(
     world: World, consortium: Consortium, acting: Acting
 ) -> None:
-    old = _decide(world, Action.STOP)
+    old = decide(world, Action.STOP)
     _without_ben(world)
-    found = acting.board.act(old, world.rosters)
+    found = acting.act(old, world.rosters)
     assert found.outcome == "open"
     assert "signed under roster 1, whose decider ben is revoked now" in found.detail
     study = consortium.books.register.find(consortium.study_id)
     assert study.state is not StudyState.STOPPED
     assert open_requests(consortium.database, consortium.study_id) == (found,)
-    anew = _decide(world, Action.STOP, held=_held(acting), signers=("ada", "cleo"))
-    assert acting.board.act(anew, world.rosters).outcome == "done"
+    anew = decide(world, Action.STOP, held=_held(acting), signers=("ada", "cleo"))
+    assert acting.act(anew, world.rosters).outcome == "done"
     study = consortium.books.register.find(consortium.study_id)
     assert study.state is StudyState.STOPPED
 
@@ -291,9 +259,9 @@ def test_a_revoked_deciders_key_makes_no_decision_that_is_done_whatever_date_it_
     _without_ben(world)
     roster = world.rosters[0]
     for opened_at_s in (roster.not_before_s, world.clock.seconds):
-        made = _decide(world, Action.ROLL_BACK, model_version=FIRST, now_s=opened_at_s)
+        made = decide(world, Action.ROLL_BACK, model_version=FIRST, now_s=opened_at_s)
         assert judge_decision(made, world.rosters).objection
-    assert acting.board.act(made, world.rosters).outcome == "open"
+    assert acting.act(made, world.rosters).outcome == "open"
     assert acting.told == []
 
 
@@ -301,17 +269,17 @@ def test_a_decision_opened_after_the_only_roster_that_allows_it_had_ended_is_ref
     world: World, acting: Acting
 ) -> None:
     _without_ben(world)
-    late = _decide(world, now_s=world.rosters[0].not_after_s + CLOCK_SKEW_S_MAX + 1)
-    found = acting.board.act(late, world.rosters)
+    late = decide(world, now_s=world.rosters[0].not_after_s + CLOCK_SKEW_S_MAX + 1)
+    found = acting.act(late, world.rosters)
     assert (found.outcome, found.detail[:2]) == ("refused", "T4")
 
 
 def test_a_decision_of_two_where_the_newest_roster_asks_for_three_is_open(
     world: World, acting: Acting
 ) -> None:
-    data = _decide(world)
+    data = decide(world)
     world.next_roster(decisions_required=3)
-    found = acting.board.act(data, world.rosters)
+    found = acting.act(data, world.rosters)
     assert found.outcome == "open"
     assert "roster 2 asks for 3 deciders" in found.detail
 
@@ -322,74 +290,44 @@ def test_a_decision_of_two_where_the_newest_roster_asks_for_three_is_open(
 def test_changed_bytes_of_a_decision_are_refused(
     world: World, acting: Acting, change: Change
 ) -> None:
-    assert acting.board.act(change(_decide(world)), [world.roster]).outcome == "refused"
+    assert acting.act(change(decide(world)), [world.roster]).outcome == "refused"
 
 
-def test_a_decision_that_skips_one_is_refused(world: World, acting: Acting) -> None:
+def test_a_decision_that_comes_before_its_turn_waits_and_is_not_logged(
+    world: World, acting: Acting
+) -> None:
     held = (KeptDecision(None, FIRST, (), b"", 0),)  # type: ignore[arg-type]
-    done = acting.board.act(_decide(world, held=held), [world.roster])
+    assert acting.board.act(decide(world, held=held), [world.roster]) is None
+    assert acting.board.log() == ()
+
+
+def test_a_second_decision_of_one_number_is_refused(world: World, acting: Acting) -> None:
+    acting.act(decide(world), [world.roster])
+    done = acting.act(decide(world, Action.STOP), [world.roster])
     assert (done.outcome, done.detail[:2]) == ("refused", "T6")
+
+
+def test_a_decision_of_another_consortium_of_the_same_deciders_is_refused(
+    world: World, acting: Acting
+) -> None:
+    done = acting.act(decide(world, Action.STOP, consortium="Lung network"), [world.roster])
+    assert (done.outcome, done.detail[:2]) == ("refused", "T6")
+
+
+def test_a_rollback_to_another_studys_version_is_not_possible(
+    world: World, consortium: Consortium, acting: Acting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (FIRST, SECOND):
+        acting.actions.promote(version, person="Dr. North", reason="better")
+    of_another = SimpleNamespace(version=FIRST, study_id=StudyId("another"))
+    monkeypatch.setattr(consortium.books.registry, "all_versions", lambda: [of_another])
+    done = acting.act(decide(world, Action.ROLL_BACK, model_version=FIRST), [world.roster])
+    assert (done.outcome, acting.told) == ("not possible", [])
+    assert acting.actions.aliases()["champion"] == SECOND
 
 
 def test_a_study_that_the_coordinator_does_not_have_is_not_possible(
     world: World, acting: Acting
 ) -> None:
-    done = acting.board.act(_decide(world, study_id=StudyId("elsewhere")), [world.roster])
+    done = acting.act(decide(world, study_id=StudyId("elsewhere")), [world.roster])
     assert done.outcome == "not possible"
-
-
-def _relay_of(world: World, consortium: Consortium) -> RelayStore:
-    now_s = int(time.time())
-    world.rosters = [replace(world.roster, not_before_s=now_s - 60, not_after_s=now_s + 3600)]
-    store = RelayStore(consortium.database, consortium.clock)
-    pin_given_roster(
-        store,
-        world.roster_bytes,
-        fingerprint=world.authority.fingerprint,
-        now_s=now_s,
-    )
-    return store
-
-
-def test_what_looks_after_decisions_acts_on_each_once_and_again_after_a_store_that_failed(
-    world: World, consortium: Consortium, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = _relay_of(world, consortium)
-    data = _decide(world, Action.PAUSE_SITE, site_id=SiteId(SITE_IDS[0]))
-    watches = [DecisionWatch(consortium.paths, CONFIG) for _ in range(2)]
-    assert watches[0].look() == ()
-    store.append_notices([relayed(read_signed(data), data)])
-
-    def die(*_: object) -> None:
-        raise StoreError("the disk is full", expected="space", arrived="none", todo="free some")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(BoardDecisions, "_log", die)
-        with pytest.raises(StoreError):
-            watches[0].look()
-    (acted,) = watches[0].look()
-    assert acted.outcome == "done"
-    assert [watch.look() for watch in (*watches, *watches)] == [()] * 4
-    sites = SiteDirectory(consortium.database, consortium.clock)
-    assert SITE_IDS[0] not in {item.site_id for item in sites.active_sites()}
-
-
-def test_the_coordinators_command_verifies_by_the_pinned_roster_acts_and_lists(
-    world: World, consortium: Consortium, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store = _relay_of(world, consortium)
-    site = SITE_IDS[0]
-    good = _decide(world, Action.PAUSE_SITE, site_id=SiteId(site))
-    bad = _decide(world, Action.STOP, signers=("ada",))
-    store.append_notices([relayed(read_signed(data), data) for data in (bad, good)])
-    arguments = ["--home", str(consortium.paths.home), "decisions", "--json"]
-    for _ in range(2):
-        capsys.readouterr()
-        assert run_command(app, name="cohortium-coordinator", arguments=arguments) == 0
-        rows = json.loads(capsys.readouterr().out)
-        assert [(row["action"], row["outcome"]) for row in rows] == [
-            ("stop", "refused"),
-            ("pause-site", "done"),
-        ]
-    sites = SiteDirectory(consortium.database, consortium.clock)
-    assert site not in {item.site_id for item in sites.active_sites()}

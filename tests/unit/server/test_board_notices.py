@@ -61,6 +61,7 @@ def test_rosters_promotions_and_decisions_that_verify_are_taken_in_one_pass(
     roster = world.next_roster(deciders=(replace(first, verify_key=newcomer.verify_key), *others))
     world.deciders["ada"] = newcomer
     decision = decisions.propose(
+        consortium=world.roster.consortium,
         study_id=STUDY,
         action=Action.WATCH,
         reason="Few reports yet",
@@ -85,6 +86,7 @@ def test_rosters_promotions_and_decisions_that_verify_are_taken_in_one_pass(
 def _decision(world: World, board: BoardSide, *signers: str) -> bytes:
     first, second = signers
     data = decisions.propose(
+        consortium=world.roster.consortium,
         study_id=STUDY,
         action=Action.WATCH,
         reason="Few reports yet",

@@ -172,6 +172,8 @@ def test_a_sites_key_rotates_with_its_old_keys_countersignature_or_after_revocat
         new=new.signing.verify_key,
     )
     text = base64.b64encode(signed).decode()
+    for wrong in ("no base64", text[:40], base64.b64encode(bytes(64)).decode()):
+        ceremony.run("roster", "rotate", draft, request, "--countersignature", wrong, code=23)
     ceremony.run("roster", "rotate", draft, request, "--countersignature", text)
     sign = ("--authority", ceremony.at("authority.key"), "--out", ceremony.at("roster-2"))
     ceremony.run("roster", "sign", draft, *sign)
@@ -198,6 +200,25 @@ def test_members_are_suspended_readmitted_and_revoked_and_a_revoked_key_stays_re
     roster = read_roster(Path(draft).read_bytes())
     assert [person.name for person in roster.active_deciders()] == ["ada"]
     assert roster.sites[0].status is Standing.REVOKED
+
+
+def test_a_suspended_site_that_changes_its_key_stays_suspended(ceremony: Ceremony) -> None:
+    ceremony.first_roster()
+    new, draft = Party(SigningKey.generate(), ceremony.party.opening), ceremony.at("draft")
+    ceremony.run("roster", "new", draft, "--after", ceremony.at("roster-1"))
+    ceremony.run("roster", "suspend", draft, "site/north")
+    signed = sign_key_change(
+        ceremony.party.signing,
+        consortium="Heart network",
+        site_id=SiteId("north"),
+        key_epoch=2,
+        new=new.signing.verify_key,
+    )
+    text = base64.b64encode(signed).decode()
+    request = ceremony.request("renewed", new)
+    ceremony.run("roster", "rotate", draft, request, "--countersignature", text)
+    (site,) = read_roster(Path(draft).read_bytes()).sites
+    assert (site.key_epoch, site.status) == (2, Standing.SUSPENDED)
 
 
 def test_a_changed_card_is_refused(ceremony: Ceremony) -> None:

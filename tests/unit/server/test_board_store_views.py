@@ -21,7 +21,16 @@ from server.monitor_board.web.report_file import report_html
 from server.monitor_board.web.selection import Query
 from server.monitor_board.web.store_views import StoreViews
 from server.monitor_board.web.views import StudyView
-from tests.lib.board_world import DAY_S, NOW_S, STUDY, BoardSide, make_board, make_world, utc_s
+from tests.lib.board_world import (
+    CONSORTIUM,
+    DAY_S,
+    NOW_S,
+    STUDY,
+    BoardSide,
+    make_board,
+    make_world,
+    utc_s,
+)
 from tests.lib.html_pages import Page
 
 NORTH, SOUTH = SiteId("north"), SiteId("south")
@@ -113,7 +122,7 @@ def _decision(board: BoardSide, **changes: object) -> Decision:
     decision = Decision(
         study_id=STUDY,
         number=1,
-        previous=decision_genesis(STUDY),
+        previous=decision_genesis(CONSORTIUM, STUDY),
         action=Action.PAUSE_SITE,
         site_id=NORTH,
         model_version=None,

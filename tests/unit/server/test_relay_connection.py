@@ -93,3 +93,18 @@ def test_a_relay_that_never_ends_fills_no_memory() -> None:
     assert sum(len(item.notice) for item in page) == PAGE_BYTES
     assert [item.position for item in page] == list(range(1, len(page) + 1))
     assert len(sent) < PAGE_NOTICES - 1
+
+
+def test_what_came_before_a_line_broke_is_taken_and_a_break_at_once_is_none() -> None:
+    def breaking(*positions: int) -> Said:
+        def say() -> Iterator[Any]:
+            yield from _reports(*positions)()
+            message = "the line breaks"
+            raise OSError(message)
+
+        return say
+
+    with _relay(breaking(6, 7)) as connection:
+        assert [item.position for item in connection.reports(STUDY, after=5)] == [6, 7]
+    with _relay(breaking()) as connection, pytest.raises(TransportError):
+        connection.reports(STUDY, after=5)

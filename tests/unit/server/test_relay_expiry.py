@@ -9,7 +9,7 @@ from common.crypto.keys import SigningKey
 from common.ids import BoardId, Digest, SiteId, StudyId
 from common.protocol.monitoring.notice_codec import sign_notice
 from common.protocol.monitoring.notices import Receipt
-from common.protocol.monitoring.roster import Standing
+from common.protocol.monitoring.roster import BoardRole, Standing
 from common.protocol.monitoring.signed_notice import NoticeKind
 from server.relay_expiry import DAY_S, KeptNotice, expire_notices
 from tests.lib.board_world import make_world
@@ -24,13 +24,22 @@ class _Store:
 
     kept: list[KeptNotice] = field(default_factory=list)
 
-    def add(self, board: str, site: str, sequence: int, *, days_ago: int, study: str = "s") -> int:
+    def add(
+        self,
+        board: str,
+        site: str,
+        sequence: int,
+        *,
+        days_ago: int,
+        study: str = "s",
+        sender: str = "",
+    ) -> int:
         content = Receipt(
             StudyId(study), SiteId(site), sequence, Digest("ab" * 32), BoardId(board), days_ago
         )
         notice = sign_notice(content, {board: SigningKey.generate()})
         position = len(self.kept) + 1
-        self.kept.append(KeptNotice(position, board, NOW_S - days_ago * DAY_S, notice))
+        self.kept.append(KeptNotice(position, sender or board, NOW_S - days_ago * DAY_S, notice))
         return position
 
     def kept_notices(self, kind: NoticeKind) -> Iterator[KeptNotice]:
@@ -76,3 +85,21 @@ def test_what_a_revoked_board_left_goes_at_once_and_a_retired_keys_board_keeps_a
     retired = replace(WORLD.roster, boards=(replace(first, status=Standing.REVOKED), older))
     assert expire_notices(store, retired, receipt_days=90, now_s=NOW_S) == 1
     assert store.left() == [2]
+
+
+def test_every_receipt_of_an_aggregator_stays_for_each_is_about_one_share() -> None:
+    store = _Store()
+    for number in (1, 2, 3):
+        store.add("board-b", "north", number, days_ago=99 - number)
+    first, second = WORLD.roster.boards
+    roster = replace(WORLD.roster, boards=(first, replace(second, role=BoardRole.AGGREGATOR_A)))
+    assert expire_notices(store, roster, receipt_days=1, now_s=NOW_S) == 0
+    assert store.left() == [1, 2, 3]
+
+
+def test_what_a_revoked_board_only_passed_on_of_another_stays() -> None:
+    store = _Store()
+    store.add("board-b", "north", 1, days_ago=0, sender="board-a")
+    first, second = WORLD.roster.boards
+    roster = replace(WORLD.roster, boards=(replace(first, status=Standing.REVOKED), second))
+    assert expire_notices(store, roster, receipt_days=90, now_s=NOW_S) == 0

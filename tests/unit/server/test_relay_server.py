@@ -248,7 +248,7 @@ def test_a_notice_that_its_signers_did_not_sign_is_refused(relaying: Relaying) -
     decision = Decision(
         study_id=STUDY,
         number=1,
-        previous=decision_genesis(STUDY),
+        previous=decision_genesis("Heart network", STUDY),
         action=Action.WATCH,
         site_id=None,
         model_version=None,

@@ -42,6 +42,9 @@ class BoardsRelay:
     def __init__(self, consortium: Consortium) -> None:
         self._relay = consortium.relay
 
+    def has_report(self, study_id: StudyId, position: int) -> bool:
+        return any(item.position == position for item in self.reports(study_id, after=0))
+
     def reports(self, study_id: StudyId, *, after: int) -> tuple[Arrived, ...]:
         assert study_id == STUDY
         return tuple(

@@ -79,6 +79,14 @@ def test_the_interval_of_a_difference_is_that_of_patients_drawn_again() -> None:
     assert np.sqrt(variance) == pytest.approx(np.std(again), rel=0.15)
 
 
+def test_one_patient_with_the_outcome_tells_no_difference() -> None:
+    y = np.array([0.0, 0.0, 0.0, 1.0])
+    first, second = np.array([0.1, 0.2, 0.3, 0.9]), np.array([0.1, 0.2, 0.3, 0.0])
+    found = mean_difference([(area_of(first, y), area_of(second, y))])
+    assert found is not None and found.value == 1.0
+    assert found.low < 0 < found.high
+
+
 def test_a_mean_over_sites_has_the_mean_of_their_variances_over_their_number() -> None:
     sites = [drawn(seed, patients=90) for seed in range(4)]
     areas = [area_of(first, y) for first, _, y in sites]

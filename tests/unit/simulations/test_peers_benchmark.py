@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.peers import process_tree
 from benchmarks.peers.common_job import common_plan, common_sites, task
-from benchmarks.peers.environments import RIVALS, NotInstalled, python_of
+from benchmarks.peers.environments import RIVALS, NotInstalled, Rival, python_of
 from benchmarks.peers.process_tree import measure
 from common.privacy.calibration import plan_mechanisms
 from common.study.plan_draft import draft_of
@@ -67,6 +67,14 @@ def test_a_process_that_is_left_behind_is_counted_and_stopped(
 def test_a_rival_that_is_not_installed_is_skipped_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(NotInstalled, match="--no-install"):
         python_of(RIVALS[1], tmp_path, may_install=False)
+
+
+@pytest.mark.slow
+def test_a_rival_that_cannot_be_installed_leaves_no_half_environment(tmp_path: Path) -> None:
+    rival = Rival("absent", "Absent 1.0", (str(tmp_path / "nowhere"),), "", beside=())
+    with pytest.raises(NotInstalled, match=r"Absent 1\.0 cannot be installed"):
+        python_of(rival, tmp_path / "environments", may_install=True)
+    assert list((tmp_path / "environments").iterdir()) == []
 
 
 def test_the_common_job_is_a_plan_whose_rules_hold_with_the_rivals_noise_and_patients() -> None:

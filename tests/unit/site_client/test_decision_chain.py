@@ -93,3 +93,18 @@ def test_an_earlier_roster_that_the_pinned_one_does_not_build_on_counts_for_noth
     assert [item.version for item in pin.rosters()] == [2]
     old = site.decision(Action.STOP, opened_at_s=now_s - 5 * DAY_S)
     assert site.mailbox.deliver(old) == "refused T4"
+
+
+def test_a_decision_that_comes_while_no_roster_is_in_force_waits_for_the_next_one(
+    site: MonitoredSite,
+) -> None:
+    site.begin()
+    first = site.mailbox.pin.roster()
+    assert first is not None
+    decision = site.decision(Action.STOP)
+    site.clock.seconds = first.not_after_s + 1
+    assert site.mailbox.deliver(decision) == "later"
+    assert not site.site.records.approvals.is_paused(site.study_id)
+    second = _after(first, not_before_s=site.clock.seconds, not_after_s=site.clock.seconds + DAY_S)
+    assert site.mailbox.deliver(site.signed(second)) == "taken"
+    assert site.site.records.approvals.is_paused(site.study_id)
