@@ -75,21 +75,6 @@ def likelihood_ratios(shadow: Array64, is_in: ArrayBool, tested: Array64) -> Arr
     return ratios
 
 
-def attack_auc(scores: Array64, is_in: ArrayBool) -> float:
-    """Return the probability that a member scores above a non-member; ties count half."""
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    ranks = np.empty(len(scores))
-    ranks[order] = np.arange(1, len(scores) + 1)
-    # Equal scores share the mean of their ranks.
-    _, place, counts = np.unique(ordered, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks[order] = (ends - (counts - 1) / 2)[place]
-    ins = int(is_in.sum())
-    outs = len(scores) - ins
-    return float((ranks[is_in].sum() - ins * (ins + 1) / 2) / (ins * outs))
-
-
 def rate_at(
     scores: Array64, is_in: ArrayBool, false_positive_rate: float, *, epsilon: float, delta: float
 ) -> RateAt:

@@ -21,8 +21,9 @@ from common.privacy.calibration import plan_mechanisms
 from common.protocol.arrays import Parameters
 from common.study.plan import StudyPlan
 from common.study.scaling import split_model
-from simulations.attack_scores import RateAt, attack_auc, likelihood_ratios, rate_at
+from simulations.attack_scores import RateAt, likelihood_ratios, rate_at
 from simulations.audit.one_run import OneRunResult, audit_guesses
+from simulations.auroc import auroc
 from simulations.engine import EngineSettings, run_study
 from simulations.randomness import RandomnessKind
 from simulations.scenarios.hospitals import hospitals_of
@@ -163,7 +164,7 @@ def attack_studies(
         epsilon=epsilon,
         delta=delta,
         guesses=len(truth),
-        auc=attack_auc(scores, truth),
+        auc=auroc(truth, scores),
         rates=tuple(rate_at(scores, truth, rate, epsilon=epsilon, delta=delta) for rate in RATES),
         one_run=audit_guesses(scores, truth, delta=delta),
     )

@@ -13,12 +13,12 @@ from sklearn.metrics import roc_auc_score
 from common.errors import ConfigError
 from common.study.plan import StudyPlan
 from simulations.attack_scores import (
-    attack_auc,
     clopper_pearson,
     likelihood_ratios,
     most_true_positives,
     rate_at,
 )
+from simulations.auroc import auroc
 from simulations.cli_attack import attack_text
 from simulations.membership_attack import LIMIT, AttackSize, attack_record, attack_studies
 from tests.lib.plans import make_document, make_plan
@@ -90,7 +90,7 @@ def test_the_interval_is_clopper_and_pearsons() -> None:
 def test_the_attacks_auc_is_scikit_learns_ties_included() -> None:
     rng = np.random.default_rng(1)
     scores, is_in = rng.integers(0, 9, 300).astype(np.float64), rng.random(300) < 0.4
-    assert attack_auc(scores, is_in) == pytest.approx(roc_auc_score(is_in, scores))
+    assert auroc(is_in, scores) == pytest.approx(roc_auc_score(is_in, scores))
 
 
 def test_the_bound_is_that_of_any_test_of_a_mechanism_with_this_promise() -> None:
