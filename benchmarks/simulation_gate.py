@@ -1,26 +1,37 @@
-"""What envelope, checks, gate, ledger and books cost a simulation: on against off, CPU seconds.
+"""What gate and ledger cost a simulation, and what all else costs beside training: CPU seconds.
 
-    python benchmarks/simulation_gate.py            # all jobs; some minutes on one core
-    python benchmarks/simulation_gate.py --quick    # the common job, one pair
+    python -m benchmarks.simulation_gate            # all jobs; some minutes on one core
+    python -m benchmarks.simulation_gate --quick    # the common job, one turn of each
+    python -m benchmarks.simulation_gate --whole    # the common job as whole processes, all cores
 
-On: `run_study` in one process. Off: the same training, the same streams, the same server step and
-the same noisy evaluation, called one after another with nothing between them; the two models are
-compared. Pairs are measured in turn in one process, after one of each that is not counted.
+On: `run_study` in one process. Open gate: the same without the gate's checks, charge, log and
+statement, and without the ledger. Bare: the same training, the same streams, the same server step
+and the same noisy evaluation, called one after another with nothing between them: no envelope, no
+coordinator. The three models are compared. They are measured in turn in one process, after one of
+each that is not counted. With `--whole` each run is a fresh process as a researcher starts it:
+imports, worker processes and all.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.open_gate import open_gate
+from benchmarks.peers.process_tree import Measured
+from benchmarks.peers.process_tree import measure as measure_tree
 from common.canonical import digest_bytes
 from common.ids import SiteId
 from common.privacy.calibration import plan_mechanisms
@@ -196,43 +207,89 @@ def _train(
     return engine.train(patients, parameters, task, streams)
 
 
-def _cpu_s(run: Callable[[], Parameters]) -> tuple[float, Parameters]:
+def with_open_gate(plan: StudyPlan, sites: Sequence[VirtualSite], *, batched: bool) -> Parameters:
+    """Run the study with a gate that lets everything through."""
+    with open_gate():
+        return with_gate(plan, sites, batched=batched)
+
+
+def _cpu_s(run: Callable[[], Parameters]) -> float:
     start = time.process_time()
-    parameters = run()
-    return time.process_time() - start, parameters
+    run()
+    return time.process_time() - start
 
 
-def measure(job: Job, *, batched: bool, pairs: int) -> str:
+def measure(job: Job, *, batched: bool, turns: int) -> str:
     """Return a row of the table."""
     plan = plan_of(job)
     sites = sites_of(job, plan)
-    turns = job.sites * (job.rounds + 1)
-    on, off = (partial(run, plan, sites, batched=batched) for run in (with_gate, without_gate))
-    models = [run() for run in (on, off)]
-    for name, array in models[0].items():
-        np.testing.assert_allclose(array, models[1][name], rtol=0, atol=1e-6)
-    seconds = [(_cpu_s(on)[0], _cpu_s(off)[0]) for _ in range(pairs)]
-    slower = statistics.median(100 * (one / other - 1) for one, other in seconds)
-    each = statistics.median(1000 * (one - other) / turns for one, other in seconds)
+    exchanges = job.sites * (job.rounds + 1)
+    runs = [
+        partial(run, plan, sites, batched=batched)
+        for run in (with_gate, with_open_gate, without_gate)
+    ]
+    whole, *others = [run() for run in runs]
+    for other in others:
+        for name, array in whole.items():
+            np.testing.assert_allclose(array, other[name], rtol=0, atol=1e-6)
+    seconds = [[_cpu_s(run) for run in runs] for _ in range(turns)]
+    on, opened, bare = (statistics.median(of) for of in zip(*seconds, strict=True))
+    gate = statistics.median(100 * (one / two - 1) for one, two, _ in seconds)
+    each = statistics.median(1000 * (one - two) / exchanges for one, two, _ in seconds)
     return (
-        f"| {job.name} | {'batched' if batched else 'site by site'} "
-        f"| {statistics.median(one for one, _ in seconds):.2f} "
-        f"| {statistics.median(other for _, other in seconds):.2f} "
-        f"| {slower:.0f} % | {each:.1f} |"
+        f"| {job.name} | {'batched' if batched else 'site by site'} | {on:.2f} | {opened:.2f} "
+        f"| {bare:.2f} | {gate:.0f} % | {each:.1f} |"
     )
+
+
+def measure_whole(turns: int) -> str:
+    """Return the common job's rows, each run a process of its own, in alternating order."""
+    runs: dict[str, list[Measured]] = {"on": [], "open": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(turns):
+            for gate in sorted(runs, reverse=turn % 2 == 1):
+                done = measure_tree(
+                    [sys.executable, "-m", "benchmarks.peers.ours", "local", gate],
+                    environment={**os.environ, "PEERS_SITES": "10", "PEERS_ROUNDS": "10"},
+                    cwd=Path(__file__).parents[1],
+                    log=Path(folder, "log.txt"),
+                    limit_s=600,
+                )
+                if done.exit_code != 0:
+                    raise SystemExit(done.output)
+                runs[gate].append(done)
+    rows = ["| gate | wall s (range) | CPU s (range) |", "|---|---|---|"]
+    for gate, measured in runs.items():
+        cells = " | ".join(
+            f"{statistics.median(of):.2f} ({min(of):.2f} to {max(of):.2f})"
+            for of in ([run.wall_s for run in measured], [run.cpu_s for run in measured])
+        )
+        rows.append(f"| {gate} | {cells} |")
+    for what in ("wall_s", "cpu_s"):
+        pairs = zip(*([getattr(run, what) for run in of] for of in runs.values()), strict=True)
+        more = statistics.median(100 * (on / opened - 1) for on, opened in pairs)
+        rows.append(f"\nOn against open, {what}, median of pairs: {more:+.1f} %")
+    return "\n".join(rows)
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the common job, one pair")
-    quick = parser.parse_args().quick
+    parser.add_argument("--quick", action="store_true", help="the common job, one turn of each")
+    parser.add_argument("--whole", action="store_true", help="the common job as whole processes")
+    options = parser.parse_args()
+    if options.whole:
+        print(measure_whole(9))
+        return
     torch.set_num_threads(1)
-    print("| job | training | on, CPU s | off, CPU s | more | ms a site and round |")
-    print("|---|---|---|---|---|---|")
-    for job in JOBS[:1] if quick else JOBS:
+    print(
+        "| job | training | on, CPU s | open gate | bare | gate and ledger | ms a site and round |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for job in JOBS[:1] if options.quick else JOBS:
         for batched in (True, False):
-            print(measure(job, batched=batched, pairs=1 if quick else 5), flush=True)
+            turns = 1 if options.quick else 7
+            print(measure(job, batched=batched, turns=turns), flush=True)
 
 
 if __name__ == "__main__":
