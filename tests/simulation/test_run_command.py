@@ -106,6 +106,7 @@ def test_a_stopped_attack_leaves_no_temporary_folder(tmp_path: Path, end: signal
         env={**os.environ, "TMPDIR": str(scratch)},
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509
         cwd=ROOT,
     )
     until = time.monotonic() + WAIT_S
