@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -245,12 +246,16 @@ def measure(job: Job, *, batched: bool, turns: int) -> str:
 def measure_whole(turns: int) -> str:
     """Return the common job's rows, each run a process of its own, in alternating order."""
     runs: dict[str, list[Measured]] = {"on": [], "open": []}
+    environment = {**os.environ, "PEERS_SITES": "10", "PEERS_ROUNDS": "10"}
     with tempfile.TemporaryDirectory() as folder:
+        making = [sys.executable, "-m", "benchmarks.peers.first_model", folder]
+        subprocess.run(making, env=environment, check=True)
+        environment["PEERS_PLAN"] = str(Path(folder, "plan.toml"))
         for turn in range(turns):
             for gate in sorted(runs, reverse=turn % 2 == 1):
                 done = measure_tree(
                     [sys.executable, "-m", "benchmarks.peers.ours", "local", gate],
-                    environment={**os.environ, "PEERS_SITES": "10", "PEERS_ROUNDS": "10"},
+                    environment=environment,
                     cwd=Path(__file__).parents[1],
                     log=Path(folder, "log.txt"),
                     limit_s=600,

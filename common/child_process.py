@@ -26,6 +26,21 @@ def ending_with_us(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-P", "-m", "common.child_process", str(os.getpid()), *command]
 
 
+def end_with(parent: int) -> None:
+    """Let this forked process end when its parent ends, even by kill -9; Ctrl-C is the parent's.
+
+    Args:
+        parent: whose child this process was made as.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # The parent may have died before the kernel was asked.
+        if os.getppid() != parent:
+            os._exit(1)
+
+
 def stop_children(children: Sequence[subprocess.Popen[bytes]], *, wait_s: float) -> None:
     """Stop children that lead their own sessions, last first: SIGTERM, and then SIGKILL.
 

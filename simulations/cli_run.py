@@ -10,6 +10,7 @@ import typer
 
 from common.command_line import print_json
 from common.loading import collector_at_rest
+from simulations.epsilons_ahead import epsilons_ahead
 from simulations.site_options import (
     By,
     ByQuantity,
@@ -75,7 +76,9 @@ def run_plan(
     """Run a plan on virtual sites and report what federation and privacy cost and gave."""
     from rich.console import Console
 
-    with collector_at_rest():
+    from common.study.plan_file import read_plan  # before the fork, for both
+
+    with epsilons_ahead(lambda: read_plan(plan)), collector_at_rest():
         from common.study.selection_words import check_trains
         from simulations.engine import EngineSettings
         from simulations.run import ALL_BASELINES, default_folder, run

@@ -8,7 +8,7 @@ hospital gets older patients.
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +33,16 @@ _PATIENTS: Final = 1500
 _SEED: Final = 7
 _MMOL_PER_MG_DL: Final = 1 / 38.67  # of cholesterol, whose molar mass is 386.7 g/mol
 _REPORTS_WAIT_S: Final = 300.0
-_REPORTS_A_SITE: Final = 1 + 2 * MONTHS
+_WITHHELD: Final = "withheld"
+
+
+@dataclass(frozen=True)
+class WithheldReport:
+    """A report that did not leave, which the board sees as one that did not come."""
+
+    site: str
+    kind: str
+    period: str
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ class MonitoringResult:
         page: its pages as one HTML file.
         months: their labels.
         planted: what happened in the last month, by site, in words.
+        withheld: reports that the gate kept, because their noisy number of patients was too low.
     """
 
     status: dict[str, Any]
@@ -53,6 +63,7 @@ class MonitoringResult:
     page: Path
     months: tuple[str, ...]
     planted: dict[str, str]
+    withheld: tuple[WithheldReport, ...]
 
 
 def planted_changes(deployment: Deployment) -> dict[str, Change]:
@@ -82,9 +93,10 @@ def run_monitoring(
     deployment.coordinator(
         "models", "promote", version, "--as", "Study Lead", "--reason", "the study has finished"
     )
+    made: list[tuple[str, dict[str, str]]] = []
     for site in deployment.sites:
         _wait_for_model(deployment, site.site_id, study)
-        deployment.site(site.site_id, "monitor", "report", study, "--period", "reference")
+        made += _report(deployment, site.site_id, study, "reference")
     today = datetime.datetime.now(datetime.UTC).date()
     months = months_before(today, MONTHS, months_ago=_MONTHS_AGO)
     changes = planted_changes(deployment)
@@ -95,8 +107,17 @@ def run_monitoring(
             change = changes.get(site.site_id) if is_last else None
             if change is not None:
                 deployment.say(f"  {site.organisation}: {change.words}.")
-            _one_month(deployment, site.site_id, study, month, change)
-    expected = _REPORTS_A_SITE * len(deployment.sites)
+            made += _one_month(deployment, site.site_id, study, month, change)
+    withheld = tuple(
+        WithheldReport(site_id, report["kind"], report["period"])
+        for site_id, report in made
+        if report["outcome"].startswith(_WITHHELD)
+    )
+    for report in withheld:
+        deployment.say(
+            f"{report.site} withholds its {report.kind} report of {report.period}: too few patients"
+        )
+    expected = len(made) - len(withheld)
     with console.status("The relay carries the sealed reports to the board."):
         deployment.wait_for(
             lambda: sum(chain["sequence"] for chain in board.status()["chains"]) >= expected,
@@ -113,6 +134,7 @@ def run_monitoring(
         page=page,
         months=tuple(f"{month:%Y-%m}" for month in months),
         planted={site_id: change.words for site_id, change in changes.items()},
+        withheld=withheld,
     )
 
 
@@ -126,10 +148,20 @@ def _wait_for_model(deployment: Deployment, site_id: str, study: str) -> None:
 
 def _one_month(
     deployment: Deployment, site_id: str, study: str, month: datetime.date, change: Change | None
-) -> None:
+) -> list[tuple[str, dict[str, str]]]:
     path = deployment.folder / "data" / f"{site_id}.csv"
     add_month(path, month, patients=_PATIENTS, seed=_SEED, change=change)
-    deployment.site(site_id, "monitor", "report", study, "--period", f"{month:%Y-%m}", "--late")
+    return _report(deployment, site_id, study, f"{month:%Y-%m}", "--late")
+
+
+def _report(
+    deployment: Deployment, site_id: str, study: str, period: str, *words: str
+) -> list[tuple[str, dict[str, str]]]:
+    """Make a period's reports; return the site with what became of each."""
+    made = deployment.site_json(site_id, "monitor", "report", study, "--period", period, *words)[
+        "reports"
+    ]
+    return [(site_id, report) for report in made]
 
 
 def monitoring_record(result: MonitoringResult) -> dict[str, Any]:
@@ -137,6 +169,7 @@ def monitoring_record(result: MonitoringResult) -> dict[str, Any]:
     return {
         "months": list(result.months),
         "planted": result.planted,
+        "withheld": [asdict(report) for report in result.withheld],
         "signals": result.signals,
         "status": result.status,
         "page": str(result.page),

@@ -14,12 +14,12 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from common.protocol.arrays import Parameters
 from common.study.columns import ColumnPlaces
 from common.study.plan import CategoricalFeature, StudyPlan
 from common.study.scaling import split_model
+from simulations.auroc import mean_ranks
 from site_client.features.matrix import FeatureMatrix
 from site_client.features.scaled import scale
 from site_client.training.evaluation import score
@@ -125,9 +125,9 @@ def placements(probabilities: Floats, y: Floats) -> Placements | None:
     positive, negative = probabilities[y == 1], probabilities[y == 0]
     if len(positive) == 0 or len(negative) == 0:
         return None
-    together = rankdata(np.concatenate([positive, negative]))
-    above = (together[: len(positive)] - rankdata(positive)) / len(negative)
-    below = 1 - (together[len(positive) :] - rankdata(negative)) / len(positive)
+    together = mean_ranks(np.concatenate([positive, negative]))
+    above = (together[: len(positive)] - mean_ranks(positive)) / len(negative)
+    below = 1 - (together[len(positive) :] - mean_ranks(negative)) / len(positive)
     return Placements(float(above.mean()), above, below)
 
 

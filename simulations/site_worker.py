@@ -8,12 +8,8 @@ sends one never waits for a worker that is itself waiting to send a reply.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
-import os
 import queue
-import signal
-import sys
 import threading
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
@@ -22,13 +18,13 @@ from typing import Final, TypeAlias
 import torch
 
 import common.errors
+from common.child_process import end_with
 from common.errors import CohortiumError, InternalError
 from common.ids import SiteId
 from simulations.site_turn import SitesInFolder
 
 Group: TypeAlias = tuple[tuple[SiteId, bytes], ...]
 
-_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _FIELDS: Final = ("refused", "expected", "arrived", "todo", "number")
 
 
@@ -40,7 +36,7 @@ def work(sites: SitesInFolder, connection: Connection, parent: int) -> None:
         connection: this process' end.
         parent: id of the process that wants the answers.
     """
-    _end_with(parent)
+    end_with(parent)
     torch.set_num_threads(1)
     # What was there before the fork stays: looking at it would copy its pages, and takes time.
     gc.freeze()
@@ -78,17 +74,6 @@ def error_of_record(record: Mapping[str, str]) -> CohortiumError:
     refused, *others = (record[name] for name in _FIELDS)
     error: CohortiumError = kind(refused, **dict(zip(_FIELDS[1:], others, strict=True)))
     return error
-
-
-def _end_with(parent: int) -> None:
-    """Let the parent decide about Ctrl-C, and end when it ends, even by kill -9."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # The parent may have died before the kernel was asked.
-        if os.getppid() != parent:
-            os._exit(1)
 
 
 def _receive(connection: Connection, groups: queue.SimpleQueue[Group | None]) -> None:

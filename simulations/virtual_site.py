@@ -5,19 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
 from common.study.plan import StudyPlan
+from simulations.wide_limits import WIDE_LIMITS
 from site_client.config import LimitsSection
 from site_client.features.matrix import FeatureMatrix, build_matrix
 from site_client.sources.table import PatientTable
 from site_client.training.dp_sgd_engine import DpSgdEngine
 from site_client.training.engine import TrainingEngine
-
-WIDE_LIMITS: Final = LimitsSection(
-    epsilon_per_study=100.0, epsilon_total=100.0, delta_total=1e-3, cohort_size_min=20
-)
-"""Limits that leave every decision to the plan."""
 
 
 class Patients(Protocol):

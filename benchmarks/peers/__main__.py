@@ -52,8 +52,7 @@ def main() -> None:
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in pythons}
     with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
         folder = Path(scratch)
-        first = folder / "first.npz"
-        _ours("first_model", str(first), sites=sites, rounds=rounds)
+        _ours("first_model", str(folder), sites=sites, rounds=rounds)
         for repeat in range(options.repeats):
             # Who runs first changes, so that what warms the machine is nobody's advantage.
             names = list(pythons) if repeat % 2 == 0 else list(reversed(pythons))
@@ -63,7 +62,8 @@ def main() -> None:
                     "PEERS_SITES": str(sites),
                     "PEERS_ROUNDS": str(rounds),
                     "PEERS_SEED": str(options.seed + repeat),
-                    "PEERS_FIRST_MODEL": str(first),
+                    "PEERS_FIRST_MODEL": str(folder / "first.npz"),
+                    "PEERS_PLAN": str(folder / "plan.toml"),
                 }
                 runs[name].append(
                     _run(name, pythons[name], environment, folder, limit_s=options.limit)

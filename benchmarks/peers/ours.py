@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+from pathlib import Path
 
 from common.loading import collector_at_rest
+from common.study.plan_file import read_plan
+from simulations.epsilons_ahead import epsilons_ahead
 
-with collector_at_rest():  # as `cohortium-sim run` does
-    from benchmarks.open_gate import open_gate
-    from benchmarks.peers.common_job import common_plan, common_sites, rival_model, task
+PLAN = Path(os.environ["PEERS_PLAN"])
+
+with epsilons_ahead(lambda: read_plan(PLAN)), collector_at_rest():  # as `cohortium-sim run` does
+    from benchmarks.peers.common_job import common_sites, rival_model, task
     from simulations.engine import EngineSettings, run_study
 
 
@@ -18,11 +23,10 @@ def main() -> None:
 
     A second word, `open`, runs it with a gate that lets everything through.
     """
-    plan = common_plan(sites=task.SITES, rounds=task.ROUNDS)
+    plan = read_plan(PLAN)
     settings = EngineSettings(engine="flower" if sys.argv[1:2] == ["flower"] else "local")
     sites = common_sites(plan, task.SITES)
-    gate = open_gate() if sys.argv[2:] == ["open"] else contextlib.nullcontext()
-    with gate:
+    with _gate():
         result = run_study(plan, sites, seed=task.SEED, settings=settings)
     statement = result.sites[0].statement
     task.tell(
@@ -30,6 +34,14 @@ def main() -> None:
         ledger_epsilon=None if statement is None else statement.epsilon_spent,
         refusals=sum(len(site.refusals) for site in result.sites),
     )
+
+
+def _gate() -> contextlib.AbstractContextManager[None]:
+    if sys.argv[2:] != ["open"]:
+        return contextlib.nullcontext()
+    from benchmarks.open_gate import open_gate
+
+    return open_gate()
 
 
 if __name__ == "__main__":

@@ -39,6 +39,10 @@ _Event: TypeAlias = tuple[str, float, float]
 """(kind, noise_multiplier, sampling_probability); probability 1 is no sampling."""
 _GroupedEvents: TypeAlias = tuple[tuple[_Event, int], ...]
 _Pld: TypeAlias = Any  # dp-accounting has no types
+Epsilons: TypeAlias = Mapping[tuple[_GroupedEvents, float, float], float]
+"""Answers by (events, delta, discretization)."""
+_found: Final[dict[tuple[_GroupedEvents, float, float], float]] = {}
+_FOUND_MAX: Final = 4096
 _CHECKSUM_BITS: Final = 32
 _GAUSSIAN, _DISCRETE = "gaussian", "discrete-gaussian"
 
@@ -108,6 +112,22 @@ def guess_right_max_of(records: Mapping[MechanismRecord, int]) -> float:
     return min(1.0, (1 + max(distances, default=0.0)) / 2)
 
 
+def epsilons_found() -> Epsilons:
+    """Return what this process knows: for another one that will ask the same."""
+    return dict(_found)
+
+
+def take_epsilons(found: Epsilons) -> None:
+    """Keep answers that this code found, here or in another process of one simulation.
+
+    Never for what came over a network or from a file: a ledger would believe it.
+    """
+    for question, epsilon in found.items():
+        while len(_found) >= _FOUND_MAX:
+            del _found[next(iter(_found))]  # the oldest
+        _found[question] = epsilon
+
+
 def forget_distributions() -> None:
     """Free the privacy loss distributions kept for the next question; known epsilons stay.
 
@@ -157,11 +177,14 @@ def _grouped(records: Mapping[MechanismRecord, int]) -> _GroupedEvents:
     return tuple(sorted(counts.items()))
 
 
-@lru_cache(maxsize=4096)
 def _epsilon_of_events(events: _GroupedEvents, delta: float, discretization: float) -> float:
+    known = _found.get((events, delta, discretization))
+    if known is not None:
+        return known
     epsilon = float(_composed_of(events, discretization).get_epsilon_for_delta(delta))
     if not math.isfinite(epsilon):
         raise _refuse_record("records whose epsilon is not finite", "a finite epsilon")
+    take_epsilons({(events, delta, discretization): max(epsilon, 0.0)})
     return max(epsilon, 0.0)
 
 

@@ -22,7 +22,8 @@ from simulations.batched import local_round, stacked_rounds
 from simulations.batched.local_round import pays
 from simulations.batched.training_table import TrainingSeat, TrainingTable
 from simulations.engine import EngineSettings, run_study
-from simulations.virtual_site import WIDE_LIMITS, VirtualSite
+from simulations.virtual_site import VirtualSite
+from simulations.wide_limits import WIDE_LIMITS
 from site_client.features.matrix import FeatureMatrix
 from site_client.training.dp_sgd_engine import DpSgdEngine
 from site_client.training.engine import TrainedUpdate, TrainingTask

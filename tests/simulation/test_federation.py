@@ -17,7 +17,8 @@ from simulations.federation import run_in_memory
 from simulations.patient_source import PatientSource
 from simulations.population import FOUR_HOSPITALS, generate_rows
 from simulations.randomness import noiseless, reproducible
-from simulations.virtual_site import WIDE_LIMITS, VirtualSite
+from simulations.virtual_site import VirtualSite
+from simulations.wide_limits import WIDE_LIMITS
 from site_client.features.matrix import FeatureMatrix, split
 from site_client.release.checks import Produced, check_randomness
 from site_client.sources.table_mapping import FeatureMapping, LabelMapping, TableMapping

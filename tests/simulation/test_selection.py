@@ -17,7 +17,8 @@ from server.study_report import report_study
 from simulations.consortium import RunOptions, run_consortium
 from simulations.federation import run_in_memory, select_in_memory
 from simulations.randomness import reproducible
-from simulations.virtual_site import WIDE_LIMITS, VirtualSite
+from simulations.virtual_site import VirtualSite
+from simulations.wide_limits import WIDE_LIMITS
 from site_client.features.matrix import split
 from site_client.training.counts import candidate_classes
 from tests.lib.plans import make_plan
