@@ -58,5 +58,14 @@ if [ -z "${BASE:-}" ]; then
   make_base
   BASE=localhost/cohortium-base
 fi
+image_id() { buildah "${STORAGE[@]}" images --quiet "localhost/cohortium-$1" 2>/dev/null || true; }
+declare -A before
+for name in "${NAMES[@]}"; do before[$name]="$(image_id "$name")"; done
 # --format docker: the OCI format has no health checks.
 build buildah "${STORAGE[@]}" build --isolation chroot --format docker --quiet
+# vfs shares no layers: each image that a new one replaced would keep gigabytes.
+for name in "${NAMES[@]}"; do
+  if [ -n "${before[$name]}" ] && [ "${before[$name]}" != "$(image_id "$name")" ]; then
+    buildah "${STORAGE[@]}" rmi "${before[$name]}" >/dev/null 2>&1 || true  # a container may use it
+  fi
+done
