@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ _NAMES_MAX: Final = 40
 _SERIES_MAX: Final = 8
 # Okabe and Ito's colours, which readers with any colour vision tell apart; then shapes as well.
 _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_LEVELS: Final = {
+_LEVELS: Final[dict[str, tuple[str, Literal["dashed", "dotted", "solid"]]]] = {
     "alone": ("#D55E00", "dashed"),
     "pooled": ("#000000", "dotted"),
     "federated_no_noise": ("#009E73", "solid"),
