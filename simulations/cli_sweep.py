@@ -88,7 +88,6 @@ def sweep_plan(
         from simulations.engine import EngineSettings
         from simulations.site_choice import choose_sites
         from simulations.sweep import EarlyStop
-        from simulations.sweep_report import sweep_record, write_sweep
         from simulations.varied_plans import make_cells, read_vary
 
     check_trains(study_plan := read_plan(plan))
@@ -115,13 +114,19 @@ def sweep_plan(
         baselines=beside,
         left_out_max=left_out_max,
     )
+    _write_and_tell(found, chosen, json=json)
+
+
+def _write_and_tell(found: Sweep, chosen: Partition, *, json: bool) -> None:
+    from simulations.sweep_report import sweep_record, write_sweep
+
     told = f"{len(chosen)} sites, divided {chosen.words}"
     report = write_sweep(found, words=told, left_out=chosen.left_out)
     if json:
         record = sweep_record(found, words=told, left_out=chosen.left_out)
         print_json(record | {"folder": str(found.folder)})
     else:
-        print(f"{study_plan.study.id}: {told}")
+        print(f"{found.plan.study.id}: {told}")
         _tell(found)
         print(f"report: {report}")
 

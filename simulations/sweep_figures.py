@@ -27,11 +27,11 @@ _SERIES_MAX: Final = 8
 # Okabe and Ito's colours, which readers with any colour vision tell apart; then shapes as well.
 _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LEVELS: Final[dict[str, tuple[str, Literal["dashed", "dotted", "solid"]]]] = {
-    "alone": ("#D55E00", "dashed"),
-    "pooled": ("#000000", "dotted"),
     "federated_no_noise": ("#009E73", "solid"),
+    "pooled": ("#000000", "dotted"),
+    "alone": ("#D55E00", "dashed"),
 }
-"""Baselines without noise: levels that do not depend on epsilon."""
+"""Baselines without noise, in the order drawn: levels that do not depend on epsilon."""
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -120,6 +120,7 @@ def _bought(found: Sweep) -> Drawn:
     for axes, (label, part) in zip(
         figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0], panels, strict=True
     ):
+        axes.use_sticky_edges = False  # a band without height would be the axis' end
         ticks = list(dict.fromkeys(part[axis]))
         of = {name: rows.set_index(axis).loc[ticks] for name, rows in part.groupby("baseline")}
         at = np.arange(len(ticks))
@@ -165,7 +166,7 @@ def _level(axes: Axes, at: Any, rows: pd.DataFrame, name: str) -> None:
     colour, style = _LEVELS[name]
     middle = rows["auroc"].to_numpy()
     low, high = (rows[f"auroc_{end}"].fillna(rows["auroc"]).to_numpy() for end in ("low", "high"))
-    axes.bar(at, high - low, width=1.0, bottom=low, color=colour, alpha=0.1, linewidth=0)
+    axes.bar(at, high - low, width=1.0, bottom=low, color=colour, alpha=0.08, linewidth=0)
     axes.hlines(middle, at - 0.5, at + 0.5, colors=colour, linestyles=style, label=WORDS[name])
 
 
