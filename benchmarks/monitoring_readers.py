@@ -18,11 +18,11 @@ from benchmarks.evidently_rules import COLUMN_SHARE_MIN, ColumnDrift, column_dri
 from benchmarks.monitoring_alarms import ever_alerted
 from benchmarks.monitoring_rows import Rows, board_reports
 from benchmarks.peers.environments import EVIDENTLY
+from common.false_discovery import benjamini_hochberg
 from common.study.plan import StudyPlan
 from common.study.report_tensors import ReportKind
 from server.monitor_board.signal_types import State
 from server.monitor_board.signals import FALSE_SHARE_MAX, BoardSignals, assess
-from server.monitor_board.statistics.multiplicity import benjamini_hochberg
 
 Flags = npt.NDArray[np.bool_]
 SCRIPT: Final = Path(__file__).parent / "peers" / "rivals" / EVIDENTLY.script

@@ -2,7 +2,7 @@
 
     python -m benchmarks.worked_examples [heart-hospitals icu-regions stroke-countries ...]
 
-Runs each example's own command in a fresh folder, writes every seed's figures to
+Runs each example's own command without baselines in a fresh folder, writes every seed's figures to
 docs/examples/simulations/results, and prints the line of docs/simulating-a-study.md.
 """
 
@@ -34,7 +34,14 @@ def main() -> None:
         before, began = _cpu_s(), time.monotonic()
         with tempfile.TemporaryDirectory(prefix="cohortium-example-") as folder:
             script, *words = COMMANDS[name]
-            command = [sys.executable, str(EXAMPLES / script), *words, "--out", folder]
+            command = [
+                sys.executable,
+                str(EXAMPLES / script),
+                *words,
+                "--no-baselines",
+                "--out",
+                folder,
+            ]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             tables = Path(folder, *words, "tables")
             keep(name, json.loads((tables / "by_seed.json").read_text()))

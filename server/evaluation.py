@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.protocol.messages import EvaluationCounts
+from server.simplex import project_to_simplex
 
 _DRAWS: Final = 1000
 _Z_95: Final = 1.959964
@@ -44,7 +45,7 @@ def auroc(evaluations: Sequence[EvaluationCounts]) -> Auroc | None:
         return None
     noisy = np.sum([np.asarray(item.counts, dtype=np.float64) for item in evaluations], axis=0)
     noise = float(np.sqrt(sum(item.noise_multiplier**2 for item in evaluations)))
-    counts = np.stack([_project(row) for row in noisy])
+    counts = _project(noisy)
     row_noise = noise * np.sqrt(noisy.shape[1])
     # A label whose total drowns in its own noise cannot be compared with the other.
     if min(noisy.sum(axis=1)) <= max(row_noise, 1.0):
@@ -65,25 +66,15 @@ def _bootstrap(counts: Floats, noise: float) -> Floats:
     shares = counts / counts.sum(axis=1, keepdims=True)
     for index in range(_DRAWS):
         drawn = np.stack([rng.multinomial(totals[label], shares[label]) for label in (0, 1)])
-        again = np.stack([_project(row) for row in drawn + rng.normal(0, noise, drawn.shape)])
+        again = _project(drawn + rng.normal(0, noise, drawn.shape))
         is_empty = bool((again.sum(axis=1) <= 0).any())
         draws[index] = 0.5 if is_empty else _auroc(again)
     return draws
 
 
-def _project(row: Floats) -> Floats:
-    """Return the nearest non-negative vector with the same (non-negative) sum.
-
-    Euclidean projection onto a simplex: Duchi et al. 2008, Figure 1.
-    """
-    total = max(float(row.sum()), 0.0)
-    if total == 0.0:
-        return np.zeros_like(row)
-    falling = np.sort(row)[::-1]
-    shift = (np.cumsum(falling) - total) / np.arange(1, len(row) + 1)
-    last = np.nonzero(falling > shift)[0][-1]
-    projected: Floats = np.maximum(row - shift[last], 0.0)
-    return projected
+def _project(rows: Floats) -> Floats:
+    """Return the nearest non-negative rows [..., n] with the same sums, or zeros for sums below."""
+    return project_to_simplex(rows, np.maximum(rows.sum(axis=-1), 0.0))
 
 
 def _auroc(counts: Floats) -> float:

@@ -15,7 +15,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from common.false_discovery import benjamini_hochberg
 from common.study.contingency import LABELS, ContingencyTable
+from server.simplex import project_to_simplex
 
 _DRAWS: Final = 200
 _Z_95: Final = 1.959964
@@ -104,15 +106,9 @@ def estimate_information(table: NoisyTable, totals: Floats) -> Information:
 
 
 def told_from_noise(p_values: Sequence[float]) -> tuple[bool, ...]:
-    """Return whose relation is believed: of those, one in ten is expected to be noise at most.
-
-    Source: Benjamini and Hochberg 1995, step-up procedure.
-    """
-    rising = np.sort(np.asarray(p_values))
-    ranks = np.arange(1, len(rising) + 1)
-    passing = np.flatnonzero(rising <= _FALSE_SHARE_MAX * ranks / len(rising))
-    highest = rising[passing[-1]] if len(passing) else -1.0
-    return tuple(bool(value <= highest) for value in p_values)
+    """Return whose relation is believed: of those, one in ten is expected to be noise at most."""
+    stands = benjamini_hochberg(np.asarray(p_values), false_share_max=_FALSE_SHARE_MAX)
+    return tuple(stands.tolist())
 
 
 def joint_information(table: NoisyTable, totals: Floats) -> float:
@@ -125,7 +121,7 @@ def joint_information(table: NoisyTable, totals: Floats) -> float:
 
 def denoise(table: NoisyTable, totals: Floats) -> Floats:
     """Return the nearest non-negative counts [classes, 2] with the given patients per outcome."""
-    return np.ascontiguousarray(_project(table.counts.T, totals).T)
+    return np.ascontiguousarray(project_to_simplex(table.counts.T, totals).T)
 
 
 def mutual_information(counts: Floats) -> Floats:
@@ -174,18 +170,5 @@ def _redrawn(counts: Floats, totals: Floats, noise: float, rng: np.random.Genera
     ).astype(np.float64)
     if noise > 0:
         drawn += rng.normal(0, noise, drawn.shape)
-    projected = _project(drawn, np.broadcast_to(totals, drawn.shape[:-1]))
+    projected = project_to_simplex(drawn, np.broadcast_to(totals, drawn.shape[:-1]))
     return mutual_information(projected.swapaxes(-2, -1))
-
-
-def _project(rows: Floats, totals: Floats) -> Floats:
-    """Return the nearest non-negative rows [..., n] that sum to totals [...], each above 0.
-
-    Euclidean projection onto a simplex: Duchi et al. 2008, Figure 1.
-    """
-    falling = -np.sort(-rows, axis=-1)
-    places = np.arange(1, rows.shape[-1] + 1)
-    shifts = (np.cumsum(falling, axis=-1) - totals[..., None]) / places
-    last = (falling > shifts).sum(axis=-1, keepdims=True) - 1
-    projected: Floats = np.maximum(rows - np.take_along_axis(shifts, last, axis=-1), 0.0)
-    return projected

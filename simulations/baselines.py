@@ -7,8 +7,8 @@ on each site's own held-out patients, who are the same for all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -31,7 +31,7 @@ from simulations.exact_performance import (
 from simulations.one_thread import one_thread
 from simulations.plain_rounds import Company, Trainee, pool, train_companies
 from simulations.randomness import reproducible
-from site_client.features.matrix import FeatureMatrix, split
+from site_client.features.matrix import split
 
 FEDERATED: Final = "federated"
 ALL_SITES: Final = "all sites"
@@ -121,30 +121,57 @@ def train_baselines(
         ConfigError: for an unknown name.
     """
     check_names(names)
-    held_out = {item.site_id: split(item.patients, plan)[1] for item in sites}
-    scored = {FEDERATED: {name: _score(plan, federated, held_out[name]) for name in held_out}}
+    scored = {FEDERATED: _scores(plan, [(federated, [item.site_id for item in sites])], sites)}
     seconds: dict[str, float] = {}
     rounds = plan.training.rounds
-    with one_thread():
-        for place, name in enumerate(names):
-            begun = time.perf_counter()
-            jobs = list(_jobs(name, sites, left_out_max))
-            models = train_companies(
-                plan,
-                [job.company for job in jobs],
-                randomness=reproducible(seed),
-                progress=lambda done, _, place=place: progress(  # type: ignore[misc]
-                    place * rounds + done, len(names) * rounds
-                ),
-            )
-            scored[name] = {
-                site_id: _score(plan, model, held_out[site_id])
-                for job, model in zip(jobs, models, strict=True)
-                for site_id in job.scored_at
-            }
-            seconds[name] = time.perf_counter() - begun
+    for place, name in enumerate(names):
+        begun = time.perf_counter()
+        scored[name] = train_baseline(
+            plan,
+            sites,
+            name,
+            seed=seed,
+            left_out_max=left_out_max,
+            progress=lambda done, _, place=place: progress(  # type: ignore[misc]
+                place * rounds + done, len(names) * rounds
+            ),
+        )
+        seconds[name] = time.perf_counter() - begun
     rows = [row for name, found in scored.items() for row in _rows(name, found, scored[FEDERATED])]
     return Baselines(pd.DataFrame(rows), seconds)
+
+
+def train_baseline(
+    plan: StudyPlan,
+    sites: Sequence[Trainee],
+    name: str,
+    *,
+    seed: int,
+    left_out_max: int = LEFT_OUT_MAX,
+    is_noiseless: bool = False,
+    progress: Callable[[int, int], None] = lambda done, rounds: None,
+) -> dict[str, Scored]:
+    """Train one baseline and return how each site's held-out patients are scored by it.
+
+    Args:
+        plan, sites, seed, left_out_max: see `train_baselines`.
+        name: a known one.
+        is_noiseless: whether it is of a study without noise, where no baseline has any.
+        progress: told rounds done and rounds.
+    """
+    with one_thread():
+        jobs = list(_jobs(name, sites, left_out_max))
+        models = train_companies(
+            plan,
+            [
+                replace(job.company, has_noise=False) if is_noiseless else job.company
+                for job in jobs
+            ],
+            randomness=reproducible(seed),
+            progress=progress,
+        )
+        trained = [(model, job.scored_at) for job, model in zip(jobs, models, strict=True)]
+        return _scores(plan, trained, sites)
 
 
 def _jobs(name: str, sites: Sequence[Trainee], left_out_max: int) -> Iterator[_Job]:
@@ -173,8 +200,17 @@ def _spread(sites: Sequence[Trainee], most: int) -> list[Trainee]:
     return [ordered[place] for place in places]
 
 
-def _score(plan: StudyPlan, model: Parameters, held_out: FeatureMatrix) -> Scored:
-    return Scored(predict(plan, model, held_out), outcomes(held_out))
+def _scores(
+    plan: StudyPlan,
+    models: Iterable[tuple[Parameters, Sequence[str]]],
+    sites: Sequence[Trainee],
+) -> dict[str, Scored]:
+    held_out = {item.site_id: split(item.patients, plan)[1] for item in sites}
+    return {
+        site_id: Scored(predict(plan, model, held_out[site_id]), outcomes(held_out[site_id]))
+        for model, scored_at in models
+        for site_id in scored_at
+    }
 
 
 def _rows(

@@ -12,6 +12,8 @@ from common.command_line import print_json
 from common.loading import collector_at_rest
 from simulations.epsilons_ahead import epsilons_ahead
 from simulations.site_options import (
+    LEFT_OUT_MAX,
+    Baselines,
     By,
     ByQuantity,
     ByTime,
@@ -20,10 +22,13 @@ from simulations.site_options import (
     EngineName,
     Json,
     LabelSkew,
+    LeftOutMax,
+    NoBaselines,
     Patients,
     PatientsMin,
     PlanFile,
     Sites,
+    chosen_baselines,
 )
 
 if TYPE_CHECKING:
@@ -31,8 +36,6 @@ if TYPE_CHECKING:
     from simulations.run import StudyRun
 
 
-LEFT_OUT_MAX: Final = 5
-"""As `simulations.baselines.LEFT_OUT_MAX`, which loads torch."""
 _WARNING: Final = (
     "warning: the folder will hold exact figures of these patients, without privacy noise; if they "
     "are real, keep it like their data"
@@ -59,14 +62,9 @@ def run_plan(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; as many as pay if not given.")
     ] = None,
-    baselines: Annotated[
-        str | None,
-        typer.Option(help="Names with commas; all when not given. See docs/simulating-a-study.md."),
-    ] = None,
-    no_baselines: Annotated[bool, typer.Option("--no-baselines", help="Train none.")] = False,
-    left_out_max: Annotated[
-        int, typer.Option(min=1, help="Sites left out in turn for leave_one_site_out.")
-    ] = LEFT_OUT_MAX,
+    baselines: Baselines = None,
+    no_baselines: NoBaselines = False,
+    left_out_max: LeftOutMax = LEFT_OUT_MAX,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; runs/STUDY-seed-SEED if not given.")
     ] = None,
@@ -81,7 +79,7 @@ def run_plan(
     with epsilons_ahead(lambda: read_plan(plan)), collector_at_rest():
         from common.study.selection_words import check_trains
         from simulations.engine import EngineSettings
-        from simulations.run import ALL_BASELINES, default_folder, run
+        from simulations.run import default_folder, run
         from simulations.site_choice import choose_sites
 
     study_plan = _read(plan, json=json)
@@ -95,7 +93,6 @@ def run_plan(
         print(f"left out: {words}", file=sys.stderr)
     if data is not None:
         print(_WARNING, file=sys.stderr)
-    names = ALL_BASELINES if baselines is None else tuple(baselines.split(","))
     with _Bars(Console(stderr=True)) as bars:
         found = run(
             study_plan,
@@ -103,7 +100,7 @@ def run_plan(
             folder=out or default_folder(study_plan, seed),
             seed=seed,
             settings=EngineSettings(engine=engine.value, workers=workers),
-            baselines=() if no_baselines else names,
+            baselines=chosen_baselines(baselines, none=no_baselines),
             left_out_max=left_out_max,
             resume=resume,
             progress=bars.show,

@@ -13,6 +13,8 @@ import typer
 from common.command_line import print_json, table_width
 from common.loading import collector_at_rest
 from simulations.site_options import (
+    LEFT_OUT_MAX,
+    Baselines,
     By,
     ByQuantity,
     ByTime,
@@ -21,13 +23,18 @@ from simulations.site_options import (
     EngineName,
     Json,
     LabelSkew,
+    LeftOutMax,
+    NoBaselines,
     Patients,
     PatientsMin,
     PlanFile,
     Sites,
+    chosen_baselines,
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from common.study.plan import StudyPlan
     from simulations.partition import Partition
     from simulations.sweep import Sites as SitesOfSeed
@@ -62,6 +69,9 @@ def sweep_plan(
     patients: Patients = 500,
     patients_min: PatientsMin = 50,
     engine: EngineName = Engine.LOCAL,
+    baselines: Baselines = None,
+    no_baselines: NoBaselines = False,
+    left_out_max: LeftOutMax = LEFT_OUT_MAX,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time; as many as cores if not given.")
     ] = None,
@@ -74,15 +84,16 @@ def sweep_plan(
     with collector_at_rest():
         from common.study.plan_file import read_plan
         from common.study.selection_words import check_trains
+        from simulations.baselines import check_names
         from simulations.engine import EngineSettings
         from simulations.site_choice import choose_sites
         from simulations.sweep import EarlyStop
-        from simulations.sweep_report import sweep_record, write_sweep
         from simulations.varied_plans import make_cells, read_vary
 
     check_trains(study_plan := read_plan(plan))
     values = read_vary(vary)
     make_cells(study_plan, values)  # a wrong plan is told before any patient is read
+    check_names(beside := chosen_baselines(baselines, none=no_baselines))
     choose = partial(
         choose_sites, study_plan,
         data=data, by=by, label_skew=label_skew, by_quantity=by_quantity, by_time=by_time,
@@ -100,14 +111,22 @@ def sweep_plan(
         workers=workers,
         settings=EngineSettings(engine=engine.value),
         stop=None if early_stop is None else EarlyStop(early_stop),
+        baselines=beside,
+        left_out_max=left_out_max,
     )
+    _write_and_tell(found, chosen, json=json)
+
+
+def _write_and_tell(found: Sweep, chosen: Partition, *, json: bool) -> None:
+    from simulations.sweep_report import sweep_record, write_sweep
+
     told = f"{len(chosen)} sites, divided {chosen.words}"
     report = write_sweep(found, words=told, left_out=chosen.left_out)
     if json:
         record = sweep_record(found, words=told, left_out=chosen.left_out)
         print_json(record | {"folder": str(found.folder)})
     else:
-        print(f"{study_plan.study.id}: {told}")
+        print(f"{found.plan.study.id}: {told}")
         _tell(found)
         print(f"report: {report}")
 
@@ -130,7 +149,7 @@ def _sweep(
     for words in chosen.left_out:
         console.print(f"left out: {words}", highlight=False)
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("runs", total=None)
+        task = bar.add_task("runs and baselines", total=None)
         return sweep(
             plan,
             sites,
@@ -160,6 +179,29 @@ def _tell(found: Sweep) -> None:
             "none" if math.isnan(row["epsilon_spent"]) else f"{row['epsilon_spent']:.3f}",
             str(row["seeds"]),
         )
-    Console(width=table_width()).print(table)
+    console = Console(width=table_width())
+    console.print(table)
+    _tell_bought(found, console)
     for name, seeds in found.stopped.items():
         print(f"stopped after {seeds} seeds, below the best of its ε: {name}")
+
+
+def _tell_bought(found: Sweep, console: Console) -> None:
+    """Print a row for each cell: the federation less each baseline."""
+    from rich.table import Table
+
+    from simulations.sweep_figures import varied
+    from simulations.sweep_report import beside_federation, interval_text
+    from simulations.varied_plans import in_words
+
+    names = beside_federation(found)
+    if not names:
+        return
+    paths = varied(found)
+    title = "the federation's AUROC minus that of each baseline, mean of sites, 95 % over seeds"
+    table = Table(*paths, *names, title=title, title_justify="left")
+    for values, rows in found.bought.groupby(paths, sort=False):
+        differences = rows.set_index("baseline").loc[names]
+        cells = (interval_text(row, "federated_minus") for _, row in differences.iterrows())
+        table.add_row(*(in_words(value) for value in values), *cells)
+    console.print(table)

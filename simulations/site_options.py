@@ -1,12 +1,16 @@
-"""Options that several commands of `cohortium-sim` share: who the sites are, what works them."""
+"""Options of several `cohortium-sim` commands: who the sites are, what is trained beside them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import typer
+
+LEFT_OUT_MAX: Final = 5
+"""As `simulations.baselines.LEFT_OUT_MAX`, which loads torch."""
 
 
 class Engine(StrEnum):
@@ -46,4 +50,21 @@ PatientsMin: TypeAlias = Annotated[
 EngineName: TypeAlias = Annotated[
     Engine, typer.Option(help="local: processes of this machine; flower: Flower on Ray.")
 ]
+Baselines: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Names with commas; all when not given. See docs/simulating-a-study.md."),
+]
+NoBaselines: TypeAlias = Annotated[bool, typer.Option("--no-baselines", help="Train none.")]
+LeftOutMax: TypeAlias = Annotated[
+    int, typer.Option(min=1, help="Sites left out in turn for leave_one_site_out.")
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def chosen_baselines(names: str | None, *, none: bool) -> Sequence[str]:
+    """Return the baselines that `--baselines` and `--no-baselines` ask for; unchecked."""
+    from simulations.baselines import ALL_BASELINES
+
+    if none:
+        return ()
+    return ALL_BASELINES if names is None else tuple(names.split(","))

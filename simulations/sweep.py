@@ -1,12 +1,12 @@
 """A plan's fields varied over seeds: what each choice gives, what privacy costs, and who pays.
 
-Every run is the study itself (`simulations.engine.run_study`). A run that was made before, with the
-same plan, sites, seed, engine and software, is read back, so a killed sweep goes on where it ended.
+Every run is the study itself (`simulations.engine.run_study`), and has its baselines beside it
+(`simulations.baselines`). A run or a baseline that was made before, with the same plan, sites,
+seed, engine and software, is read back, so a killed sweep goes on where it ended.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,12 +18,15 @@ from common.errors import ConfigError
 from common.study.plan import StudyPlan
 from common.study.plan_file import read_plan
 from common.study.selection_words import check_trains
-from simulations import sweep_tables
+from simulations import sweep_baseline_tables, sweep_tables
+from simulations.baselines import ALL_BASELINES, LEFT_OUT_MAX, check_names
 from simulations.engine import EngineSettings
+from simulations.sweep_baselines import SweepBaselines
+from simulations.sweep_book import Book, Made, Trained
 from simulations.sweep_cache import RunCache, run_digest
-from simulations.sweep_folder import RUNS, claim_sweep_folder
-from simulations.sweep_pool import SweepProcesses
-from simulations.sweep_run import RunRecord, SweepJob
+from simulations.sweep_folder import BASELINES, RUNS, claim_sweep_folder
+from simulations.sweep_pool import Job, SweepProcesses
+from simulations.sweep_run import SweepJob
 from simulations.varied_plans import Cell, make_cells
 from simulations.virtual_site import VirtualSite
 from site_client.features.matrix import FeatureMatrix
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 Sites: TypeAlias = Sequence[VirtualSite] | Callable[[int], Sequence[VirtualSite]]
 """The sites, or the sites of a seed."""
 SweepProgress: TypeAlias = Callable[[int, int, int], None]
-"""Called as (runs done, runs read back of these, runs of the sweep)."""
+"""Called as (runs and baselines done, read back of these, in the whole sweep)."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +60,6 @@ class EarlyStop:
 
 
 @dataclass(frozen=True)
-class Made:
-    """One run of a cell: which, and what it gave."""
-
-    cell: Cell
-    seed: int
-    record: RunRecord
-
-
-@dataclass(frozen=True)
 class Sweep:
     """A finished sweep: its runs, and the tables of them.
 
@@ -74,6 +68,7 @@ class Sweep:
         plan: which was varied.
         cells: in the order asked for.
         runs: by cell and seed.
+        trained: baselines, by cell and seed.
         stopped: name of each cell that `EarlyStop` cut, and after how many seeds.
     """
 
@@ -81,6 +76,7 @@ class Sweep:
     plan: StudyPlan
     cells: tuple[Cell, ...]
     runs: tuple[Made, ...] = field(repr=False)
+    trained: tuple[Trained, ...] = field(repr=False)
     stopped: Mapping[str, int]
 
     @cached_property
@@ -96,7 +92,17 @@ class Sweep:
     @cached_property
     def summary(self) -> pd.DataFrame:
         """One row for each cell: means over seeds with 95 % intervals."""
-        return sweep_tables.summary(self.runs)
+        return sweep_baseline_tables.with_baselines(sweep_tables.summary(self.runs), self.bought)
+
+    @cached_property
+    def baselines(self) -> pd.DataFrame:
+        """One row for each cell, seed, baseline and site, and one for all sites together."""
+        return sweep_baseline_tables.baselines(self.runs, self.trained)
+
+    @cached_property
+    def bought(self) -> pd.DataFrame:
+        """One row for each cell and baseline: means over seeds, also of what federation bought."""
+        return sweep_baseline_tables.bought(self.runs, self.trained)
 
     @cached_property
     def cost(self) -> pd.DataFrame:
@@ -134,11 +140,14 @@ def sweep(
     workers: int | None = None,
     settings: EngineSettings | None = None,
     stop: EarlyStop | None = None,
+    baselines: Sequence[str] = ALL_BASELINES,
+    left_out_max: int = LEFT_OUT_MAX,
     progress: SweepProgress = lambda done, found, runs: None,
 ) -> Sweep:
-    """Run every combination of the varied values with every seed; write plan and kept runs.
+    """Run every combination of the varied values with every seed, and its baselines.
 
-    `simulations.sweep_report.write_sweep` writes tables, figures and reports.
+    The folder gets the plan and what was made; `simulations.sweep_report.write_sweep` writes
+    tables, figures and reports.
 
     Args:
         plan: whose fields are varied; or its file.
@@ -146,40 +155,43 @@ def sweep(
             seed; ready features keep their parts, so that seeds are of sampling and noise alone.
         vary: as `simulations.varied_plans.make_cells`.
         seeds: different ones.
-        folder: kept runs are in its `runs/`.
+        folder: kept runs are in its `runs/`, kept baselines in its `baselines/`.
         workers: processes; as many as cores when not given.
         settings: of the engine, which gets one process in each.
         stop: when to run no more seeds of a cell; every seed when not given.
-        progress: told after each run.
+        baselines: which to train beside each cell, with the run's own seed and held-out patients;
+            none of them with ().
+        left_out_max: sites left out in turn; of more, that many are chosen evenly by size.
+        progress: told after each run and each baseline.
 
     Raises:
         PlanProblems: before anything runs, when a cell's plan breaks a rule.
-        ConfigError: when nothing is varied, or seeds are missing or twice there, or the folder
-            holds something else.
+        ConfigError: when nothing is varied, or seeds are missing or twice there, a baseline
+            is unknown, or the folder holds something else.
         ServiceError: when a process ends by itself.
         CohortiumError: as `run_study`.
     """
     if not isinstance(plan, StudyPlan):
         plan = read_plan(plan)
     check_trains(plan)
+    check_names(baselines)
     cells = make_cells(plan, vary)
     _check_seeds(seeds, stop)
     used = replace(settings or EngineSettings(), workers=1)
     claim_sweep_folder(folder, plan)
-    cache = RunCache(folder / RUNS)
-    book = _Book(cells, len(seeds), progress)
-    processes = max(1, min(workers or os.cpu_count() or 1, len(cells) * len(seeds)))
+    beside = SweepBaselines(tuple(dict.fromkeys(baselines)), left_out_max, cells)
+    kept_runs, kept_baselines = RunCache(folder / RUNS), RunCache(folder / BASELINES)
+    book = Book(cells, beside, len(seeds), progress)
+    processes = max(1, min(workers or os.cpu_count() or 1, book.expected))
     with SweepProcesses(processes) as pool:
         for wave in _waves(seeds, stop):
-            for cell in book.losers(stop):
-                book.stopped.setdefault(cell.name, len(book.of(cell)))
-            jobs = book.missing(_jobs(book.going(), sites, wave, used), cache)
-            for job, record in pool.run(jobs):
-                cache.keep(record)
+            book.stop_losers(stop)
+            wanted = _jobs(book.going(), sites, wave, used, beside)
+            for job, record in pool.run(book.missing(wanted, kept_runs, kept_baselines)):
+                (kept_runs if isinstance(job, SweepJob) else kept_baselines).keep(record)
                 book.add(job, record)
-    order = {cell.name: place for place, cell in enumerate(cells)}
-    runs = sorted(book.runs, key=lambda run: (order[run.cell.name], run.seed))
-    return Sweep(folder, plan, cells, tuple(runs), dict(book.stopped))
+    runs, trained = book.in_order()
+    return Sweep(folder, plan, cells, runs, trained, dict(book.stopped))
 
 
 def _check_seeds(seeds: Sequence[int], stop: EarlyStop | None) -> None:
@@ -201,14 +213,22 @@ def _waves(seeds: Sequence[int], stop: EarlyStop | None) -> Iterator[Sequence[in
 
 
 def _jobs(
-    cells: Sequence[Cell], sites: Sites, seeds: Sequence[int], settings: EngineSettings
-) -> Iterator[SweepJob]:
-    """Yield the runs of some seeds; features are made once for cells that ask the same question."""
+    cells: Sequence[Cell],
+    sites: Sites,
+    seeds: Sequence[int],
+    settings: EngineSettings,
+    beside: SweepBaselines,
+) -> Iterator[Job]:
+    """Yield the runs and baselines of some seeds.
+
+    Features are made once for cells that ask the same question.
+    """
     of_rows = ("cohort", "features", "label")
     is_questioned = any(path.startswith(of_rows) for cell in cells for path in cell.values)
     for seed in seeds:
         drawn = _of_seed(sites, seed)
         made: dict[str, tuple[tuple[VirtualSite, ...], tuple[str, ...]]] = {}
+        prepared = []
         for cell in cells:
             question = cell.plan.model_dump_json(
                 include={"cohort", "features", "label", "model", "evaluation", "privacy"},
@@ -220,7 +240,9 @@ def _jobs(
                 )
                 made[question] = ready, tuple(site.fingerprint(cell.plan) for site in ready)
             ready, prints = made[question]
+            prepared.append((cell, ready, prints))
             yield SweepJob(run_digest(cell, prints, seed, settings), cell, seed, ready, settings)
+        yield from beside.jobs(prepared, seed)
 
 
 def _of_seed(sites: Sites, seed: int) -> Sequence[VirtualSite]:
@@ -240,51 +262,3 @@ def _with_features(site: VirtualSite, plan: StudyPlan, *, is_questioned: bool) -
             )
         return site
     return replace(site, patients=site.matrix(plan))
-
-
-class _Book:
-    """What has been run so far."""
-
-    def __init__(self, cells: Sequence[Cell], seeds: int, progress: SweepProgress) -> None:
-        self.runs: list[Made] = []
-        self.stopped: dict[str, int] = {}
-        self._cells = cells
-        self._seeds = seeds
-        self._progress = progress
-        self._found = 0
-
-    def going(self) -> list[Cell]:
-        return [cell for cell in self._cells if cell.name not in self.stopped]
-
-    def of(self, cell: Cell) -> list[Made]:
-        return [run for run in self.runs if run.cell is cell]
-
-    def add(self, job: SweepJob, record: RunRecord) -> None:
-        own = next(cell for cell in self._cells if cell.name == job.cell.name)
-        self.runs.append(Made(own, job.seed, record))
-        cut = sum(self._seeds - after for after in self.stopped.values())
-        self._progress(len(self.runs), self._found, len(self._cells) * self._seeds - cut)
-
-    def missing(self, jobs: Iterator[SweepJob], cache: RunCache) -> Iterator[SweepJob]:
-        """Yield the jobs that are not in the cache; take the others from there."""
-        for job in jobs:
-            record = cache.find(job.digest)
-            if record is None:
-                yield job
-            else:
-                self._found += 1
-                self.add(job, record)
-
-    def losers(self, stop: EarlyStop | None) -> Iterator[Cell]:
-        """Yield cells whose interval is below that of the best cell of the same epsilon."""
-        if stop is None or not self.runs:
-            return
-        found = {
-            cell.name: sweep_tables.interval([sweep_tables.auroc_of(run) for run in self.of(cell)])
-            for cell in self._cells
-        }
-        for cell in self.going():
-            rivals = [found[other.name] for other in self._cells if other.epsilon == cell.epsilon]
-            best = max(rivals, key=lambda item: -math.inf if math.isnan(item.mean) else item.mean)
-            if found[cell.name].high < best.low:
-                yield cell

@@ -1,4 +1,4 @@
-"""Runs that were made already, each under the digest of everything that it depends on."""
+"""What was made already, each thing under the digest of everything that it depends on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from common.canonical import digest_record
+from common.canonical import Canonical, digest_record
 from common.study.plan_bytes import plan_digest
 from common.whole_file import write_whole
 from simulations.engine import EngineSettings
@@ -23,7 +23,7 @@ _OURS: Final = ("common", "server", "site_client", "simulations")
 
 
 class RunCache:
-    """Run records as files; one that is cut short by a kill is never read.
+    """Records of runs, or of baselines, as files; one that is cut short by a kill is never read.
 
     Args:
         folder: made when it is not there.
@@ -58,7 +58,7 @@ def run_digest(cell: Cell, sites: Sequence[str], seed: int, settings: EngineSett
     Args:
         sites: their fingerprints, in order.
     """
-    return digest_record(
+    return made_digest(
         "cohortium simulated run",
         {
             "plan": plan_digest(cell.plan),
@@ -67,9 +67,13 @@ def run_digest(cell: Cell, sites: Sequence[str], seed: int, settings: EngineSett
             "seed": seed,
             "engine": settings.engine,
             "batched": str(settings.batched),
-            "software": dict(software()),
         },
     )
+
+
+def made_digest(label: str, facts: Mapping[str, Canonical]) -> str:
+    """Return the digest of what something is made from, and of the software that makes it."""
+    return digest_record(label, {**facts, "software": dict(software())})
 
 
 @functools.lru_cache(maxsize=1)

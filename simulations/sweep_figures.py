@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from simulations.baselines import FEDERATED, WORDS
 from simulations.figures import written
 from simulations.varied_plans import EPSILON, in_words
 
@@ -19,10 +20,18 @@ if TYPE_CHECKING:
 
     from simulations.sweep import Sweep
 
+BOUGHT: Final = "bought"
+_PANELS_MAX: Final = 6
 _NAMES_MAX: Final = 40
 _SERIES_MAX: Final = 8
 # Okabe and Ito's colours, which readers with any colour vision tell apart; then shapes as well.
 _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LEVELS: Final[dict[str, tuple[str, Literal["dashed", "dotted", "solid"]]]] = {
+    "federated_no_noise": ("#009E73", "solid"),
+    "pooled": ("#000000", "dotted"),
+    "alone": ("#D55E00", "dashed"),
+}
+"""Baselines without noise, in the order drawn: levels that do not depend on epsilon."""
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -52,7 +61,7 @@ class Drawn:
 def draw(found: Sweep) -> list[Drawn]:
     """Return the figures that a sweep's varied fields allow."""
     with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        drawn = [_utility(found)]
+        drawn = [_bought(found), _utility(found)]
         if not found.cost.empty:
             drawn += [_cost(found, "site"), _cost(found, "group")]
         drawn += [_participation(found), _communication(found)]
@@ -87,17 +96,95 @@ def _utility(found: Sweep) -> Drawn:
         )
     axes.set_xticks(range(len(ticks)), [in_words(tick) for tick in ticks])
     axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
-    axes.set_xlabel("ε (∞: the same plan without noise)" if axis == EPSILON else axis)
+    axes.set_xlabel(_axis_words(axis))
     axes.set_ylabel("AUROC, all held-out patients")
     _legend(axes, others)
     return Drawn(
         "utility",
-        "Utility against ε" if axis == EPSILON else f"Utility by {axis}",
+        f"Utility {_by_words(axis)}",
         "Mean over seeds and its 95 % interval (Student's t over seeds). The interval is of split, "
         "sampling and noise; it does not cover which patients the hospitals happened to have.",
         table,
         figure,
     )
+
+
+def _bought(found: Sweep) -> Drawn:
+    """Draw the federation over the first varied field, with a level for each baseline."""
+    axis, *others = varied(found)
+    table = found.bought
+    is_beside = table["baseline"].nunique() > 1
+    series = _series(table, others)
+    panels = series[:_PANELS_MAX]
+    figure = Figure(figsize=(6.4, 1.0 + 2.6 * len(panels)), layout="constrained")
+    for axes, (label, part) in zip(
+        figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0], panels, strict=True
+    ):
+        axes.use_sticky_edges = False  # a band without height would be the axis' end
+        ticks = list(dict.fromkeys(part[axis]))
+        of = {name: rows.set_index(axis).loc[ticks] for name, rows in part.groupby("baseline")}
+        at = np.arange(len(ticks))
+        for name in _LEVELS:
+            if name in of:
+                _level(axes, at, of[name], name)
+        for place, name in enumerate(name for name in WORDS if name not in _LEVELS):
+            # The mean of some sites is not beside that of all: where few are left out, it misleads.
+            if name not in of or (of[name]["sites"] < of[FEDERATED]["sites"]).any():
+                continue
+            axes.plot(
+                at, of[name]["auroc"], _MARKERS[place + 1], color="#666666", fillstyle="none",
+                label=WORDS[name],
+            )  # fmt: skip
+        _with_ends(axes, at, of[FEDERATED], "the federation, as the plan says")
+        axes.set_xticks(at, [in_words(tick) for tick in ticks])
+        axes.set_title(label, fontsize="medium", loc="left")
+        axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
+        axes.set_ylabel("AUROC, mean of sites")
+    axes.set_xlabel(_axis_words(axis))
+    figure.legend(
+        *axes.get_legend_handles_labels(), frameon=False, fontsize="small",
+        loc="outside lower center", ncols=2,
+    )  # fmt: skip
+    cut = (
+        ""
+        if len(panels) == len(series)
+        else f" The first {_PANELS_MAX} are drawn; all in the table."
+    )
+    return Drawn(
+        BOUGHT,
+        f"What federation bought: utility {_by_words(axis)}, beside the baselines",
+        "Mean over seeds; the whiskers, and the bands of the baselines without noise, are 95 % "
+        "intervals (Student's t over seeds). Differences are paired by seed, so they are known "
+        f"better than bands that overlap suggest: read them in the table.{cut}",
+        table if is_beside else table.head(0),
+        figure,
+    )
+
+
+def _level(axes: Axes, at: Any, rows: pd.DataFrame, name: str) -> None:
+    """Draw a horizontal line over each tick, and its interval as a band."""
+    colour, style = _LEVELS[name]
+    middle = rows["auroc"].to_numpy()
+    low, high = (rows[f"auroc_{end}"].fillna(rows["auroc"]).to_numpy() for end in ("low", "high"))
+    axes.bar(at, high - low, width=1.0, bottom=low, color=colour, alpha=0.08, linewidth=0)
+    axes.hlines(middle, at - 0.5, at + 0.5, colors=colour, linestyles=style, label=WORDS[name])
+
+
+def _with_ends(axes: Axes, at: Any, rows: pd.DataFrame, label: str) -> None:
+    middle = rows["auroc"].to_numpy()
+    ends = np.abs(rows[["auroc_low", "auroc_high"]].to_numpy().T - middle)
+    axes.errorbar(
+        at, middle, yerr=np.nan_to_num(ends), label=label, color=_COLOURS[0], marker="o",
+        capsize=3, linestyle="none",
+    )  # fmt: skip
+
+
+def _axis_words(axis: str) -> str:
+    return "ε (∞: the same plan without noise)" if axis == EPSILON else axis
+
+
+def _by_words(axis: str) -> str:
+    return "against ε" if axis == EPSILON else f"by {axis}"
 
 
 def _cost(found: Sweep, scope: str) -> Drawn:

@@ -14,6 +14,8 @@ from simulations.run_folder import RunFolder
 
 RUNS: Final = "runs"
 """The kept runs, in a sweep's folder."""
+BASELINES: Final = "baselines"
+"""The kept baselines."""
 _PLAN: Final = "plan.toml"
 
 

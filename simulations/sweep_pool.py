@@ -1,4 +1,4 @@
-"""The processes of a sweep: each makes one run at a time, and none outlives whoever started it."""
+"""The processes of a sweep: each does one job at a time, and none outlives whoever started it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from common import errors
 from common.errors import CohortiumError, InternalError, ServiceError, StoreError
-from simulations.sweep_run import RunRecord, SweepJob, run_job
+from simulations.sweep_baselines import BaselineJob
+from simulations.sweep_run import RunRecord, SweepJob
 
 _STOP_WAIT_S: Final = 5.0
 _DELETIONS_MAX: Final = 20
+
+Job: TypeAlias = SweepJob | BaselineJob
+"""What a process does: it makes a run or a baseline."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +39,19 @@ class _Failure:
 class _Worker:
     process: SpawnProcess
     pipe: Connection
-    job: SweepJob | None = None
+    job: Job | None = None
 
 
 class SweepProcesses:
-    """Processes that make runs. Leaving the context ends them all, and deletes what they wrote.
+    """Processes that make runs and baselines.
+
+    Leaving the context ends them all, and deletes what they wrote.
 
     A process that is killed in a run cannot delete its temporary folders, where patients' features
     are; so they lie in one folder, which whoever started the processes deletes.
 
     Args:
-        workers: how many; with 1 the runs are made in this one.
+        workers: how many; with 1 everything is made in this one.
     """
 
     def __init__(self, workers: int) -> None:
@@ -72,19 +78,19 @@ class SweepProcesses:
             if self._scratch is not None:
                 self._scratch.cleanup()
 
-    def run(self, jobs: Iterable[SweepJob]) -> Iterator[tuple[SweepJob, RunRecord]]:
-        """Make runs and yield each with its record, in the order in which they end.
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, RunRecord]]:
+        """Do jobs and yield each with its record, in the order in which they end.
 
         Args:
             jobs: taken one by one as a process becomes free: not all need be in memory together.
 
         Raises:
-            CohortiumError: of the first run that fails.
+            CohortiumError: of the first job that fails.
             ServiceError: when a process ends by itself.
         """
         if self._scratch is None:
             for job in jobs:
-                yield job, run_job(job)
+                yield job, job.make()
             return
         for job in jobs:
             idle = next((item for item in self._workers if item.job is None), None)
@@ -104,19 +110,19 @@ def _start(scratch: str) -> _Worker:
     # "spawn": a fork would copy the locks of torch's threads as they happen to be.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, run_job, scratch), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, scratch), daemon=True)
     process.start()
     theirs.close()
     return _Worker(process, ours)
 
 
-def _give(worker: _Worker, job: SweepJob) -> None:
+def _give(worker: _Worker, job: Job) -> None:
     worker.job = job
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         worker.pipe.send(job)  # a process that has gone is told when its answer is read
 
 
-def _next_done(busy: list[_Worker]) -> tuple[_Worker, SweepJob, RunRecord]:
+def _next_done(busy: list[_Worker]) -> tuple[_Worker, Job, RunRecord]:
     ready = wait([worker.pipe for worker in busy if worker.job])
     worker = next(item for item in busy if item.pipe is ready[0])
     job, worker.job = worker.job, None
@@ -148,8 +154,8 @@ def _stop(workers: Sequence[_Worker]) -> None:
         worker.process.join()
 
 
-def _serve(pipe: Connection, run: Callable[[SweepJob], RunRecord], scratch: str) -> None:
-    """Make runs until the pipe closes: the body of a process."""
+def _serve(pipe: Connection, scratch: str) -> None:
+    """Do jobs until the pipe closes: the body of a process."""
     tempfile.tempdir = scratch
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep hears Ctrl-C and stops us
     threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
@@ -160,7 +166,7 @@ def _serve(pipe: Connection, run: Callable[[SweepJob], RunRecord], scratch: str)
             return
         answer: RunRecord | _Failure
         try:
-            answer = run(job)
+            answer = job.make()
         except CohortiumError as error:
             answer = _Failure(error.as_record())
         except OSError as error:

@@ -12,11 +12,12 @@ import pandas as pd
 
 from common.errors import StoreError
 from common.privacy.unit import UNIT_SENTENCE
+from simulations.baselines import FEDERATED, WORDS
 from simulations.figures import written
 from simulations.report_page import Facts, Part, Picture, Report, Section, Words
 from simulations.run_folder import MARK, MARK_TEXT, RunFolder
 from simulations.sweep_cache import software
-from simulations.sweep_figures import Drawn, draw, varied
+from simulations.sweep_figures import BOUGHT, Drawn, draw, varied
 from simulations.varied_plans import EPSILON, in_words
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def write_sweep(found: Sweep, *, words: str, left_out: Sequence[str] = ()) -> Pa
         _write_table(home, item.name, item.table)
         for name, content in written(item.name, item.figure).items():
             home.write_bytes(f"{home.figures.name}/{name}", content)
-    for name in ("table", "by_seed", "summary", "cost"):
+    for name in ("table", "by_seed", "summary", "cost", "baselines"):
         _write_table(home, name, getattr(found, name))
     record = json.dumps(
         sweep_record(found, words=words, left_out=left_out), indent=1, allow_nan=False
@@ -106,8 +107,24 @@ def sweep_record(found: Sweep, *, words: str, left_out: Sequence[str] = ()) -> d
         "runs": len(found.runs),
         "stopped": dict(found.stopped),
         "software": dict(software()),
+        "baselines": rows_of(found.bought),
         "summary": rows_of(found.summary),
     }
+
+
+def beside_federation(found: Sweep) -> list[str]:
+    """Return the names of the baselines that were trained, in their order."""
+    return [name for name in found.bought["baseline"].unique() if name != FEDERATED]
+
+
+def interval_text(row: Any, name: str) -> str:
+    """Return a figure of a row with its interval over seeds; a difference with its sign."""
+    sign = "+" if name == "federated_minus" else ""
+    middle, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    if math.isnan(middle):
+        return "–"
+    ends = "" if math.isnan(low) else f" ({low:{sign}.3f} to {high:{sign}.3f})"
+    return f"{middle:{sign}.3f}{ends}"
 
 
 def _seeds(found: Sweep) -> list[int]:
@@ -115,13 +132,21 @@ def _seeds(found: Sweep) -> list[int]:
 
 
 def _report(found: Sweep, drawn: Sequence[Drawn], words: str, left_out: Sequence[str]) -> Report:
-    figures = [Section(item.title, list(_figure_parts(item))) for item in drawn]
+    figures = [
+        Section(item.title, list(_figure_parts(item))) for item in drawn if item.name != BOUGHT
+    ]
+    pictures = [
+        Picture(item.name, item.title, f"{item.words} The tables below have its numbers.")
+        for item in drawn
+        if item.name == BOUGHT
+    ]
     software_rows = [[name, version] for name, version in software()]
     return Report(
         title=f"A sweep: {found.plan.study.title}",
         sections=[
             Section("How to read this", list(_reading(found, words, left_out))),
             Section("Summary", list(_summary(found))),
+            Section("What federation bought", list(_bought(found, pictures))),
             *figures,
             Section("Software", [Facts("What computed this", ["name", "version"], software_rows)]),
         ],
@@ -163,6 +188,50 @@ def _summary(found: Sweep) -> Iterator[Part]:
         "mean of the sites' own AUROCs. epsilon_spent is the most that any site's ledger states."
     )
     yield _facts("Each plan", found.summary[[*found.cells[0].values, *_SUMMARY]])
+
+
+def _bought(found: Sweep, pictures: Sequence[Picture]) -> Iterator[Part]:
+    names = beside_federation(found)
+    if not names:
+        yield Words("No baselines were trained, so this sweep cannot say what federation bought.")
+        return
+    yield Words(
+        "Each baseline trains the cell's own model for the same rounds and steps from the same "
+        "start with the same seed, and is scored on the same held-out patients; what differs is "
+        "who trains together and whether noise is added. Without noise means that each patient's "
+        "gradient is still clipped as the plan says. In a cell without noise no baseline has any."
+    )
+    yield from pictures
+    for caption, column in (
+        ("AUROC, mean of the sites' own, with its 95 % interval over seeds", "auroc"),
+        ("The federation's AUROC minus each baseline's: above 0 the federation is better",
+         "federated_minus"),
+    ):  # fmt: skip
+        yield _by_baseline(found, caption, column)
+    if (found.bought["sites"] < found.bought["sites"].max()).any():
+        yield Words(
+            "Not every site was left out in turn: compare that column by its difference alone, "
+            "which is of the sites left out."
+        )
+    yield Words(
+        "Every seed and site is in tables/baselines.parquet and .json, figures over all patients "
+        "in tables/bought.parquet and .json."
+    )
+
+
+def _by_baseline(found: Sweep, caption: str, column: str) -> Facts:
+    """Return a row for each cell and a column for each baseline."""
+    paths = list(found.cells[0].values)
+    of_federation = [FEDERATED] if column == "auroc" else []
+    names = [*of_federation, *beside_federation(found)]
+    rows = []
+    for key, part in found.bought.groupby(paths, sort=False):
+        of_name = part.set_index("baseline")
+        values = key if isinstance(key, tuple) else (key,)
+        cells = [interval_text(of_name.loc[name], column) for name in names]
+        rows.append([*(in_words(value) for value in values), *cells])
+    words = {FEDERATED: "the federation, as the plan says", **WORDS}
+    return Facts(caption, [*paths, *(words[name] for name in names)], rows)
 
 
 def _figure_parts(item: Drawn) -> Iterator[Part]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from common.study.plan import StudyPlan
 from server.round_book import Answer, Outcome
 from simulations.engine import EngineSettings, run_study
-from simulations.exact_performance import levels_of, measure, outcomes, predict
+from simulations.exact_performance import Performance, levels_of, measure, outcomes, predict
 from simulations.study_result import FederationResult
 from simulations.traffic import CountedChannel, Sizes, read_traffic
 from simulations.varied_plans import Cell
@@ -45,6 +45,10 @@ class SweepJob:
     seed: int
     sites: tuple[VirtualSite, ...]
     settings: EngineSettings
+
+    def make(self) -> RunRecord:
+        """Run it; see `run_job`."""
+        return run_job(self)
 
 
 def run_job(job: SweepJob) -> RunRecord:
@@ -127,16 +131,16 @@ def _scores(
         ys.append(outcomes(held_out))
         for name, is_member in levels_of(plan, held_out).items():
             members.setdefault(name, []).append(is_member)
-        yield {"scope": "site", "name": site.site_id, **_figures(risks[-1], ys[-1])}
+        yield {"scope": "site", "name": site.site_id, **figures(measure(risks[-1], ys[-1]))}
     risk, y = np.concatenate(risks), np.concatenate(ys)
-    yield {"scope": "all", "name": EVERYONE, **_figures(risk, y)}
+    yield {"scope": "all", "name": EVERYONE, **figures(measure(risk, y))}
     for name, parts in members.items():
         chosen = np.concatenate(parts)
-        yield {"scope": "group", "name": name, **_figures(risk[chosen], y[chosen])}
+        yield {"scope": "group", "name": name, **figures(measure(risk[chosen], y[chosen]))}
 
 
-def _figures(risk: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> RunRecord:
-    found = measure(risk, y)
+def figures(found: Performance) -> RunRecord:
+    """Return a model's figures on some patients as columns of a row, without their intervals."""
     slope = found.calibration_slope
     return {
         "patients": found.patients,

@@ -7,48 +7,19 @@ seeds vary them; the patients are the same in all seeds, so they do not cover wh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student_t
 
+from simulations.seed_interval import interval
 from simulations.varied_plans import EPSILON, Cell, in_words
 
 if TYPE_CHECKING:
-    from simulations.sweep import Made
+    from simulations.sweep_book import Made, Trained
 
-CONFIDENCE: Final = 0.95
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over seeds; its ends are not a number where there is only one."""
-
-    mean: float
-    low: float
-    high: float
-    seeds: int
-
-    def columns(self, name: str) -> Row:
-        """Return it as columns `name`, `name_low` and `name_high`."""
-        return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
-
-
-def interval(values: Iterable[float | None]) -> Interval:
-    """Return mean and Student's t interval of the values that are there."""
-    found = np.array([item for item in values if item is not None and not math.isnan(item)])
-    if len(found) == 0:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    mean = float(found.mean())
-    if len(found) == 1:
-        return Interval(mean, math.nan, math.nan, 1)
-    error = float(found.std(ddof=1)) / math.sqrt(len(found))
-    half = float(student_t.ppf((1 + CONFIDENCE) / 2, len(found) - 1)) * error
-    return Interval(mean, mean - half, mean + half, len(found))
 
 
 def values_of(cell: Cell) -> Row:
@@ -65,16 +36,18 @@ def _plain(value: Any) -> Any:
 
 def auroc_of(run: Made) -> float | None:
     """Return the AUROC of all sites' held-out patients together."""
-    value: float | None = _scores(run, "all")[0]["auroc"]
+    value: float | None = scores(run, "all")[0]["auroc"]
     return value
 
 
-def _scores(run: Made, scope: str) -> list[Row]:
+def scores(run: Made | Trained, scope: str) -> list[Row]:
+    """Return the rows of a run or a baseline for all patients, each site or each group."""
     return [row for row in run.record["scores"] if row["scope"] == scope]
 
 
-def _mean_of_sites(run: Made) -> float | None:
-    found = [row["auroc"] for row in _scores(run, "site") if row["auroc"] is not None]
+def mean_of_sites(run: Made) -> float | None:
+    """Return the mean of the sites' own AUROCs, of those that have one."""
+    found = [row["auroc"] for row in scores(run, "site") if row["auroc"] is not None]
     return float(np.mean(found)) if found else None
 
 
@@ -82,9 +55,9 @@ def table(runs: Sequence[Made]) -> pd.DataFrame:
     """Return one row for each cell, seed and site."""
     rows: list[Row] = []
     for run in runs:
-        scores = {row["name"]: row for row in _scores(run, "site")}
+        of_site = {row["name"]: row for row in scores(run, "site")}
         for site in run.record["sites"]:
-            found = scores.get(site["site_id"], {})
+            found = of_site.get(site["site_id"], {})
             kept = {key: value for key, value in found.items() if key not in ("scope", "name")}
             kept["held_out"] = kept.pop("patients", 0)
             rows.append({**values_of(run.cell), "seed": run.seed, **site, **kept})
@@ -95,9 +68,9 @@ def by_seed(runs: Sequence[Made]) -> pd.DataFrame:
     """Return one row for each cell and seed: figures of all sites' held-out patients together."""
     rows: list[Row] = []
     for run in runs:
-        found = _scores(run, "all")[0]
+        found = scores(run, "all")[0]
         kept = {key: value for key, value in found.items() if key not in ("scope", "name")}
-        means = {"auroc_of_sites": _mean_of_sites(run)}
+        means = {"auroc_of_sites": mean_of_sites(run)}
         rows.append({**values_of(run.cell), "seed": run.seed, **kept, **means})
     return pd.DataFrame(rows)
 
@@ -108,14 +81,14 @@ def summary(runs: Sequence[Made]) -> pd.DataFrame:
 
 
 def _summary_row(cell: Cell, runs: Sequence[Made]) -> Row:
-    everyone = [_scores(run, "all")[0] for run in runs]
+    everyone = [scores(run, "all")[0] for run in runs]
     rounds = [row for run in runs for row in run.record["rounds"]]
     spent = [row["epsilon_spent"] for run in runs for row in run.record["sites"]]
     return {
         **values_of(cell),
         "seeds": len(runs),
         **interval(auroc_of(run) for run in runs).columns("auroc"),
-        **interval(_mean_of_sites(run) for run in runs).columns("auroc_of_sites"),
+        **interval(mean_of_sites(run) for run in runs).columns("auroc_of_sites"),
         "accuracy": interval(row["accuracy"] for row in everyone).mean,
         "brier": interval(row["brier"] for row in everyone).mean,
         "calibration_slope": interval(row["calibration_slope"] for row in everyone).mean,

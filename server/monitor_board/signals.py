@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from common.false_discovery import benjamini_hochberg
 from common.ids import SiteId, StudyId
 from common.study.plan import StudyPlan
 from common.study.report_periods import periods_over, report_late_s
@@ -29,7 +30,6 @@ from server.monitor_board.signal_types import (
 )
 from server.monitor_board.signal_words import name_of, words_of_signal
 from server.monitor_board.site_findings import Raised, site_signals
-from server.monitor_board.statistics.multiplicity import benjamini_hochberg
 from server.monitor_board.statistics.noisy_shares import Floats
 
 FALSE_SHARE_MAX: Final = 0.05

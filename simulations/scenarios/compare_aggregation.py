@@ -15,10 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import t as student
 
 from common.errors import ConfigError
 from common.study.aggregation import (
@@ -36,6 +34,7 @@ from simulations.forecast_population import simulated_population
 from simulations.scenarios.hospitals import first_patients, site_id_of
 from simulations.scenarios.hostile_training import HostileTraining
 from simulations.scenarios.scoring import auroc_of_patients, backdoor_success_among
+from simulations.seed_interval import interval
 from simulations.virtual_site import VirtualSite
 from site_client.features.matrix import FeatureMatrix
 
@@ -129,9 +128,8 @@ def summary_of(table: pd.DataFrame) -> pd.DataFrame:
     for (aggregation, lie), cell in table.groupby(["aggregation", "lie"], sort=False):
         row: dict[str, object] = {"aggregation": aggregation, "lie": lie}
         for measure in MEASURES:
-            values = cell[measure].dropna().to_numpy(dtype=np.float64)
-            row[measure] = float(values.mean()) if len(values) else math.nan
-            row[f"{measure} ±"] = _half_width(values)
+            over_seeds = interval(cell[measure])
+            row[measure], row[f"{measure} ±"] = over_seeds.mean, over_seeds.half_width
         found.append(row)
     return pd.DataFrame(found)
 
@@ -241,10 +239,3 @@ def _last_patients(matrix: FeatureMatrix, count: int) -> FeatureMatrix:
 def _with_aggregation(plan: StudyPlan, spec: AggregationSpec, *, quorum: int) -> StudyPlan:
     training = plan.training.model_copy(update={"aggregation": spec, "quorum": quorum})
     return plan.model_copy(update={"training": training})
-
-
-def _half_width(values: npt.NDArray[np.float64]) -> float:
-    if len(values) < 2:
-        return math.nan
-    spread = float(values.std(ddof=1)) / math.sqrt(len(values))
-    return float(student.ppf(0.975, len(values) - 1)) * spread

@@ -54,7 +54,7 @@ def check(name: str, found: Any) -> None:
 def test_heart_disease_in_four_hospitals_gives_its_table(tmp_path: Path) -> None:
     data_set("heart_uci")
     found = example("heart_hospitals").compare(
-        tmp_path, epsilons=(1.0, math.inf), seeds=(1, 2), workers=1
+        tmp_path, epsilons=(1.0, math.inf), seeds=(1, 2), workers=1, baselines=()
     )
     check("heart-hospitals", found)
 
@@ -63,7 +63,7 @@ def test_heart_disease_in_four_hospitals_gives_its_table(tmp_path: Path) -> None
 def test_death_in_intensive_care_by_region_gives_its_table(tmp_path: Path) -> None:
     data_set("eicu_demo")
     found = example("icu_regions").compare(
-        tmp_path, epsilons=(1.0, math.inf), seeds=(1, 2), workers=1
+        tmp_path, epsilons=(1.0, math.inf), seeds=(1, 2), workers=1, baselines=()
     )
     check("icu-regions", found)
 
@@ -72,7 +72,9 @@ def test_death_in_intensive_care_by_region_gives_its_table(tmp_path: Path) -> No
 @pytest.mark.parametrize("unit", ["countries", "hospitals"])
 def test_stroke_in_countries_and_hospitals_gives_its_table(tmp_path: Path, unit: str) -> None:
     data_set("stroke_ist")
-    found = example("stroke_trial").compare(unit, tmp_path, epsilons=(3.0,), seeds=(1,), workers=1)
+    found = example("stroke_trial").compare(
+        unit, tmp_path, epsilons=(3.0,), seeds=(1,), workers=1, baselines=()
+    )
     check(f"stroke-{unit}", found)
 
 

@@ -17,9 +17,9 @@ from common.study.plan import StudyPlan
 from common.study.plan_draft import draft_of
 from common.study.problems import PlanProblems
 from simulations.run_folder import MARK, MARK_TEXT
+from simulations.seed_interval import interval
 from simulations.sweep import EarlyStop, Sweep, sweep
 from simulations.sweep_report import write_sweep
-from simulations.sweep_tables import interval
 from simulations.virtual_site import VirtualSite
 from site_client.features.matrix import FeatureMatrix
 from tests.lib.plans import make_plan
@@ -54,7 +54,13 @@ def sites(seed: int) -> list[VirtualSite]:
 
 def run(folder: Path, epsilons: tuple[float, ...], seeds: tuple[int, ...] = (1, 2)) -> Sweep:
     return sweep(
-        plan(), sites, vary={"privacy.epsilon": epsilons}, seeds=seeds, folder=folder, workers=1
+        plan(),
+        sites,
+        vary={"privacy.epsilon": epsilons},
+        seeds=seeds,
+        folder=folder,
+        workers=1,
+        baselines=(),
     )
 
 
@@ -120,6 +126,7 @@ def test_a_run_that_was_made_is_not_made_again(tmp_path: Path) -> None:
         seeds=(1, 2),
         folder=tmp_path,
         workers=1,
+        baselines=(),
         progress=lambda *counts: seen.append(counts),
     )
     assert [path.stat().st_mtime_ns for path in kept] == times
@@ -136,6 +143,7 @@ def test_a_sweep_that_stopped_goes_on_to_the_same_tables(tmp_path: Path) -> None
             raise KilledError
 
     arguments = {"vary": {"privacy.epsilon": [1.0, math.inf]}, "seeds": (1, 2), "workers": 1}
+    arguments |= {"baselines": ()}
     with pytest.raises(KilledError):
         sweep(plan(), sites, folder=tmp_path / "a", progress=kill, **arguments)  # type: ignore[arg-type]
     resumed = sweep(plan(), sites, folder=tmp_path / "a", **arguments)  # type: ignore[arg-type]
@@ -163,6 +171,7 @@ def test_other_patients_are_another_run(tmp_path: Path) -> None:
         seeds=[1],
         folder=tmp_path,
         workers=1,
+        baselines=(),
     )
     assert len(list((tmp_path / "runs").glob("*.json"))) == 2
 
@@ -189,6 +198,7 @@ def test_a_cell_clearly_below_the_best_of_its_epsilon_gets_no_more_seeds(tmp_pat
     }
     started = draft_of(network).plan
     assert started is not None
+    told: list[tuple[int, int, int]] = []
     found = sweep(
         started,
         sites,
@@ -199,6 +209,8 @@ def test_a_cell_clearly_below_the_best_of_its_epsilon_gets_no_more_seeds(tmp_pat
         seeds=(1, 2, 3, 4, 5),
         folder=tmp_path,
         workers=1,
+        baselines=["alone"],
+        progress=lambda *counts: told.append(counts),
         stop=EarlyStop(seeds_min=4),
     )
     slow = "privacy.epsilon=∞, training.optimizer.learning_rate=1e-06"
@@ -208,6 +220,10 @@ def test_a_cell_clearly_below_the_best_of_its_epsilon_gets_no_more_seeds(tmp_pat
     summary = found.summary.set_index(["privacy.epsilon", "training.optimizer.learning_rate"])
     assert summary.loc[(math.inf, 1e-6), "seeds"] == 4
     assert summary.loc[(math.inf, 4.0), "seeds"] == 5
+    # What is not run has no baseline; the two epsilons share theirs.
+    made = sum(len(list((tmp_path / kind).iterdir())) for kind in ("runs", "baselines"))
+    assert len(found.trained) == len(found.runs) == summary["seeds"].sum()
+    assert told[-1] == (made, 0, made)
     # Less noise is no reason to stop: one cell of each epsilon always goes on to the end.
     assert summary.groupby(level=0)["seeds"].max().tolist() == [5, 5]
 
@@ -237,6 +253,7 @@ def test_processes_give_what_one_process_gives(tmp_path: Path, small: Sweep) -> 
         seeds=(1, 2, 3),
         folder=tmp_path,
         workers=2,
+        baselines=(),
     )
     assert found.table.equals(small.table)
 
@@ -291,6 +308,7 @@ def test_a_process_that_dies_is_told_in_words_and_what_was_made_is_kept(tmp_path
             seeds=[1, 2],
             folder=tmp_path,
             workers=2,
+            baselines=(),
             progress=kill,
         )
     assert list((tmp_path / "runs").glob("*.json"))

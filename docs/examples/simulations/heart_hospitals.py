@@ -20,6 +20,7 @@ from pathlib import Path
 import simulations
 from common.study.plan import StudyPlan
 from common.study.plan_file import read_plan
+from simulations.baselines import ALL_BASELINES
 
 HERE = Path(__file__).parent
 PLAN = HERE.parent / "heart-disease.toml"
@@ -57,6 +58,7 @@ def compare(
     epsilons: Sequence[float] = (0.5, 1.0, 3.0, 8.0, math.inf),
     seeds: Sequence[int] = tuple(range(1, 21)),
     workers: int | None = None,
+    baselines: Sequence[str] = ALL_BASELINES,
 ) -> simulations.Sweep:
     """Run the study at each epsilon with each seed, and write tables, figures and a report."""
     plan, sites = study(folder)
@@ -67,7 +69,8 @@ def compare(
         seeds=seeds,
         folder=folder,
         workers=workers,
-        progress=lambda done, kept, runs: print(f"{done} of {runs} runs", file=sys.stderr),
+        baselines=baselines,
+        progress=lambda done, kept, runs: print(f"{done} of {runs} made", file=sys.stderr),
     )
     simulations.write_sweep(found, words="the four hospitals of the UCI heart disease data")
     return found
@@ -76,14 +79,12 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/heart-hospitals"))
-    parser.add_argument("--baselines", action="store_true", help="also what federation bought")
+    parser.add_argument("--no-baselines", action="store_true", help="train none beside the cells")
     arguments = parser.parse_args()
-    found = compare(arguments.out)
+    beside = () if arguments.no_baselines else ALL_BASELINES
+    found = compare(arguments.out, baselines=beside)
     print(found.summary.to_string(index=False))
     print(f"\nreport: {found.folder / 'report.html'}")
-    if arguments.baselines:
-        one = simulations.run(*study(arguments.out), folder=arguments.out / "one", resume=True)
-        print(f"what federation bought: {one.folder / 'report.html'}")
 
 
 if __name__ == "__main__":  # the processes of a sweep import this file

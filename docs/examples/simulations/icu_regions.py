@@ -22,6 +22,7 @@ import pandas as pd
 import simulations
 from common.study.plan import StudyPlan
 from common.study.plan_file import read_plan
+from simulations.baselines import ALL_BASELINES
 
 HERE = Path(__file__).parent
 PLAN = HERE / "icu-death.toml"
@@ -66,6 +67,7 @@ def compare(
     epsilons: Sequence[float] = (1.0, 3.0, 8.0, math.inf),
     seeds: Sequence[int] = tuple(range(1, 21)),
     workers: int | None = None,
+    baselines: Sequence[str] = ALL_BASELINES,
 ) -> simulations.Sweep:
     """Run the study at each epsilon with each seed, and write tables, figures and a report."""
     plan, sites = study(folder)
@@ -76,7 +78,8 @@ def compare(
         seeds=seeds,
         folder=folder,
         workers=workers,
-        progress=lambda done, kept, runs: print(f"{done} of {runs} runs", file=sys.stderr),
+        baselines=baselines,
+        progress=lambda done, kept, runs: print(f"{done} of {runs} made", file=sys.stderr),
     )
     words = "the first stays of the eICU demo, by region"
     simulations.write_sweep(found, words=words, left_out=sites.left_out)
@@ -86,14 +89,12 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/icu-regions"))
-    parser.add_argument("--baselines", action="store_true", help="also what federation bought")
+    parser.add_argument("--no-baselines", action="store_true", help="train none beside the cells")
     arguments = parser.parse_args()
-    found = compare(arguments.out)
+    beside = () if arguments.no_baselines else ALL_BASELINES
+    found = compare(arguments.out, baselines=beside)
     print(found.summary.to_string(index=False))
     print(f"\nreport: {found.folder / 'report.html'}")
-    if arguments.baselines:
-        one = simulations.run(*study(arguments.out), folder=arguments.out / "one", resume=True)
-        print(f"what federation bought: {one.folder / 'report.html'}")
 
 
 if __name__ == "__main__":  # the processes of a sweep import this file

@@ -22,6 +22,7 @@ from pathlib import Path
 import simulations
 from common.study.plan import StudyPlan
 from common.study.plan_file import read_plan
+from simulations.baselines import ALL_BASELINES
 
 HERE = Path(__file__).parent
 PLAN = HERE.parent / "stroke-outcome.toml"
@@ -62,6 +63,7 @@ def compare(
     epsilons: Sequence[float] = (1.0, 3.0, math.inf),
     seeds: Sequence[int] = (1, 2, 3, 4, 5),
     workers: int | None = None,
+    baselines: Sequence[str] = ALL_BASELINES,
 ) -> simulations.Sweep:
     """Run the study at each epsilon with each seed, and write tables, figures and a report."""
     plan, sites = study(unit, folder)
@@ -74,7 +76,8 @@ def compare(
         seeds=seeds,
         folder=folder,
         workers=workers,
-        progress=lambda done, kept, runs: print(f"{done} of {runs} runs", file=sys.stderr),
+        baselines=baselines,
+        progress=lambda done, kept, runs: print(f"{done} of {runs} made", file=sys.stderr),
     )
     words = f"the International Stroke Trial, {len(sites)} {unit}"
     simulations.write_sweep(found, words=words, left_out=sites.left_out)
@@ -86,18 +89,13 @@ def main() -> None:
     parser.add_argument("unit", choices=list(COLUMNS))
     parser.add_argument("--epsilon", type=float, nargs="+", default=[1.0, 3.0, math.inf])
     parser.add_argument("--out", type=Path, default=Path("runs/stroke-trial"))
-    parser.add_argument("--baselines", action="store_true", help="also what federation bought")
+    parser.add_argument("--no-baselines", action="store_true", help="train none beside the cells")
     arguments = parser.parse_args()
     folder = arguments.out / arguments.unit
-    found = compare(arguments.unit, folder, epsilons=arguments.epsilon)
+    beside = () if arguments.no_baselines else ALL_BASELINES
+    found = compare(arguments.unit, folder, epsilons=arguments.epsilon, baselines=beside)
     print(found.summary.to_string(index=False))
     print(f"\nreport: {found.folder / 'report.html'}")
-    promised = [cell for cell in found.cells if not cell.is_noiseless]
-    if arguments.baselines and promised:
-        plan = max(promised, key=lambda cell: cell.epsilon).plan
-        sites = study(arguments.unit, folder)[1]
-        one = simulations.run(plan, sites, folder=folder / "one", resume=True)
-        print(f"what federation bought: {one.folder / 'report.html'}")
 
 
 if __name__ == "__main__":  # the processes of a sweep import this file

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy.special import ndtr
 from scipy.stats import false_discovery_control
 
+from common.false_discovery import benjamini_hochberg
 from server.monitor_board.comparisons import change_to_outside, fall_from_past
 from server.monitor_board.statistics.estimates import Estimates, outside_p_value
-from server.monitor_board.statistics.multiplicity import benjamini_hochberg
 from server.monitor_board.statistics.sequential import (
     Batch,
     alarm_level,
