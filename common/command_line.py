@@ -11,6 +11,7 @@ import click
 import typer
 
 from common.errors import CohortiumError, InternalError
+from common.loading import end_at_once
 
 INTERRUPTED_EXIT_CODE = 130
 
@@ -31,6 +32,8 @@ def run_command(app: typer.Typer, *, name: str, arguments: Sequence[str] | None 
     `--json`); any other exception becomes an `InternalError` without its text, because that text
     could quote data.
     """
+    if arguments is None:
+        end_at_once()
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = typer.main.get_command(app)
     code = 0

@@ -1,11 +1,12 @@
-"""Load many modules at once without the cyclic garbage collector looking at each of them.
+"""Load many modules, and end, without the cyclic garbage collector looking at each of them.
 
 Modules make hundreds of thousands of objects that stay: looking through them again and again took a
-sixth of a simulation's start.
+sixth of a simulation's start, and 0.2 to 0.4 s of its end.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,14 @@ def collector_at_rest() -> Iterator[None]:
             gc.unfreeze()
         if was_on:
             gc.enable()
+
+
+def end_at_once() -> None:
+    """Let this process end without looking for garbage: its memory goes back whole in any case.
+
+    What ends files, folders and processes does so before, by `with` or `atexit`.
+    """
+    atexit.register(gc.freeze)
 
 
 @contextmanager

@@ -7,13 +7,14 @@ import os
 import sys
 from pathlib import Path
 
-from common.loading import collector_at_rest
+from common.loading import collector_at_rest, end_at_once
 from common.study.plan_file import read_plan
 from simulations.epsilons_ahead import epsilons_ahead
 
 PLAN = Path(os.environ["PEERS_PLAN"])
 
-with epsilons_ahead(lambda: read_plan(PLAN)), collector_at_rest():  # as `cohortium-sim run` does
+end_at_once()  # this and what follows as `cohortium-sim run` does
+with epsilons_ahead(lambda: read_plan(PLAN)), collector_at_rest():
     from benchmarks.peers.common_job import common_sites, rival_model, task
     from simulations.engine import EngineSettings, run_study
 

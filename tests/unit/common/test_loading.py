@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +50,21 @@ def test_what_the_caller_had_frozen_stays_frozen() -> None:
     with loaded_set_aside(), collector_at_rest():
         pass
     assert gc.get_freeze_count() > 0
+
+
+def test_a_process_that_ends_at_once_still_ends_what_it_holds(tmp_path: Path) -> None:
+    script = f"""
+import atexit, tempfile
+from common.loading import end_at_once
+end_at_once()
+atexit.register(print, "told")
+folder = tempfile.TemporaryDirectory(dir={str(tmp_path)!r})
+kept = open({str(tmp_path / "kept")!r}, "w")
+kept.write("words")
+kept.flush()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "told\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
