@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -34,9 +35,10 @@ def collector_at_rest() -> Iterator[None]:
 def end_at_once() -> None:
     """Let this process end without looking for garbage: its memory goes back whole in any case.
 
-    What ends files, folders and processes does so before, by `with` or `atexit`.
+    What ends files, folders and processes does so before, by `with` or `atexit`. Where DuckDB is
+    loaded the end is Python's own: its bindings tell on stderr of everything that is not collected.
     """
-    atexit.register(gc.freeze)
+    atexit.register(_leave_garbage)
 
 
 @contextmanager
@@ -55,6 +57,11 @@ def loaded_set_aside() -> Iterator[None]:
         _aside.pop()
         if not had_aside:
             gc.unfreeze()
+
+
+def _leave_garbage() -> None:
+    if "_duckdb" not in sys.modules:
+        gc.freeze()
 
 
 def _is_some_aside() -> bool:

@@ -68,3 +68,12 @@ kept.flush()
     )
     assert done.stdout == "told\n"
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_no_library_complains_of_what_is_left_when_a_process_ends_at_once() -> None:
+    script = "from common.loading import end_at_once\nend_at_once()\n"
+    libraries = "import duckdb, matplotlib, opacus, pandas, pyarrow, scipy.stats, torch"
+    done = subprocess.run(
+        [sys.executable, "-c", script + libraries], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
