@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from common.study.plan import StudyPlan
     from simulations.partition import Partition
-    from simulations.sweep import Sites as SitesOfSeed
     from simulations.sweep import Sweep
+    from simulations.sweep_jobs import Sites as SitesOfSeed
 
 
 def register(app: typer.Typer) -> None:

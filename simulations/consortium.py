@@ -19,6 +19,7 @@ from common.study.plan import StudyPlan
 from server.books import Books
 from server.coordinator import Coordinator
 from server.site_channel import Arrived, Missing, SiteChannel
+from simulations.batched.training_table import SiteTable
 from simulations.coordinator_home import enrol_sites, open_home
 from simulations.local_engine import local_channel
 from simulations.randomness import SiteRandomness
@@ -60,6 +61,8 @@ class RunOptions:
         progress: told before each round.
         around_channel: puts something between coordinator and sites.
         rounds_max: stop cleanly when so many training rounds of the study are complete.
+        settings: how the sites are worked.
+        table: where the sites train when one process works them; their own when None.
     """
 
     folder: Path | None = None
@@ -68,6 +71,7 @@ class RunOptions:
     around_channel: Callable[[SiteChannel], SiteChannel] = lambda channel: channel
     rounds_max: int | None = None
     settings: EngineSettings = field(default_factory=EngineSettings)
+    table: SiteTable | None = None
 
 
 @contextlib.contextmanager
@@ -108,6 +112,8 @@ def run_consortium(
             is_durable=options.settings.ledger == "disk",
         )
         prepared.batched = options.settings.batched
+        if options.table is not None:
+            prepared.sit_at(options.table)
         opened.callback(prepared.close)
         clock = SystemClock()
         keys = RunKeys.of_folder(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from common.study.plan import StudyPlan
 from common.study.selection_words import check_trains
 from server.site_channel import SiteChannel
+from simulations.batched.training_table import SiteTable
 from simulations.consortium import EngineSettings, Progress, RunOptions, run_consortium
 from simulations.randomness import RandomnessKind, SiteRandomness
 from simulations.study_result import FederationResult, read_result
@@ -28,6 +29,7 @@ def run_study(
     progress: Progress = lambda begun, rounds: None,
     around_channel: Callable[[SiteChannel], SiteChannel] = lambda channel: channel,
     rounds_max: int | None = None,
+    table: SiteTable | None = None,
 ) -> FederationResult:
     """Run a plan's rounds and score the newest model at each site.
 
@@ -44,6 +46,7 @@ def run_study(
         progress: told before each round.
         around_channel: puts something between coordinator and sites.
         rounds_max: stop cleanly when so many training rounds are complete; a resumed run goes on.
+        table: of `run_in_step`, where the sites of several runs train; with one worker.
 
     Raises:
         RoundFailed: when too few sites answer.
@@ -60,6 +63,7 @@ def run_study(
         around_channel=around_channel,
         rounds_max=rounds_max,
         settings=settings or EngineSettings(),
+        table=table,
     )
     streams = SiteRandomness(seed, randomness)
     with run_consortium(plan, sites, streams, options) as (books, prepared):

@@ -18,7 +18,7 @@ from common.errors import ConfigError
 from common.ids import SiteId, parse_site_id
 from common.privacy.accountant import forget_distributions
 from common.study.plan import StudyPlan
-from simulations.batched.training_table import TrainingTable
+from simulations.batched.training_table import SiteTable, TrainingTable
 from simulations.randomness import SiteRandomness
 from simulations.run_keys import RunKeys
 from simulations.simulated_agent import (
@@ -110,6 +110,10 @@ class SitesInFolder:
         # Those of this round: the next one has others, and memory would grow with rounds.
         forget_distributions()
 
+    def sit_at(self, table: SiteTable) -> None:
+        """Let sites that this process opens from now on train at another table."""
+        self._table = table
+
     @contextmanager
     def opened(self, site_id: SiteId) -> Iterator[SimulatedAgent]:
         """Give a site's agent for one turn, to one thread at a time."""
@@ -136,10 +140,14 @@ class SitesInFolder:
         self._lock = threading.Lock()
         self._engine_lock = threading.Lock()
         self._engine = DpSgdEngine()
-        self._table = TrainingTable()
+        self._table = self._own_table()
         self._kept: dict[SiteId, SimulatedAgent] = {}
         self._clock = SystemClock()
         self._keys: RunKeys | None = None
+
+    @staticmethod
+    def _own_table() -> SiteTable:
+        return TrainingTable()
 
     def _put_back(self, site_id: SiteId, agent: SimulatedAgent) -> None:
         with self._lock:

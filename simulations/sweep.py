@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,23 +21,20 @@ from common.study.selection_words import check_trains
 from simulations import sweep_baseline_tables, sweep_tables
 from simulations.baselines import ALL_BASELINES, LEFT_OUT_MAX, check_names
 from simulations.engine import EngineSettings
+from simulations.seeds_in_step import seeds_at_once
 from simulations.sweep_baselines import SweepBaselines
-from simulations.sweep_book import Book, Made, Trained
-from simulations.sweep_cache import RunCache, run_digest
+from simulations.sweep_book import Book, Kept, Made, Trained
+from simulations.sweep_cache import RunCache
 from simulations.sweep_folder import BASELINES, RUNS, claim_sweep_folder
-from simulations.sweep_pool import Job, SweepProcesses
-from simulations.sweep_run import SweepJob
+from simulations.sweep_jobs import Sites, sweep_jobs
+from simulations.sweep_pool import SweepProcesses
 from simulations.varied_plans import Cell, make_cells
-from simulations.virtual_site import VirtualSite
-from site_client.features.matrix import FeatureMatrix
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from simulations.sweep_figures import Drawn
 
-Sites: TypeAlias = Sequence[VirtualSite] | Callable[[int], Sequence[VirtualSite]]
-"""The sites, or the sites of a seed."""
 SweepProgress: TypeAlias = Callable[[int, int, int], None]
 """Called as (runs and baselines done, read back of these, in the whole sweep)."""
 
@@ -180,16 +177,19 @@ def sweep(
     used = replace(settings or EngineSettings(), workers=1)
     claim_sweep_folder(folder, plan)
     beside = SweepBaselines(tuple(dict.fromkeys(baselines)), left_out_max, cells)
-    kept_runs, kept_baselines = RunCache(folder / RUNS), RunCache(folder / BASELINES)
-    book = Book(cells, beside, len(seeds), progress)
+    kept = Kept(RunCache(folder / RUNS), RunCache(folder / BASELINES))
+    book = Book(cells, beside, len(seeds), kept, progress)
     processes = max(1, min(workers or os.cpu_count() or 1, book.expected))
     with SweepProcesses(processes) as pool:
         for wave in _waves(seeds, stop):
             book.stop_losers(stop)
-            wanted = _jobs(book.going(), sites, wave, used, beside)
-            for job, record in pool.run(book.missing(wanted, kept_runs, kept_baselines)):
-                (kept_runs if isinstance(job, SweepJob) else kept_baselines).keep(record)
-                book.add(job, record)
+            going = book.going()
+            together = partial(
+                seeds_at_once, settings=used, runs=len(going) * len(wave), processes=processes
+            )
+            wanted = sweep_jobs(going, sites, wave, used, beside, together)
+            for made, records in pool.run(book.missing(wanted)):
+                book.keep(made, records)
     runs, trained = book.in_order()
     return Sweep(folder, plan, cells, runs, trained, dict(book.stopped))
 
@@ -210,55 +210,3 @@ def _waves(seeds: Sequence[int], stop: EarlyStop | None) -> Iterator[Sequence[in
     yield seeds[:first]
     for seed in seeds[first:]:
         yield [seed]
-
-
-def _jobs(
-    cells: Sequence[Cell],
-    sites: Sites,
-    seeds: Sequence[int],
-    settings: EngineSettings,
-    beside: SweepBaselines,
-) -> Iterator[Job]:
-    """Yield the runs and baselines of some seeds.
-
-    Features are made once for cells that ask the same question.
-    """
-    of_rows = ("cohort", "features", "label")
-    is_questioned = any(path.startswith(of_rows) for cell in cells for path in cell.values)
-    for seed in seeds:
-        drawn = _of_seed(sites, seed)
-        made: dict[str, tuple[tuple[VirtualSite, ...], tuple[str, ...]]] = {}
-        prepared = []
-        for cell in cells:
-            question = cell.plan.model_dump_json(
-                include={"cohort", "features", "label", "model", "evaluation", "privacy"},
-                exclude={"privacy": {"epsilon", "delta", "clipping_norm", "noise_multiplier"}},
-            )
-            if question not in made:
-                ready = tuple(
-                    _with_features(site, cell.plan, is_questioned=is_questioned) for site in drawn
-                )
-                made[question] = ready, tuple(site.fingerprint(cell.plan) for site in ready)
-            ready, prints = made[question]
-            prepared.append((cell, ready, prints))
-            yield SweepJob(run_digest(cell, prints, seed, settings), cell, seed, ready, settings)
-        yield from beside.jobs(prepared, seed)
-
-
-def _of_seed(sites: Sites, seed: int) -> Sequence[VirtualSite]:
-    if callable(sites):
-        return sites(seed)
-    return [replace(site, salt=site.salt + f"/seed {seed}".encode()) for site in sites]
-
-
-def _with_features(site: VirtualSite, plan: StudyPlan, *, is_questioned: bool) -> VirtualSite:
-    if isinstance(site.patients, FeatureMatrix):
-        if is_questioned:
-            raise ConfigError(
-                f"the features of {site.site_id} cannot be varied",
-                expected="patients from a source, whose rows each cell's plan can be asked of",
-                arrived="features that were made already",
-                todo="give the site a source, or vary only training, privacy and model",
-            )
-        return site
-    return replace(site, patients=site.matrix(plan))

@@ -73,8 +73,8 @@ class BaselineJob:
     left_out_max: int
     answers: tuple[Answer, ...]
 
-    def make(self) -> RunRecord:
-        """Train it and return its scores, rows as those of a run."""
+    def make(self) -> list[RunRecord]:
+        """Train it and return its scores, rows as those of a run, as one record."""
         began, cpu = time.monotonic(), time.process_time()
         name, is_noiseless, _ = self.kind
         scored = train_baseline(
@@ -85,7 +85,7 @@ class BaselineJob:
             left_out_max=self.left_out_max,
             is_noiseless=is_noiseless,
         )
-        return {
+        record = {
             "digest": self.digest,
             "baseline": name,
             "seed": self.seed,
@@ -93,6 +93,7 @@ class BaselineJob:
             "seconds": time.monotonic() - began,
             "cpu_seconds": time.process_time() - cpu,
         }
+        return [record]
 
 
 def _scores(scored: dict[str, Scored]) -> Iterator[RunRecord]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from simulations import sweep_tables
 from simulations.seed_interval import interval
-from simulations.sweep_baselines import SweepBaselines
+from simulations.seeds_in_step import SeedsInStep
+from simulations.sweep_baselines import BaselineJob, SweepBaselines
 from simulations.sweep_run import RunRecord, SweepJob
 from simulations.varied_plans import Cell
 
 if TYPE_CHECKING:
     from simulations.sweep import EarlyStop, SweepProgress
     from simulations.sweep_cache import RunCache
-    from simulations.sweep_pool import Job
+
+
+Job: TypeAlias = SweepJob | BaselineJob
+"""A run or a baseline."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,14 @@ class Trained:
     record: RunRecord
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Where runs and baselines are kept."""
+
+    runs: RunCache
+    baselines: RunCache
+
+
 class Book:
     """What has been made so far, and how much there will be.
 
@@ -45,6 +57,7 @@ class Book:
         cells: of the sweep.
         baselines: of these cells.
         seeds: how many.
+        kept: from before, and for later.
         progress: told after each run and each baseline.
     """
 
@@ -53,8 +66,10 @@ class Book:
         cells: Sequence[Cell],
         baselines: SweepBaselines,
         seeds: int,
+        kept: Kept,
         progress: SweepProgress,
     ) -> None:
+        self._kept = kept
         self.runs: list[Made] = []
         self.trained: list[Trained] = []
         self.stopped: dict[str, int] = {}
@@ -76,18 +91,39 @@ class Book:
             self.stopped[cell.name] = len(self._of(cell))
         self.expected = self._count()
 
-    def missing(self, jobs: Iterator[Job], runs: RunCache, baselines: RunCache) -> Iterator[Job]:
-        """Yield the jobs that are not in their cache; take the others from there."""
-        for job in jobs:
-            record = (runs if isinstance(job, SweepJob) else baselines).find(job.digest)
-            if record is None:
-                yield job
-            else:
-                self._found += 1
-                self.add(job, record)
+    def missing(
+        self, wanted: Iterator[SeedsInStep | BaselineJob]
+    ) -> Iterator[SeedsInStep | BaselineJob]:
+        """Yield what was not kept; take the others from there."""
+        for made in wanted:
+            if isinstance(made, BaselineJob):
+                if not self._find(made, self._kept.baselines):
+                    yield made
+                continue
+            left = tuple(job for job in made.jobs if not self._find(job, self._kept.runs))
+            if left:
+                yield SeedsInStep(left)
 
-    def add(self, job: Job, record: RunRecord) -> None:
-        """Write down what a job gave."""
+    def keep(self, made: SeedsInStep | BaselineJob, records: Sequence[RunRecord]) -> None:
+        """Keep what a process made, and write it down."""
+        if isinstance(made, BaselineJob):
+            self._kept.baselines.keep(records[0])
+            self._add(made, records[0])
+            return
+        for record in records:
+            self._kept.runs.keep(record)
+        for job, record in zip(made.jobs, records, strict=True):
+            self._add(job, record)
+
+    def _find(self, job: Job, kept: RunCache) -> bool:
+        record = kept.find(job.digest)
+        if record is None:
+            return False
+        self._found += 1
+        self._add(job, record)
+        return True
+
+    def _add(self, job: Job, record: RunRecord) -> None:
         if isinstance(job, SweepJob):
             self.runs.append(Made(self._cells[job.cell.name], job.seed, record))
         else:

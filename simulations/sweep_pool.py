@@ -18,14 +18,15 @@ from typing import Final, Self, TypeAlias
 
 from common import errors
 from common.errors import CohortiumError, InternalError, ServiceError, StoreError
+from simulations.seeds_in_step import SeedsInStep
 from simulations.sweep_baselines import BaselineJob
-from simulations.sweep_run import RunRecord, SweepJob
+from simulations.sweep_run import RunRecord
 
 _STOP_WAIT_S: Final = 5.0
 _DELETIONS_MAX: Final = 20
 
-Job: TypeAlias = SweepJob | BaselineJob
-"""What a process does: it makes a run or a baseline."""
+Job: TypeAlias = SeedsInStep | BaselineJob
+"""What a process does at a time: it makes runs or a baseline."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class SweepProcesses:
             if self._scratch is not None:
                 self._scratch.cleanup()
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, RunRecord]]:
-        """Do jobs and yield each with its record, in the order in which they end.
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, list[RunRecord]]]:
+        """Do jobs and yield each with its records, in the order in which they end.
 
         Args:
             jobs: taken one by one as a process becomes free: not all need be in memory together.
@@ -122,7 +123,7 @@ def _give(worker: _Worker, job: Job) -> None:
         worker.pipe.send(job)  # a process that has gone is told when its answer is read
 
 
-def _next_done(busy: list[_Worker]) -> tuple[_Worker, Job, RunRecord]:
+def _next_done(busy: list[_Worker]) -> tuple[_Worker, Job, list[RunRecord]]:
     ready = wait([worker.pipe for worker in busy if worker.job])
     worker = next(item for item in busy if item.pipe is ready[0])
     job, worker.job = worker.job, None

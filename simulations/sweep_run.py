@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from common.study.plan import StudyPlan
 from server.round_book import Answer, Outcome
+from simulations.batched.training_table import SiteTable
 from simulations.engine import EngineSettings, run_study
 from simulations.exact_performance import Performance, levels_of, measure, outcomes, predict
 from simulations.study_result import FederationResult
@@ -46,13 +47,14 @@ class SweepJob:
     sites: tuple[VirtualSite, ...]
     settings: EngineSettings
 
-    def make(self) -> RunRecord:
-        """Run it; see `run_job`."""
-        return run_job(self)
 
+def run_job(job: SweepJob, table: SiteTable | None = None) -> RunRecord:
+    """Run one study and return its scores, participation and traffic; raises as `run_study`.
 
-def run_job(job: SweepJob) -> RunRecord:
-    """Run one study and return its scores, participation and traffic; raises as `run_study`."""
+    Args:
+        job: the run.
+        table: where its sites train, beside other runs'; None: at their own.
+    """
     began, cpu = time.monotonic(), time.process_time()
     with tempfile.TemporaryDirectory(prefix="cohortium-sweep-") as folder:
         sizes = Path(folder) / "traffic.jsonl"
@@ -63,6 +65,7 @@ def run_job(job: SweepJob) -> RunRecord:
             randomness="noiseless" if job.cell.is_noiseless else "reproducible",
             settings=job.settings,
             around_channel=lambda channel: CountedChannel(channel, file=sizes),
+            table=table,
         )
         traffic = read_traffic(sizes)
     # A round that was repeated counts by its last answers.

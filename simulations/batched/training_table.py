@@ -10,11 +10,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Final, Generic, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from common.ids import Digest
 from common.protocol.arrays import Parameters
 from common.study.plan_bytes import plan_digest
+from simulations.batched.baton import Abandoned, BatonThread
 from simulations.batched.local_round import LocalResult, LocalRound, local_round, pays
 from simulations.batched.stacked_rounds import train_rounds
 from site_client.features.matrix import FeatureMatrix
@@ -29,8 +30,18 @@ Key = TypeVar("Key", bound=Hashable)
 Reply = TypeVar("Reply")
 
 
-class _Abandoned(BaseException):
-    """The group's caller has gone; no site may take it for a failure of its own."""
+class SiteTable(Protocol):
+    """What the sites of a run need of a table."""
+
+    def seat(self) -> TrainingSeat:
+        """Return a new site's training engine."""
+        ...
+
+    def answer_together(
+        self, asked: Mapping[Key, Callable[[], Reply]]
+    ) -> Iterator[tuple[Key, Reply]]:
+        """Yield each site's reply, in the order asked; see `TrainingTable`."""
+        ...
 
 
 class TrainingTable:
@@ -154,8 +165,8 @@ def _train(guests: list[_Guest[Reply]]) -> None:
         guest.result = result
 
 
-class _Guest(Generic[Reply]):
-    """One site's thread, which runs only between `go_on` and its next stop.
+class _Guest(BatonThread[Reply]):
+    """One site's thread.
 
     Args:
         answer: the site's.
@@ -165,63 +176,19 @@ class _Guest(Generic[Reply]):
     def __init__(self, answer: Callable[[], Reply], local: threading.local) -> None:
         self.ready: LocalRound | None = None
         self.result: LocalResult | Exception | None = None
-        self._answer = answer
-        self._local = local
-        self._reply: list[Reply] = []
-        self._raised: BaseException | None = None
-        self._is_abandoned = False
-        self._may_run = threading.Semaphore(0)
-        self._stopped = threading.Semaphore(0)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._is_begun = self._is_ended = False
 
-    def go_on(self) -> None:
-        """Let the site run until it waits for its training, or to its end."""
-        if self._is_ended:
-            return
-        if not self._is_begun:
-            self._is_begun = True
-            self._thread.start()
-        self._may_run.release()
-        self._stopped.acquire()
+        def answer_here() -> Reply:
+            local.guest = self
+            return answer()
+
+        super().__init__(answer_here)
 
     def wait(self, ready: LocalRound) -> LocalResult:
         """Give the round to the table and return its result; runs in the site's thread."""
         self.ready = ready
-        self._stop()
+        self.pause()
         if isinstance(self.result, Exception):
             raise self.result
         if self.result is None:
-            raise _Abandoned
+            raise Abandoned
         return self.result
-
-    def reply(self) -> Reply:
-        """Return the site's reply, or raise what it raised."""
-        self._thread.join()
-        if self._raised is not None:
-            raise self._raised
-        return self._reply[0]
-
-    def abandon(self) -> None:
-        """End a site that still waits: its caller has gone."""
-        self._is_abandoned = True
-        if self._is_begun and not self._is_ended:
-            self.go_on()
-            self._thread.join()
-
-    def _stop(self) -> None:
-        self._stopped.release()
-        self._may_run.acquire()
-        if self._is_abandoned:
-            raise _Abandoned
-
-    def _run(self) -> None:
-        self._local.guest = self
-        try:
-            self._may_run.acquire()
-            self._reply.append(self._answer())
-        except BaseException as error:
-            self._raised = error
-        finally:
-            self._is_ended = True
-            self._stopped.release()

@@ -157,7 +157,7 @@ def test_a_sweep_that_stopped_trains_no_baseline_twice_and_ends_at_the_same_tabl
     small: Sweep, tmp_path: Path
 ) -> None:
     def kill(done: int, found: int, total: int) -> None:
-        if done == 9:  # the three runs of the first seed and six baselines
+        if done == 12:  # the six runs, of both seeds, and six baselines
             raise KilledError
 
     with pytest.raises(KilledError):
@@ -168,7 +168,7 @@ def test_a_sweep_that_stopped_trains_no_baseline_twice_and_ends_at_the_same_tabl
     again = swept(tmp_path, progress=lambda *counts: told.append(counts))
     assert {path: path.stat().st_mtime_ns for path in before} == before
     everything = 6 + len(kept(tmp_path))
-    assert told[-1] == (everything, 9, everything)
+    assert told[-1] == (everything, 12, everything)
     assert again.baselines.equals(small.baselines)
     assert again.bought.equals(small.bought)
 
