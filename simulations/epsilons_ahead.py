@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ROUNDS_MAX: Final = 60
 """Of longer runs one round's epsilon takes longer to find, and a second at the start is nothing."""
+WAIT_S: Final = 20.0
+"""After the block; usually the answers are there."""
 _ASKS_WITH: Final = "dp_accounting.pld"
 
 
@@ -48,7 +50,9 @@ def epsilons_ahead(read_plan: Callable[[], StudyPlan]) -> Iterator[None]:
         with contextlib.suppress(EOFError):
             from common.privacy.accountant import take_epsilons
 
-            take_epsilons(ours.recv())
+            # A fork of a process with threads can stand still: then this one answers by itself.
+            if ours.poll(WAIT_S):
+                take_epsilons(ours.recv())
     finally:
         ours.close()
         process.kill()

@@ -103,6 +103,18 @@ def test_an_answer_of_another_process_is_believed_and_the_oldest_go_first(
     assert epsilon_of([GaussianVector(2.0)], delta=1e-5) == true
 
 
+def test_a_second_process_that_stands_still_is_not_waited_for() -> None:
+    script = """
+import sys, time
+from simulations import epsilons_ahead
+epsilons_ahead.WAIT_S = 0.1
+with epsilons_ahead.epsilons_ahead(lambda: time.sleep(600)):
+    pass
+print("went on", flush=True)
+"""
+    assert run_script(script).stdout == "went on\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_second_process_ends_with_the_first(number: signal.Signals) -> None:
     process = subprocess.Popen(
