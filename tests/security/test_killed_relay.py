@@ -40,7 +40,14 @@ def test_a_relay_killed_at_a_point_of_storing_has_each_report_once_afterwards(
 def test_no_acknowledged_report_is_lost_and_none_forwarded_twice_at_any_moment(
     tmp_path: Path,
 ) -> None:
-    relaying = Relaying(tmp_path, sites=("east", "north", "south"), calls_per_minute_max=100_000)
+    # As many as the sites can send, on a fast machine more than a day's quota.
+    relaying = Relaying(
+        tmp_path,
+        sites=("east", "north", "south"),
+        calls_per_minute_max=100_000,
+        reports_per_day_max=10_000_000,
+        report_bytes_per_day_max=1 << 40,
+    )
     stop, chance = threading.Event(), random.Random(1)
     acknowledged: dict[str, dict[bytes, int]] = {name: {} for name in relaying.sites}
     sent: dict[str, list[bytes]] = {name: [] for name in relaying.sites}
