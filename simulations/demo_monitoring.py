@@ -38,11 +38,17 @@ _WITHHELD: Final = "withheld"
 
 @dataclass(frozen=True)
 class WithheldReport:
-    """A report that did not leave, which the board sees as one that did not come."""
+    """A report that did not leave, which the board sees as one that did not come.
+
+    Args:
+        site, kind, period: which.
+        outcome: why, in the site's words.
+    """
 
     site: str
     kind: str
     period: str
+    outcome: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class MonitoringResult:
         page: its pages as one HTML file.
         months: their labels.
         planted: what happened in the last month, by site, in words.
-        withheld: reports that the gate kept, because their noisy number of patients was too low.
+        withheld: reports that a gate let nothing out of, such as one of too few patients.
     """
 
     status: dict[str, Any]
@@ -109,14 +115,12 @@ def run_monitoring(
                 deployment.say(f"  {site.organisation}: {change.words}.")
             made += _one_month(deployment, site.site_id, study, month, change)
     withheld = tuple(
-        WithheldReport(site_id, report["kind"], report["period"])
+        WithheldReport(site_id, **report)
         for site_id, report in made
         if report["outcome"].startswith(_WITHHELD)
     )
     for report in withheld:
-        deployment.say(
-            f"{report.site} withholds its {report.kind} report of {report.period}: too few patients"
-        )
+        deployment.say(f"{report.site}: {report.kind} of {report.period}: {report.outcome}.")
     expected = len(made) - len(withheld)
     with console.status("The relay carries the sealed reports to the board."):
         deployment.wait_for(

@@ -165,7 +165,7 @@ def _serve(pipe: Connection, scratch: str) -> None:
             job = pipe.recv()
         except EOFError:
             return
-        answer: RunRecord | _Failure
+        answer: list[RunRecord] | _Failure
         try:
             answer = job.make()
         except CohortiumError as error:

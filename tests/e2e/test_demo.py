@@ -72,6 +72,7 @@ def _check_monitoring(after: dict[str, Any]) -> None:
     # The demo's hospitals are small: noise can hold a reference back, and with it what is told.
     without = {report["site"] for report in after["withheld"] if report["kind"] == "reference"}
     assert all(report["kind"] == "reference" for report in after["withheld"])
+    assert all("below the plan's patients_min" in report["outcome"] for report in after["withheld"])
     found = {site["site"]: site for site in after["signals"]}
     certain = {
         site_id: [item["reason"] for item in site["findings"] if item["is_certain"]]
