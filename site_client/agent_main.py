@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from common.errors import CohortiumError
-from site_client.agent_server import run_agent
+from common.openblas import set_openblas
 from site_client.config import SitePaths
 
 
@@ -15,6 +15,10 @@ def main() -> int:
     """Run the agent and return the process's exit code."""
     # Forced: a library may have configured the root logger while it was imported.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True)
+    # Before NumPy, which the agent's other modules load.
+    set_openblas()
+    from site_client.agent_server import run_agent
+
     try:
         run_agent(SitePaths(Path(sys.argv[1])))
     except CohortiumError as error:
