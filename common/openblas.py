@@ -1,9 +1,8 @@
 """What NumPy's linear algebra (OpenBLAS) is told; it reads its variables once, when it is loaded.
 
-One thread: it multiplies the small matrices of one patient, and threads beside those that a site
-grants PyTorch would be threads that nobody granted. And its kernels, where it mistakes the
-processor: up to 0.3.31 it takes AMD's family 26 (Zen 5) for one without AVX-512 and so needs twice
-the time (OpenMathLib/OpenBLAS issue 6029, mended by pull request 6033).
+As many threads as a site grants; by itself it takes all cores. And its kernels, where it mistakes
+the processor: up to 0.3.31 it takes AMD's family 26 (Zen 5) for one without AVX-512 and so needs
+twice the time (OpenMathLib/OpenBLAS issue 6029, mended by pull request 6033).
 """
 
 from __future__ import annotations
@@ -22,15 +21,19 @@ _PROCESSORS: Final = Path("/proc/cpuinfo")
 
 
 def set_openblas(
-    environment: MutableMapping[str, str] = os.environ, *, processors: Path = _PROCESSORS
+    environment: MutableMapping[str, str] = os.environ,
+    *,
+    threads: int = 1,
+    processors: Path = _PROCESSORS,
 ) -> None:
     """Set OpenBLAS' variables in the environment; call before NumPy is loaded.
 
     Args:
         environment: a choice that somebody made stays.
+        threads: at most, for one product.
         processors: Linux' list; where there is none, no kernels are named.
     """
-    environment.setdefault(THREADS, "1")
+    environment.setdefault(THREADS, str(threads))
     try:
         first = processors.read_text(encoding="ascii", errors="replace").partition("\n\n")[0]
     except OSError:

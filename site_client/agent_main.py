@@ -8,19 +8,20 @@ from pathlib import Path
 
 from common.errors import CohortiumError
 from common.openblas import set_openblas
-from site_client.config import SitePaths
+from site_client.config import SitePaths, read_site_config
 
 
 def main() -> int:
     """Run the agent and return the process's exit code."""
     # Forced: a library may have configured the root logger while it was imported.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True)
-    # Before NumPy, which the agent's other modules load.
-    set_openblas()
-    from site_client.agent_server import run_agent
-
+    paths = SitePaths(Path(sys.argv[1]))
     try:
-        run_agent(SitePaths(Path(sys.argv[1])))
+        # Before NumPy, which the agent's other modules load.
+        set_openblas(threads=read_site_config(paths).limits.threads)
+        from site_client.agent_server import run_agent
+
+        run_agent(paths)
     except CohortiumError as error:
         print(str(error), file=sys.stderr)
         return error.exit_code

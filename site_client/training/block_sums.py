@@ -6,6 +6,8 @@ from typing import Final
 
 import torch
 
+from site_client.training.products import product
+
 BLOCK: Final = 320
 """The most patients that are added in the parameters' own precision; see `SENSITIVITY_MARGIN`."""
 EVEN: Final = 8
@@ -22,9 +24,12 @@ def write_products(left: torch.Tensor, right: torch.Tensor, *, into: torch.Tenso
     """
     blocks = _block_count(len(left))
     if blocks == 1:
-        torch.mm(left.t(), right, out=into)
+        if left.shape[1] == 1:
+            torch.mm(left.t(), right, out=into)
+        else:
+            product(left.t(), right, into=into)
         return
-    products = torch.bmm(
+    products = product(
         left.view(blocks, -1, left.shape[1]).transpose(1, 2),
         right.view(blocks, -1, right.shape[1]),
     )

@@ -106,11 +106,12 @@ class DpSgdEngine:
         whole = with_nobody(training_batch(patients, task.plan, state.workspace))
         slots = slot_count(len(patients.y), expected_patients(task))
         seats = seat(len(patients.y), slots, randomness.sampling)
-        for _ in range(mechanism.steps):
-            drawn = draw(slots, mechanism.sampling_probability, randomness.sampling)
-            rows = fill_up(seats[drawn], nobody=len(patients.y))
-            write_total(whole, rows, state.write_sum, state.flat)
-            optimizer.step()
+        with np.errstate(all="ignore"):  # what a hostile model makes overflow has no share
+            for _ in range(mechanism.steps):
+                drawn = draw(slots, mechanism.sampling_probability, randomness.sampling)
+                rows = fill_up(seats[drawn], nobody=len(patients.y))
+                write_total(whole, rows, state.write_sum, state.flat)
+                optimizer.step()
         update = _difference(read_parameters(state.model), base)
         return TrainedUpdate(update=project(update, training.update_norm_max), mechanism=mechanism)
 

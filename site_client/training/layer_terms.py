@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-import numpy as np
 import torch
 
 from site_client.training.block_sums import write_products, write_rows, write_weighted
 from site_client.training.flat_parameters import gradient_of
 from site_client.training.patient_norms import NormPart, OuterProduct, underflow
+from site_client.training.products import product
 from site_client.training.workspace import Workspace
 
 _GRAM_COST: Final = 4
@@ -123,10 +123,7 @@ class LinearTerm:
         self._stored = self._workspace.take(
             self._name, len(outer), outer.shape[2], inner.shape[2], like=outer
         )
-        # NumPy's BLAS multiplies small matrices faster than torch's. What is not finite is dealt
-        # with by the sum.
-        with np.errstate(all="ignore"):
-            np.matmul(outer.numpy().swapaxes(1, 2), inner.numpy(), out=self._stored.numpy())
+        product(outer.transpose(1, 2), inner, into=self._stored)
         squared: torch.Tensor = torch.linalg.vector_norm(self._stored, dim=(1, 2)).square_()
         if self._bias is not None:
             self._stored_bias = outer.sum(1)

@@ -52,6 +52,12 @@ def test_the_choice_of_whoever_starts_us_stays(tmp_path: Path) -> None:
     assert environment == {KERNELS: "Haswell", THREADS: "2"}
 
 
+def test_openblas_takes_the_threads_that_a_site_grants(tmp_path: Path) -> None:
+    environment: dict[str, str] = {}
+    set_openblas(environment, threads=3, processors=tmp_path / "none")
+    assert environment == {THREADS: "3"}
+
+
 def test_without_a_list_of_processors_no_kernels_are_named(tmp_path: Path) -> None:
     environment: dict[str, str] = {}
     set_openblas(environment, processors=tmp_path / "none")

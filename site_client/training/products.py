@@ -1,0 +1,27 @@
+"""Matrix products of small matrices: NumPy's BLAS takes half the time of the one in PyTorch.
+
+So on a processor with AVX-512 whose vendor is not that of PyTorch's BLAS (`common.openblas` says
+what NumPy's is told); elsewhere they are alike. What overflows becomes infinite or no number, as in
+PyTorch; NumPy warns of it where the caller does not set `numpy.errstate`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def product(
+    left: torch.Tensor, right: torch.Tensor, *, into: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return left times right.
+
+    Args:
+        left: [rows, inner]; or [batch, rows, inner]. Like the others without a gradient of its own.
+        right: [inner, columns]; or [batch, inner, columns].
+        into: [rows, columns] or [batch, rows, columns], where the product is written.
+    """
+    if into is None:
+        into = left.new_empty(*left.shape[:-1], right.shape[-1])
+    np.matmul(left.numpy(), right.numpy(), out=into.numpy())
+    return into
