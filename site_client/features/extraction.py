@@ -32,6 +32,7 @@ from site_client.features.window_values import (
     runs_in_window,
     runs_without_time,
 )
+from site_client.sources.local_database import THREADS_MAX
 
 if TYPE_CHECKING:
     import duckdb
@@ -91,7 +92,11 @@ def extract_bins(
 
 
 def extract_staged(
-    staged: StagedEvents, variables: Sequence[Variable], *, bins: int = 1, threads: int = 1
+    staged: StagedEvents,
+    variables: Sequence[Variable],
+    *,
+    bins: int = 1,
+    threads: int = THREADS_MAX,
 ) -> Extraction:
     """Return the variables from staged events; see `extract_bins`.
 
@@ -99,8 +104,7 @@ def extract_staged(
         staged: for these variables, whose conversions may have been unknown then.
         variables: the same codes, windows and levels.
         bins: at least 1.
-        threads: parts worked on at a time. Two cost half as much again and gain little: a part is
-            hundreds of short steps, each of which waits for the interpreter.
+        threads: parts worked on at a time: NumPy's steps leave the interpreter to the other part.
     """
     values = np.full((len(variables), bins, staged.rows), np.nan)
     totals = np.zeros((len(variables), len(FATES)), np.int64)

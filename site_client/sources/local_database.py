@@ -7,12 +7,14 @@ from typing import Final
 
 import duckdb
 
+THREADS_MAX: Final = 2
+"""Of a build: a hospital's server has other work."""
 _NOWHERE: Final = "/dev/null/none"
 """A folder that cannot be: a statement INSTALL ends there, before it would ask the network."""
 
 
 def open_local(
-    *, scratch: Path, memory_mb_max: int = 4000, threads_max: int = 2
+    *, scratch: Path, memory_mb_max: int = 4000, threads_max: int = THREADS_MAX
 ) -> duckdb.DuckDBPyConnection:
     """Return an in-memory DuckDB that spills to `scratch`.
 
