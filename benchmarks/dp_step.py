@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -40,7 +39,7 @@ from common.models import (
     MultilayerPerceptronModel,
     ResidualPerceptronModel,
 )
-from common.openblas import set_openblas
+from common.openblas import limit_threads
 from site_client.training.clipped_sum import Batch, choose_clipped_sum
 from site_client.training.clipping import Clipping
 from site_client.training.dp_sgd_engine import write_total
@@ -212,15 +211,10 @@ def steps_in_fresh_processes(pairs: int, processes: int) -> None:
     """Print the table of step ratios."""
     print(f"{'model':28}{'batch':>6}  {'ratio':24}  median  (least to most of the processes)")
     command = [sys.executable, "-W", "ignore", __file__, "--pairs", str(pairs), "--model"]
-    environment = dict(os.environ)
-    set_openblas(environment)  # as the agent does
+    limit_threads()  # as the agent does; of the processes that are started here
     for index, architecture in enumerate(ARCHITECTURES):
         runs = [
-            json.loads(
-                subprocess.run(
-                    [*command, str(index)], stdout=PIPE, check=True, env=environment
-                ).stdout
-            )
+            json.loads(subprocess.run([*command, str(index)], stdout=PIPE, check=True).stdout)
             for _ in range(processes)
         ]
         for name in runs[0]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from common.command_line import print_json, run_command
-from common.openblas import set_openblas
+from common.openblas import limit_threads
 from simulations import (
     cli_attack,
     cli_compare,
@@ -35,7 +35,7 @@ def main_callback() -> None:
     # SIGTERM ends every command as Ctrl-C does: no process and no temporary folder, which may hold
     # patients, is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    set_openblas()
+    limit_threads()
 
 
 cli_run.register(app)

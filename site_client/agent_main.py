@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from common.errors import CohortiumError
-from common.openblas import set_openblas
+from common.openblas import limit_threads
 from site_client.config import SitePaths, read_site_config
 
 
@@ -18,7 +18,7 @@ def main() -> int:
     paths = SitePaths(Path(sys.argv[1]))
     try:
         # Before NumPy, which the agent's other modules load.
-        set_openblas(threads=read_site_config(paths).limits.threads)
+        limit_threads(read_site_config(paths).limits.threads)
         from site_client.agent_server import run_agent
 
         run_agent(paths)

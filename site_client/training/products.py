@@ -1,7 +1,7 @@
 """Matrix products of small matrices: NumPy's BLAS takes half the time of the one in PyTorch.
 
-So on a processor with AVX-512 whose vendor is not that of PyTorch's BLAS (`common.openblas` says
-what NumPy's is told); elsewhere they are alike. What overflows becomes infinite or no number, as in
+So on processors with AVX-512 that are not Intel's, on which Intel's MKL does not use it; elsewhere
+they are alike. What overflows becomes infinite or no number, as in
 PyTorch; NumPy warns of it where the caller does not set `numpy.errstate`.
 """
 

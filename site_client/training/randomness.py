@@ -65,7 +65,7 @@ def _reproducible_words(generator: np.random.Generator) -> Words:
 
 class _Normals(np.random.Generator):
     """Normals a vector at a time, by Box and Muller (1958): numpy's own take half as long
-    again.
+    again. Logarithm, cosine and sine are torch's, which needs no AVX-512 for them.
 
     Two uniforms of 53 bits make two normals, in float64 and with tails to 8.5 deviations.
     """
@@ -79,13 +79,18 @@ class _Normals(np.random.Generator):
         half = (len(out) + 1) // 2
         if len(self._uniforms) != 2 * half:
             self._uniforms = np.empty(2 * half)
-        uniforms = torch.from_numpy(self.random(out=self._uniforms))
-        radius, angle = uniforms.split_with_sizes([half, half])
-        radius.neg_().log1p_().mul_(-2.0).sqrt_()
-        angle.mul_(2.0 * math.pi)
-        first, second = torch.from_numpy(out).split_with_sizes([half, len(out) - half])
-        torch.cos(angle, out=first).mul_(radius)
-        torch.sin(angle[: len(second)], out=second).mul_(radius[: len(second)])
+        uniforms = self.random(out=self._uniforms)
+        radius, angle = uniforms[:half], uniforms[half:]
+        np.negative(radius, out=radius)
+        torch.from_numpy(radius).log1p_()
+        radius *= -2.0
+        np.sqrt(radius, out=radius)
+        angle *= 2.0 * math.pi
+        first, second = out[:half], out[half:]
+        torch.cos(torch.from_numpy(angle), out=torch.from_numpy(first))
+        first *= radius
+        torch.sin(torch.from_numpy(angle[: len(second)]), out=torch.from_numpy(second))
+        second *= radius[: len(second)]
         return out
 
 
