@@ -8,7 +8,7 @@ from typing import Final
 import duckdb
 
 THREADS_MAX: Final = 2
-"""Of a build: a hospital's server has other work."""
+"""Of one pass over a source: a hospital's server has other work."""
 _NOWHERE: Final = "/dev/null/none"
 """A folder that cannot be: a statement INSTALL ends there, before it would ask the network."""
 

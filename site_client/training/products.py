@@ -1,8 +1,8 @@
 """Matrix products of small matrices: NumPy's BLAS takes half the time of the one in PyTorch.
 
-So on processors with AVX-512 that are not Intel's, on which Intel's MKL does not use it; elsewhere
-they are alike. What overflows becomes infinite or no number, as in
-PyTorch; NumPy warns of it where the caller does not set `numpy.errstate`.
+So on AMD's processors with AVX-512, which PyTorch's MKL does not use there; without AVX-512 they
+are alike. Where one side is a vector, PyTorch's own calls cost less. What overflows becomes
+infinite or no number, as in PyTorch; NumPy warns of it outside `numpy.errstate`.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import grpc
 import pytest
 
 from common.errors import AgentUnavailable
+from common.openblas import THREADS
 from common.protocol import agent_pb2, agent_pb2_grpc
 from site_client.agent_server import run_agent
 from site_client.config import SitePaths
@@ -46,6 +47,22 @@ def agent(paths: SitePaths) -> Iterator[subprocess.Popen[bytes]]:
     yield process
     process.kill()
     process.wait()
+
+
+def test_the_threads_of_site_toml_hold_for_numpy_too(paths: SitePaths, tmp_path: Path) -> None:
+    config = paths.config.read_text()
+    assert "[limits]\n" in config
+    SitePaths(tmp_path).config.write_text(config.replace("[limits]\n", "[limits]\nthreads = 3\n"))
+    # Instead of serving, the agent says what its products were granted.
+    program = (
+        "import os, sys, site_client.agent_server as server, site_client.agent_main as agent; "
+        f"server.run_agent = lambda paths: print(os.environ[{THREADS!r}]); "
+        "sys.exit(agent.main())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != THREADS}
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert answer.stdout.strip() == "3"
 
 
 def _carry(paths: SitePaths, envelope: bytes) -> grpc.RpcError:
